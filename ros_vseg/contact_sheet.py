@@ -1,0 +1,115 @@
+# Copyright 2026 The ros_vseg authors
+# SPDX-License-Identifier: Apache-2.0
+"""One picture of a run: input, labels and overlay side by side at several times."""
+from typing import NamedTuple
+
+import cv2
+import numpy as np
+
+from ros_vseg.labels import colorize, overlay
+
+WIDTH = 440      # of one picture, pixels
+MARGIN = 16
+LINE = 26        # height of a line of text
+PAPER, INK, GREY = (250, 250, 250), (32, 32, 32), (120, 120, 120)
+
+
+class Row(NamedTuple):
+    """One time: ``caption``, ``image`` uint8 [H,W,3] RGB and ``labels`` uint8 [H,W]."""
+
+    caption: str
+    image: np.ndarray
+    labels: np.ndarray
+
+
+class Samples:
+    """Images with their labels, evenly spaced over a run of unknown length."""
+
+    LIMIT = 16      # kept; when there are more every second one goes
+    RECENT = 8      # images that wait for their labels
+
+    def __init__(self):
+        self._recent, self._kept = {}, []
+        self._count, self._step = 0, 1
+        self._first = None
+
+    def add_image(self, image, stamp):
+        """Take the image uint8 [H,W,3] RGB of time ``stamp``, ns."""
+        self._recent[stamp] = image
+        if len(self._recent) > self.RECENT:
+            del self._recent[next(iter(self._recent))]
+
+    def add_labels(self, labels, stamp):
+        """Take the labels uint8 [H,W] of the image at ``stamp``."""
+        self._first = stamp if self._first is None else self._first
+        image = self._recent.pop(stamp, None)
+        if self._count % self._step == 0 and image is not None:
+            caption = f't = {(stamp - self._first) / 1e9:.1f} s'
+            self._kept.append((self._count, Row(caption, image, labels)))
+        self._count += 1
+        if len(self._kept) > self.LIMIT:
+            self._step *= 2
+            self._kept = [kept for kept in self._kept if kept[0] % self._step == 0]
+
+    def rows(self, count=4):
+        """Return up to ``count`` rows from first to last."""
+        if not self._kept:
+            return []
+        chosen = np.unique(np.linspace(0, len(self._kept) - 1, count).round().astype(int))
+        return [self._kept[index][1] for index in chosen]
+
+
+def contact_sheet(rows, label_set, title, subtitle=''):
+    """Return the sheet, uint8 [H,W,3] RGB, with a legend of the classes that occur in it."""
+    pictures = [_row(row, label_set) for row in rows]
+    width = pictures[0].shape[1]
+    used = np.unique(np.concatenate([np.unique(row.labels) for row in rows]))
+    used = [index for index in used if index < len(label_set.names)]
+    return np.concatenate(
+        [_header(width, title, subtitle)] + pictures + [_legend(width, label_set, used)])
+
+
+def _text(picture, text, x, y, scale=0.5, color=INK):
+    cv2.putText(picture, text, (x, y), cv2.FONT_HERSHEY_SIMPLEX, scale, color, 1, cv2.LINE_AA)
+
+
+def _paper(height, width):
+    return np.full((height, width, 3), PAPER, np.uint8)
+
+
+def _header(width, title, subtitle):
+    picture = _paper(3 * LINE + MARGIN, width)
+    _text(picture, title, MARGIN, LINE, 0.75)
+    _text(picture, subtitle, MARGIN, 2 * LINE, 0.5, GREY)
+    for column, name in enumerate(('input', 'labels', 'overlay')):
+        _text(picture, name, MARGIN + column * (WIDTH + MARGIN), 3 * LINE + 6)
+    return picture
+
+
+def _row(row, label_set):
+    height = round(WIDTH * row.labels.shape[0] / row.labels.shape[1])
+    labels = cv2.resize(row.labels, (WIDTH, height), interpolation=cv2.INTER_NEAREST)
+    image = cv2.resize(row.image, (WIDTH, height), interpolation=cv2.INTER_AREA)
+    picture = _paper(height + MARGIN, 3 * WIDTH + 4 * MARGIN)
+    columns = (image, colorize(labels, label_set), overlay(image, labels, label_set))
+    for column, content in enumerate(columns):
+        x = MARGIN + column * (WIDTH + MARGIN)
+        picture[:height, x:x + WIDTH] = content
+    for offset, color in ((1, (0, 0, 0)), (0, (255, 255, 255))):
+        _text(picture, row.caption, MARGIN + 8 + offset, 20 + offset, 0.5, color)
+    return picture
+
+
+def _legend(width, label_set, used):
+    entries, x, y = [], MARGIN, 0
+    for index in used:
+        length = 34 + 11 * len(label_set.names[index])
+        if x + length > width:
+            x, y = MARGIN, y + LINE
+        entries.append((index, x, y))
+        x += length
+    picture = _paper(y + LINE + MARGIN, width)
+    for index, x, y in entries:
+        cv2.rectangle(picture, (x, y + 4), (x + 18, y + 20), label_set.colors[index], -1)
+        _text(picture, label_set.names[index], x + 25, y + 18)
+    return picture

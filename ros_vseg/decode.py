@@ -1,0 +1,196 @@
+# Copyright 2026 The ros_vseg authors
+# SPDX-License-Identifier: Apache-2.0
+"""
+From coarse class scores to the label image, at a cost that follows the boundaries.
+
+Bilinear upsampling is a convex combination of four neighbours: where all four corners of a coarse
+cell have the same argmax, so has every pixel in it. Only the other cells need arithmetic, and in
+those only the classes whose best corner reaches the best of all worst corners.
+"""
+from functools import lru_cache
+
+import cv2
+import numba
+import numpy as np
+
+LIMIT = np.float32(1e38)  # scores beyond it count as it: sums and differences stay finite
+
+
+def _jit(function):
+    # nogil and no threads of numba's own: the workers of several cameras decode at the same time
+    try:
+        return numba.njit(nogil=True, cache=True, error_model='numpy')(function)
+    except RuntimeError:  # no writable folder for the cache: every process compiles
+        return numba.njit(nogil=True, error_model='numpy')(function)
+
+
+def decode(scores, size, *, confidence=False, table=None):
+    """
+    Bilinear upsampling (align_corners=False), then argmax; the first class wins a tie.
+
+    scores float32 [K, h, w], K <= 255 (NaN counts as lowest); size (H, W) of the label image, any;
+    table: uint8 [256] that renames the labels. Returns labels uint8 [H, W] and, if asked for,
+    confidence uint8 [H, W], 255 times the largest softmax probability, within 1; else None.
+    """
+    first_y, weight_y, starts_y = _axis(scores.shape[1], size[0])
+    first_x, weight_x, starts_x = _axis(scores.shape[2], size[1])
+    cells = _cells(np.ascontiguousarray(scores, np.float32))
+    labels = np.empty(size, np.uint8)
+    _fill(cells, cells.argmax(2), weight_y, starts_y, weight_x, starts_x, labels)
+    sure = None
+    if confidence:
+        sure = np.empty(size, np.uint8)
+        _confidence(cells, first_y, weight_y, first_x, weight_x, sure)
+    if table is not None:
+        labels = cv2.LUT(labels, table)
+    return labels, sure
+
+
+def decode_dense(scores, size):
+    """Upsample every class everywhere: the same labels, for tests and benchmarks."""
+    first_y, weight_y, _ = _axis(scores.shape[1], size[0])
+    first_x, weight_x, _ = _axis(scores.shape[2], size[1])
+    best = np.full(size, -np.inf, np.float32)
+    labels = np.zeros(size, np.uint8)
+    finite = np.fmin(np.fmax(np.float32(scores), -LIMIT), LIMIT)  # fmax leaves out NaN
+    for index, plane in enumerate(finite):
+        next_y = np.minimum(first_y + 1, plane.shape[0] - 1)
+        tall = plane[first_y] * (1 - weight_y)[:, None] + plane[next_y] * weight_y[:, None]
+        next_x = np.minimum(first_x + 1, plane.shape[1] - 1)
+        full = tall[:, first_x] * (1 - weight_x) + tall[:, next_x] * weight_x
+        wins = full > best
+        labels[wins] = index
+        best[wins] = full[wins]
+    return labels
+
+
+@lru_cache(maxsize=64)
+def _axis(coarse, full):
+    """
+    Return how ``full`` output places lie on ``coarse`` cells.
+
+    For each place the cell before it and the weight of the cell after it; for each cell, and after
+    the last, its first place.
+    """
+    place = np.maximum((np.arange(full, dtype=np.float64) + 0.5) * coarse / full - 0.5, 0)
+    first = np.minimum(place.astype(np.int64), coarse - 1)
+    weight = np.where(first < coarse - 1, place - first, 0).astype(np.float32)
+    return first, weight, np.searchsorted(first, np.arange(coarse + 1))
+
+
+@_jit
+def _cells(scores):
+    """Finite scores [h + 1, w + 1, K]: the last row and column twice, so all have neighbours."""
+    classes, height, width = scores.shape
+    cells = np.empty((height + 1, width + 1, classes), np.float32)
+    for c in range(classes):
+        for y in range(height + 1):
+            for x in range(width + 1):
+                score = scores[c, min(y, height - 1), min(x, width - 1)]
+                cells[y, x, c] = min(score, LIMIT) if score > -LIMIT else -LIMIT
+    return cells
+
+
+@_jit
+def _candidates(cells, y, x, keep):
+    """Classes that can win between four corners, in order, into keep; returns their number."""
+    bound = -LIMIT
+    for c in range(cells.shape[2]):
+        bound = max(bound, min(min(cells[y, x, c], cells[y, x + 1, c]),
+                               min(cells[y + 1, x, c], cells[y + 1, x + 1, c])))
+    count = 0
+    for c in range(cells.shape[2]):
+        if (cells[y, x, c] >= bound or cells[y, x + 1, c] >= bound
+                or cells[y + 1, x, c] >= bound or cells[y + 1, x + 1, c] >= bound):
+            keep[count] = c
+            count += 1
+    return count
+
+
+@_jit
+def _mixed_cell(cells, y, x, keep, rows, cols, weight_y, weight_x, top, winner, labels):
+    """Label the pixels [rows) x [cols) of a cell; the loops over columns vectorise."""
+    size = cols[1] - cols[0]
+    for row in range(rows[0], rows[1]):
+        down = weight_y[row]
+        up = np.float32(1) - down
+        top[:size] = -np.inf
+        for c in keep:
+            first = cells[y, x, c] * up + cells[y + 1, x, c] * down
+            last = cells[y, x + 1, c] * up + cells[y + 1, x + 1, c] * down
+            label = np.float32(c)
+            for i in range(size):
+                right = weight_x[cols[0] + i]
+                value = first * (np.float32(1) - right) + last * right
+                if value > top[i]:
+                    top[i] = value
+                    winner[i] = label
+        for i in range(size):
+            labels[row, cols[0] + i] = np.uint8(winner[i])
+
+
+@_jit
+def _fill(cells, best, weight_y, starts_y, weight_x, starts_x, labels):
+    keep = np.empty(cells.shape[2], np.int64)
+    top, winner = np.empty(len(weight_x), np.float32), np.empty(len(weight_x), np.float32)
+    for y in range(cells.shape[0] - 1):
+        rows = starts_y[y], starts_y[y + 1]
+        x = 0
+        while x < cells.shape[1] - 1:
+            # a run of cells whose corners all have this label is filled row by row
+            label, run = best[y, x], x
+            while (run < cells.shape[1] - 1
+                   and best[y, run] == label and best[y, run + 1] == label
+                   and best[y + 1, run] == label and best[y + 1, run + 1] == label):
+                run += 1
+            if run > x:
+                for row in range(rows[0], rows[1]):
+                    labels[row, starts_x[x]:starts_x[run]] = label
+                x = run
+            else:
+                count = _candidates(cells, y, x, keep)
+                _mixed_cell(cells, y, x, keep[:count], rows, (starts_x[x], starts_x[x + 1]),
+                            weight_y, weight_x, top, winner, labels)
+                x += 1
+
+
+@_jit
+def _confidence(cells, first_y, weight_y, first_x, weight_x, sure):
+    """
+    All classes, but a row at a time and class by class: the compiler vectorises these loops.
+
+    exp(d) is (1 + u + u^2 / 2)^64 with u = d / 64, d clamped to -16: off by less than 1e-4.
+    """
+    classes = cells.shape[2]
+    wide = np.empty((2, classes, len(first_x)), np.float32)  # rows y and y + 1 of cells, upsampled
+    values = np.empty((classes, len(first_x)), np.float32)
+    top = np.empty(len(first_x), np.float32)
+    total = np.empty(len(first_x), np.float32)
+    one, half = np.float32(1), np.float32(0.5)
+    ready = -1
+    for row in range(len(first_y)):
+        y, down = first_y[row], weight_y[row]
+        if y != ready:
+            ready = y
+            for side in range(2):
+                for c in range(classes):
+                    for col in range(len(first_x)):
+                        x, right = first_x[col], weight_x[col]
+                        wide[side, c, col] = (cells[y + side, x, c] * (one - right)
+                                              + cells[y + side, x + 1, c] * right)
+        top[:] = -np.inf
+        for c in range(classes):
+            for col in range(len(first_x)):
+                value = wide[0, c, col] * (one - down) + wide[1, c, col] * down
+                values[c, col] = value
+                top[col] = max(top[col], value)
+        total[:] = 0
+        for c in range(classes):
+            for col in range(len(first_x)):
+                u = max(values[c, col] - top[col], np.float32(-16)) * np.float32(1 / 64)
+                power = one + u + u * u * half
+                for _ in range(6):
+                    power *= power
+                total[col] += power
+        for col in range(len(first_x)):
+            sure[row, col] = np.uint8(np.float32(255) / total[col] + half)

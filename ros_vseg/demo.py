@@ -1,0 +1,139 @@
+# Copyright 2026 The ros_vseg authors
+# SPDX-License-Identifier: Apache-2.0
+"""
+The demo: node, replay and recorder as three processes that meet over DDS, and what came of it.
+
+``python -m ros_vseg.demo [INPUT]``; without INPUT the embedded drive, which has exact labels.
+"""
+import argparse
+import json
+from pathlib import Path
+import re
+import shutil
+import signal
+import sys
+import time
+
+from tqdm import tqdm
+
+from ros_vseg.bundle import Bundle, default_bundle_path
+from ros_vseg.errors import VsegError
+from ros_vseg.media import open_source
+from ros_vseg.processes import Child, ChildError, demo_clip, ros_environment
+
+CAMERA = '/vseg_node/camera'
+REMAPS = {'label': f'{CAMERA}/label', 'overlay': f'{CAMERA}/overlay', 'image': '/camera/image',
+          'exact_label': '/camera/exact_label', 'label_info': '/vseg_node/label_info'}
+RESULTS = ('labels', 'overlay.mp4', 'contact_sheet.png', 'summary.json')
+STAGES = ('image', 'resize', 'network', 'decode', 'publish')
+
+
+def run(path, topic, bundle, output):
+    """
+    Label the images of ``path`` over DDS and return the summary, a dict.
+
+    VsegError when the input has no images, a process dies, or nothing is labelled.
+    """
+    source, bundle = open_source(path, topic), Bundle.load(bundle)
+    output.mkdir(parents=True, exist_ok=True)
+    _remove_results(output)
+    environment = ros_environment()
+
+    def start(name, parameters, remaps=None):
+        arguments = []
+        for option, rules in (('-p', parameters), ('-r', remaps or {})):
+            for key, value in rules.items():
+                arguments += [option, f'{key}:={value}']
+        return Child(name, [sys.executable, '-m', f'ros_vseg.{name}', '--ros-args', *arguments],
+                     environment, output / f'{name}.log')
+
+    print(f'demo: starting vseg_node with {bundle.info.name}', flush=True)
+    with start('node', {'bundle': bundle.path}) as node, \
+            start('record', {'output': output}, REMAPS) as record:
+        record.wait_for_line('recording to', 40, others=[node])
+        print(f'demo: replaying {source.name}', flush=True)
+        with start('replay', {'path': path, **({'source_topic': topic} if topic else {})}) \
+                as replay, tqdm(total=source.count, unit=' frames', ncols=80, disable=None) as bar:
+            while record.process.poll() is None:    # it ends by itself, after the last label
+                node.check_alive()
+                replay.check()
+                bar.update(_last_number(record, 'labels (\\d+)') - bar.n)
+                time.sleep(0.2)
+            if record.process.returncode:
+                raise ChildError(
+                    f'nothing was labelled:\n{record.last_lines()}\n{node.last_lines()}')
+            sent = _last_number(replay, 'sent (\\d+) frames')
+    summary = json.loads((output / 'summary.json').read_text())
+    summary['sent'] = sent
+    return summary
+
+
+def _remove_results(output):
+    for name in RESULTS:
+        if (output / name).is_dir():
+            shutil.rmtree(output / name)
+        else:
+            (output / name).unlink(missing_ok=True)
+
+
+def _last_number(child, pattern):
+    found = re.findall(pattern, child.log.read_text(errors='replace'))
+    return int(found[-1]) if found else 0
+
+
+def table(summary):
+    """Return the lines of the table that sums up the run."""
+    camera = summary['diagnostics'].get('vseg_node: camera', {})
+    dropped = {key.removeprefix('dropped_'): int(value) for key, value in camera.items()
+               if key.startswith('dropped_') and int(value)}
+    received = int(camera.get('received', 0))
+    latency, stages = summary['latency_ms'], []
+    for name in STAGES:
+        if f'stage_{name}_ms' in camera:
+            stages.append(f'{name} {float(camera[f"stage_{name}_ms"]):.1f}')
+    rows = [
+        ('frames sent', summary['sent']),
+        ('received by the node', received),
+        ('labelled and recorded', summary['labels']),
+        ('dropped', ', '.join(f'{n} {cause}' for cause, n in dropped.items()) or 'none'),
+        ('lost on the way in', max(0, summary['sent'] - received)),
+        ('label images a second', f'{summary["fps"]:.1f}'),
+        ('latency, now - stamp, ms',
+         ', '.join(f'{name} {value:.1f}' for name, value in latency.items())),
+        ('stages in the node, ms', ', '.join(stages)),
+        ('earlier frames attended to', camera.get('context_frames', '?')),
+        ('backend', f'{camera.get("backend", "?")}, {camera.get("device", "?")}'),
+    ]
+    if 'miou' in summary:
+        rows.append(('mIoU against exact labels',
+                     f'{100 * summary["miou"]:.1f} % over {summary["compared"]} frames'))
+    width = max(len(name) for name, _ in rows)
+    return [f'  {name:<{width}}  {value}' for name, value in rows]
+
+
+def main(arguments=None):
+    """Run the demo; return the exit code: 0 only when frames were labelled."""
+    parser = argparse.ArgumentParser(prog='ros_vseg.demo', description=__doc__.split('\n\n')[0])
+    parser.add_argument('input', nargs='?', default=demo_clip(), type=Path,
+                        help='bag, video or folder of images (default: the embedded drive)')
+    parser.add_argument('--topic', help='image topic of a bag with several')
+    parser.add_argument('-o', '--output', default=Path('demo_output'), type=Path)
+    parser.add_argument('--bundle', default=default_bundle_path(), type=Path,
+                        help='the student to run (default: the shipped one)')
+    options = parser.parse_args(arguments)
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))    # unwinds: children are stopped
+    try:
+        summary = run(options.input, options.topic, options.bundle, options.output)
+    except KeyboardInterrupt:
+        print('demo: interrupted', file=sys.stderr)
+        return 130
+    except VsegError as error:
+        print(f'demo: {error}', file=sys.stderr)
+        return 1
+    print('\n'.join(table(summary)))
+    print(f'demo: see {options.output}/: contact_sheet.png, overlay.mp4, labels (bag)')
+    return 0
+
+
+if __name__ == '__main__':
+    sys.exit(main())

@@ -1,0 +1,109 @@
+# Copyright 2026 The ros_vseg authors
+# SPDX-License-Identifier: Apache-2.0
+"""vseg doctor: what this machine has, what it lacks, and the mend."""
+import importlib
+import importlib.metadata
+import os
+from pathlib import Path
+import platform
+import shutil
+import subprocess
+from typing import NamedTuple
+
+from ros_vseg import backends
+from ros_vseg.bundle import Bundle, default_bundle_path
+from ros_vseg.errors import VsegError
+from ros_vseg.processes import PROFILE_VARIABLES, share_path
+
+
+OK, HINT, MISSING = 'ok', 'hint', 'MISSING'  # MISSING: the main job cannot run
+SHARED_MEMORY = 128 * 2**20  # two segments of config/fastdds.xml
+
+
+class Finding(NamedTuple):
+    """One line of the report: its state, what was looked at, and what was found or the mend."""
+
+    state: str
+    what: str
+    text: str
+
+
+def examine(bundle=None):
+    """Return all findings; bundle: path of a bundle to check, by default the shipped one."""
+    return [_python(), *_ros(), _profile(), _shared_memory(), *_backends(), _gpu(),
+            _bundle(bundle or default_bundle_path())]
+
+
+def _python():
+    return Finding(OK, 'Python', f'{platform.python_version()} on {platform.machine()}')
+
+
+def _ros():
+    try:
+        rclpy = importlib.import_module('rclpy')
+        from rclpy.utilities import get_rmw_implementation_identifier
+        rmw = get_rmw_implementation_identifier()
+    except ImportError as error:
+        return [Finding(MISSING, 'ROS 2', f'{error}: source a ROS 2 distribution '
+                        '(source /opt/ros/<distribution>/setup.bash)')]
+    except RuntimeError as error:
+        return [Finding(MISSING, 'RMW', f'{str(error).splitlines()[0]}: install '
+                        'rmw_fastrtps_cpp, or set RMW_IMPLEMENTATION')]
+    distribution = os.environ.get('ROS_DISTRO', 'not sourced')
+    domain = os.environ.get('ROS_DOMAIN_ID', '0')
+    reach = os.environ.get('ROS_AUTOMATIC_DISCOVERY_RANGE', 'SUBNET')
+    return [Finding(OK, 'ROS 2', f'{distribution}, rclpy in {Path(rclpy.__file__).parent}'),
+            Finding(OK, 'RMW', f'{rmw}, domain {domain}, discovery {reach}')]
+
+
+def _profile():
+    for variable in PROFILE_VARIABLES:
+        if path := os.environ.get(variable):
+            if Path(path).is_file():
+                return Finding(OK, 'Fast DDS profile', f'{path}, by {variable}')
+            return Finding(
+                HINT, 'Fast DDS profile', f'{variable} names {path}, which is not there')
+    return Finding(HINT, 'Fast DDS profile', 'none: camera images above half a megabyte may '
+                   f'vanish; export {PROFILE_VARIABLES[0]}={share_path("config/fastdds.xml")} '
+                   f'(Humble, Jazzy: {PROFILE_VARIABLES[1]}) for this node and the camera driver')
+
+
+def _shared_memory():
+    try:
+        free = shutil.disk_usage('/dev/shm').free
+    except OSError:
+        return Finding(HINT, 'shared memory', '/dev/shm is not there: images go through sockets')
+    text = f'{free / 2**20:.0f} MiB free in /dev/shm'
+    if free < SHARED_MEMORY:
+        return Finding(HINT, 'shared memory', f'{text}: make it larger (docker: --shm-size=512m)')
+    return Finding(OK, 'shared memory', text)
+
+
+def _backends():
+    findings = []
+    for name, reason in backends.available().items():
+        package = backends.BACKENDS[name]
+        findings.append(Finding(HINT, f'backend {name}', reason) if reason else Finding(
+            OK, f'backend {name}', importlib.metadata.version(package)))
+    if all(finding.state == HINT for finding in findings):
+        findings.append(Finding(MISSING, 'backend', 'none is installed: pip install openvino'))
+    return findings
+
+
+def _gpu():
+    if not shutil.which('nvidia-smi'):
+        return Finding(OK, 'NVIDIA GPU', 'none: labelling runs on the processor')
+    found = subprocess.run(
+        ['nvidia-smi', '--query-gpu=name,driver_version', '--format=csv,noheader'],
+        capture_output=True, text=True, timeout=20, check=False)
+    return Finding(OK, 'NVIDIA GPU', (found.stdout or found.stderr).strip())
+
+
+def _bundle(path):
+    try:
+        bundle = Bundle.load(path)
+        backend = backends.load(bundle)
+    except VsegError as error:
+        return Finding(MISSING, 'bundle', str(error))
+    return Finding(OK, 'bundle', f'{bundle.info.name} ({path}) runs on {backend.name}, '
+                   f'{backend.device}')

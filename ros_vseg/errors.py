@@ -1,0 +1,35 @@
+# Copyright 2026 The ros_vseg authors
+# SPDX-License-Identifier: Apache-2.0
+"""The errors a user can mend: each message names the thing and the mend."""
+
+
+class VsegError(ValueError):
+    """Base of every error that a user, not a developer, can mend."""
+
+
+class BundleError(VsegError):
+    """A model file that is missing, damaged, not a bundle, or of a newer format."""
+
+
+class LabelSetError(VsegError):
+    """A label set that is malformed or does not fit the bundle."""
+
+
+class ImageError(VsegError):
+    """
+    An image message that cannot be turned into pixels.
+
+    ``cause`` is a short key for counting: encoding, step, size, data, decode or nan.
+    """
+
+    def __init__(self, message, cause):
+        super().__init__(message)
+        self.cause = cause
+
+
+class MediaError(VsegError):
+    """A bag, video or folder that cannot be read or written."""
+
+
+class BackendError(VsegError):
+    """An inference backend that is not installed or refuses the bundle."""

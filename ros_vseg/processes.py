@@ -1,0 +1,137 @@
+# Copyright 2026 The ros_vseg authors
+# SPDX-License-Identifier: Apache-2.0
+"""Child processes on a DDS domain of their own: what the demo and the benchmarks start."""
+import os
+from pathlib import Path
+import random
+import signal
+import socket
+import subprocess
+import sys
+import time
+
+from ros_vseg.errors import VsegError
+
+
+PROFILE_VARIABLES = ('FASTDDS_DEFAULT_PROFILES_FILE', 'FASTRTPS_DEFAULT_PROFILES_FILE')
+
+
+class ChildError(VsegError):
+    """A child process that died or did not end in its time; holds its last lines."""
+
+
+def share_path(relative):
+    """Return the path of a data file such as ``config/fastdds.xml``."""
+    package = Path(__file__).resolve().parent
+    installed = (parent / 'share/ros_vseg' for parent in (*package.parents, Path(sys.prefix)))
+    for root in (package.parent, *installed):
+        if (root / relative).is_file():
+            return root / relative
+    raise VsegError(f'{relative} is not installed: install ros_vseg again, with pip or colcon')
+
+
+def demo_clip():
+    """Return the embedded drive, a bag with images and exact labels."""
+    return Path(__file__).parent / 'demo_clip/street'
+
+
+def ros_environment():
+    """
+    Return an environment for processes that talk to each other alone.
+
+    They share a free DDS domain on this machine only, and the shipped Fast DDS profile, unless
+    the user's environment names another one.
+    """
+    environment = dict(os.environ)
+    environment['ROS_DOMAIN_ID'] = str(free_domain_id())
+    if environment.get('ROS_DISTRO') == 'humble':
+        environment['ROS_LOCALHOST_ONLY'] = '1'
+    else:
+        environment['ROS_AUTOMATIC_DISCOVERY_RANGE'] = 'LOCALHOST'
+    prefixes = [sys.prefix, *environment.get('AMENT_PREFIX_PATH', '').split(os.pathsep)]
+    # Fast DDS 3 (ROS package fastdds, from Kilted on) renamed the variable.
+    fastdds3 = any(prefix and Path(prefix, 'share/fastdds').is_dir() for prefix in prefixes)
+    if not any(variable in environment for variable in PROFILE_VARIABLES):
+        environment[PROFILE_VARIABLES[not fastdds3]] = str(share_path('config/fastdds.xml'))
+    return environment
+
+
+def free_domain_id():
+    """Return a random ROS_DOMAIN_ID that no participant on this machine uses now."""
+    for domain in random.sample(range(1, 101), 100):
+        if all(_free_port(7400 + 250 * domain + offset) for offset in (0, 10)):
+            return domain
+    raise VsegError('every ROS_DOMAIN_ID from 1 to 100 is in use on this machine')
+
+
+def _free_port(port):
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+        try:
+            probe.bind(('', port))
+        except OSError:
+            return False
+    return True
+
+
+class Child:
+    """
+    A process started here and ended here, with its output in a file.
+
+    Use it as a context manager: leaving it stops the process, gently first.
+    """
+
+    def __init__(self, name, argv, environment, log):
+        self.name = name
+        self.log = Path(log)
+        with open(log, 'wb') as output:
+            # Its own session: Ctrl-C reaches the parent alone, which then ends its children.
+            self.process = subprocess.Popen(
+                argv, env=environment, stdin=subprocess.DEVNULL, stdout=output,
+                stderr=subprocess.STDOUT, start_new_session=True)
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.stop()
+
+    def last_lines(self, count=15):
+        """Return the end of what the process has printed."""
+        lines = self.log.read_text(errors='replace').splitlines()
+        return '\n'.join(f'  {self.name}: {line}' for line in lines[-count:])
+
+    def check(self):
+        """Raise ChildError if the process has failed."""
+        if self.process.poll():
+            self._died()
+
+    def check_alive(self):
+        """Raise ChildError if the process has ended, well or not."""
+        if self.process.poll() is not None:
+            self._died()
+
+    def _died(self):
+        raise ChildError(
+            f'{self.name} ended with exit code {self.process.returncode}:\n{self.last_lines()}')
+
+    def wait_for_line(self, text, timeout, others=()):
+        """Wait until it has printed ``text``; ChildError if it is late, or it or another dies."""
+        deadline = time.monotonic() + timeout
+        while text not in self.log.read_text(errors='replace'):
+            for child in (self, *others):
+                child.check_alive()
+            if time.monotonic() > deadline:
+                raise ChildError(
+                    f'{self.name} did not say {text!r} in {timeout:.0f} s:\n{self.last_lines()}')
+            time.sleep(0.05)
+
+    def stop(self):
+        """End the process and what it started: interrupt, terminate, then kill."""
+        for number, patience in ((signal.SIGINT, 5), (signal.SIGTERM, 3), (signal.SIGKILL, 3)):
+            if self.process.poll() is not None:
+                return
+            os.killpg(self.process.pid, number)
+            try:
+                self.process.wait(patience)
+            except subprocess.TimeoutExpired:
+                continue

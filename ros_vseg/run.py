@@ -1,0 +1,87 @@
+# Copyright 2026 The ros_vseg authors
+# SPDX-License-Identifier: Apache-2.0
+"""Offline labelling of a bag, a video or a folder: the same frames give the same files."""
+from collections import defaultdict
+import contextlib
+from pathlib import Path
+import time
+
+import numpy as np
+from tqdm import tqdm
+
+from ros_vseg.iou import ConfusionMatrix
+from ros_vseg.labels import colorize, overlay
+from ros_vseg.media_writers import BagWriter, VideoWriter, write_png
+
+
+OUTPUTS = ('labels', 'color', 'overlay', 'bag')
+
+
+class Report:
+    """Counts, times and agreement with exact labels of one run."""
+
+    def __init__(self, label_set):
+        self.label_set, self.frames = label_set, 0
+        self.confusion = ConfusionMatrix(len(label_set.names))
+        self._times, self._start = defaultdict(list), time.perf_counter()
+
+    def add(self, frame, result):
+        """Count a frame and its stream.Result."""
+        self.frames += 1
+        for stage, seconds in result.times.items():
+            self._times[stage].append(seconds)
+        if frame.labels is not None and frame.labels.shape == result.labels.shape:
+            self.confusion.update(frame.labels, result.labels)
+
+    def lines(self, source, stream):
+        """Return the report as lines of text."""
+        seconds = time.perf_counter() - self._start
+        left_out = ', '.join(f'{n} {cause}' for cause, n in source.refused.items())
+        resets = ', '.join(f'{n} {cause}' for cause, n in stream.resets.items())
+        stages = ', '.join(f'{stage} {1000 * np.median(values):.1f}'
+                           for stage, values in self._times.items())
+        lines = [f'frames labelled  {self.frames}', f'left out         {left_out or "none"}',
+                 f'resets           {resets or "none"}',
+                 f'frames a second  {self.frames / seconds:.1f}', f'stages, ms       {stages}']
+        if self.confusion.counts.any():
+            lines.append(f'mIoU             {100 * self.confusion.mean_iou():.2f} %')
+            lines += [f'  {name:<14} {100 * value:.2f}'
+                      for name, value in zip(self.label_set.names, self.confusion.iou())
+                      if np.isfinite(value)]
+        return lines
+
+
+def run(source, stream, output, save, alpha=0.5):
+    """
+    Label every frame of a source and write what ``save`` names, of OUTPUTS, into a folder.
+
+    labels/NAME.png (8-bit ids), color/NAME.png, overlay.mp4, and bag/ with the topics label,
+    color and overlay. Returns a Report. MediaError if the output cannot be written; videos and
+    bags are whole or absent.
+    """
+    output = Path(output)
+    report = Report(stream.label_set)
+    with contextlib.ExitStack() as stack:
+        video = bag = None
+        if 'overlay' in save:
+            video = stack.enter_context(VideoWriter(output / 'overlay.mp4', source.fps))
+        if 'bag' in save:
+            bag = stack.enter_context(BagWriter(output / 'bag'))
+        for frame in tqdm(source, total=source.count, unit=' frames', ncols=80, disable=None):
+            result = stream.step(frame.image, frame.stamp, frame.frame_id)
+            report.add(frame, result)
+            if 'labels' in save:
+                write_png(output / f'labels/{frame.name}.png', result.labels)
+            if 'color' in save:
+                write_png(output / f'color/{frame.name}.png',
+                          colorize(result.labels, stream.label_set))
+            if video or bag:
+                blend = overlay(frame.image, result.labels, stream.label_set, alpha)
+            if video:
+                video.write(blend)
+            if bag:
+                bag.image('label', result.labels, 'mono8', frame.stamp, frame.frame_id)
+                bag.image('color', colorize(result.labels, stream.label_set), 'rgb8',
+                          frame.stamp, frame.frame_id)
+                bag.image('overlay', blend, 'rgb8', frame.stamp, frame.frame_id)
+    return report

@@ -1,0 +1,62 @@
+# Copyright 2026 The ros_vseg authors
+# SPDX-License-Identifier: Apache-2.0
+"""One package for colcon (ament_python) and for plain pip."""
+from glob import glob
+
+from setuptools import find_packages, setup
+
+setup(
+    name='ros_vseg',
+    version='0.1.0',
+    description='Streaming semantic segmentation of camera images for ROS 2',
+    long_description=open('README.md', encoding='utf-8').read(),
+    long_description_content_type='text/markdown',
+    author='The ros_vseg authors',
+    maintainer='The ros_vseg authors',
+    maintainer_email='maintainers@ros-vseg.example',
+    license='Apache-2.0',
+    keywords=['ROS', 'semantic segmentation', 'video', 'camera'],
+    python_requires='>=3.10',
+    packages=find_packages(include=['ros_vseg', 'ros_vseg.*']),
+    package_data={'ros_vseg': [
+        'bundle.schema.json', 'label_sets/*.yaml', 'models/*', 'demo_clip/*/*']},
+    data_files=[
+        ('share/ament_index/resource_index/packages', ['resource/ros_vseg']),
+        ('share/ros_vseg', ['package.xml']),
+        ('share/ros_vseg/launch', sorted(glob('launch/*.launch.py'))),
+        ('share/ros_vseg/config', sorted(glob('config/*'))),
+    ],
+    zip_safe=True,
+    # ROS itself is no pip requirement: it comes from a distribution (package.xml) or, for
+    # the Makefile's own environment, from requirements/ros-*.txt.
+    install_requires=[
+        'jsonschema>=3.2',
+        'numba>=0.57',
+        'numpy>=1.22',
+        'onnx>=1.14',
+        'onnxruntime>=1.16',
+        'opencv-python-headless>=4.5.4',
+        'openvino>=2024.0',
+        'pyyaml>=5.4',
+        'rosbags>=0.11',
+        'tqdm>=4.57',
+    ],
+    extras_require={'test': [
+        'flake8',
+        'flake8-builtins',
+        'flake8-comprehensions',
+        'flake8-docstrings',
+        'flake8-import-order',
+        'flake8-quotes',
+        'hypothesis',
+        'pytest',
+        'pytest-timeout',
+        'setuptools>=70',
+    ]},
+    entry_points={'console_scripts': [
+        'vseg_node = ros_vseg.node:main',
+        'replay = ros_vseg.replay:main',
+        'record = ros_vseg.record:main',
+        'vseg = ros_vseg.cli:main',
+    ]},
+)

@@ -1,0 +1,162 @@
+# Copyright 2026 The ros_vseg authors
+# SPDX-License-Identifier: Apache-2.0
+"""Real processes and real DDS for tests: the program under test, and a probe that talks to it."""
+import array
+import sys
+import time
+
+from builtin_interfaces.msg import Time
+from diagnostic_msgs.msg import DiagnosticArray
+import rclpy
+from rclpy.executors import SingleThreadedExecutor
+from rclpy.qos import QoSProfile
+from sensor_msgs.msg import CameraInfo, CompressedImage, Image
+from std_msgs.msg import Header
+
+from ros_vseg.processes import Child
+
+RELIABLE = QoSProfile(depth=50)
+SECOND = 10**9
+
+
+def start(module, log, *arguments, **parameters):
+    """Start ``python -m ros_vseg.<module>`` with ROS arguments and parameters; a Child."""
+    argv = [sys.executable, '-m', f'ros_vseg.{module}', '--ros-args', *arguments]
+    for name, value in parameters.items():
+        argv += ['-p', f'{name}:={value}']
+    return Child(module, argv, None, log)
+
+
+def header(stamp, frame_id='camera'):
+    """Return a Header; stamp in nanoseconds."""
+    return Header(frame_id=frame_id, stamp=Time(sec=stamp // SECOND, nanosec=stamp % SECOND))
+
+
+def image(pixels, stamp, encoding='rgb8', frame_id='camera', **changes):
+    """Return an Image of uint8 [H, W, C] or [H, W]; ``changes`` spoil its fields."""
+    data = array.array('B')
+    data.frombytes(pixels.tobytes())
+    fields = {'height': pixels.shape[0], 'width': pixels.shape[1], 'encoding': encoding,
+              'step': pixels.strides[0], 'data': data}
+    return Image(header=header(stamp, frame_id), **{**fields, **changes})
+
+
+def compressed(data, stamp, kind='jpeg', frame_id='camera'):
+    """Return a CompressedImage of the bytes of a file."""
+    return CompressedImage(
+        header=header(stamp, frame_id), format=kind, data=array.array('B', bytes(data)))
+
+
+def stamp_of(message):
+    """Return the stamp of a message in nanoseconds."""
+    return message.header.stamp.sec * SECOND + message.header.stamp.nanosec
+
+
+class Probe:
+    """A node of the test process: publishes, collects, calls; every wait is bounded in time."""
+
+    def __init__(self):
+        self._context = rclpy.Context()
+        rclpy.init(context=self._context)
+        self.node = rclpy.create_node('probe', context=self._context)
+        self._executor = SingleThreadedExecutor(context=self._context)
+        self._executor.add_node(self.node)
+        self._statuses = {}
+        self.node.create_subscription(DiagnosticArray, '/diagnostics', self._on_diagnostics, 10)
+
+    def close(self):
+        self._executor.shutdown()
+        self.node.destroy_node()
+        rclpy.shutdown(context=self._context)
+
+    def spin(self, seconds):
+        """Receive for a while."""
+        deadline = time.monotonic() + seconds
+        while (left := deadline - time.monotonic()) > 0:
+            self._executor.spin_once(timeout_sec=left)
+
+    def wait(self, condition, what, timeout=15.0):
+        """Receive until ``condition()`` is true, and return its value."""
+        deadline = time.monotonic() + timeout
+        while not (value := condition()):
+            assert time.monotonic() < deadline, f'waited {timeout} s for {what}'
+            self._executor.spin_once(timeout_sec=0.05)
+        return value
+
+    def collect(self, topic, kind=Image, qos=RELIABLE):
+        """Subscribe; return the list that messages are appended to."""
+        received = []
+        self.node.create_subscription(kind, topic, received.append, qos)
+        return received
+
+    def call(self, kind, service, **request):
+        """Call a service and return its response."""
+        client = self.node.create_client(kind, service)
+        self.wait(client.service_is_ready, service)
+        future = client.call_async(kind.Request(**request))
+        self.wait(future.done, f'the answer of {service}')
+        self.node.destroy_client(client)
+        return future.result()
+
+    def status(self, name):
+        """Wait for the next /diagnostics status ``name``: (level 0..2, message, {key: text})."""
+        self._statuses.pop(name, None)
+        return self.wait(lambda: self.last(name), f'diagnostics of {name}')
+
+    def last(self, name):
+        """Return the last status ``name`` like ``status``, or None if there was none."""
+        found = self._statuses.get(name)
+        return found and (
+            found.level[0], found.message, {pair.key: pair.value for pair in found.values})
+
+    def _on_diagnostics(self, message):
+        self._statuses.update({status.name: status for status in message.status})
+
+
+class CameraProbe:
+    """One camera of the node as a user sees it: publishes images, collects what comes out."""
+
+    def __init__(self, probe, node, name, outputs=('label',), raw=True):
+        self.probe, self.name = probe, f'{node}: {name}'
+        create = probe.node.create_publisher
+        self.images = create(Image, f'/{name}/image', RELIABLE) if raw else None
+        self.compressed = create(CompressedImage, f'/{name}/image/compressed', RELIABLE)
+        self.info = create(CameraInfo, f'/{name}/camera_info', RELIABLE)
+        self.received = {output: [] for output in outputs}
+        self._node, self._subscriptions = node, {}
+        for output in outputs:
+            self.listen(output)
+        main = self.images if raw else self.compressed
+        probe.wait(main.get_subscription_count, f'the node to subscribe to {main.topic_name}')
+
+    def listen(self, output):
+        """Subscribe to an output."""
+        self._subscriptions[output] = self.probe.node.create_subscription(
+            CameraInfo if output == 'camera_info' else Image,
+            f'/{self._node}/{self.name.split()[-1]}/{output}',
+            self.received[output].append, RELIABLE)
+
+    def turn_away(self, output):
+        """Unsubscribe from an output."""
+        self.probe.node.destroy_subscription(self._subscriptions.pop(output))
+
+    def label(self, message, output='label', timeout=15.0):
+        """Publish an image and return what the node answers: the message of the same stamp."""
+        (self.images if isinstance(message, Image) else self.compressed).publish(message)
+        return self.wait_for(stamp_of(message), output, timeout)
+
+    def wait_for(self, stamp, output='label', timeout=15.0):
+        """Return the output message of ``stamp``."""
+        def arrived():
+            return next((m for m in self.received[output] if stamp_of(m) == stamp), None)
+        return self.probe.wait(arrived, f'{output} of {self.name} at {stamp}', timeout)
+
+    def dropped(self, cause):
+        """Return how many images were dropped for ``cause`` by the last status known."""
+        status = self.probe.last(self.name) or self.probe.status(self.name)
+        return int(status[2].get(f'dropped_{cause}', 0))
+
+    def values(self):
+        """Return the camera's next /diagnostics values as numbers where they are numbers."""
+        values = self.probe.status(self.name)[2]
+        return {k: float(v) if v.replace('.', '').isdigit() else v for k, v in values.items()}

@@ -1,0 +1,241 @@
+# Copyright 2026 The ros_vseg authors
+# SPDX-License-Identifier: Apache-2.0
+"""Every installed backend gives the numbers of the reference network, streaming or not."""
+import importlib
+import logging
+
+import cv2
+import numpy as np
+import onnx
+import pytest
+from tiny_bundle import build_model, info, NumpyStudent, write_tiny_bundle
+
+from ros_vseg import backends
+from ros_vseg.backends.base import Pool
+from ros_vseg.bundle import Bundle, EMPTY_SLOT
+from ros_vseg.errors import BackendError
+
+INSTALLED = [name for name, reason in backends.available().items() if reason is None]
+
+
+def needs(name):
+    """Skip where a backend is not installed: a robot has only one of them."""
+    return pytest.mark.skipif(name not in INSTALLED, reason=f'{name} is not installed')
+
+
+@pytest.fixture(scope='module')
+def bundle_of(tmp_path_factory):
+    """Return a function that makes a tiny bundle, once per kind."""
+    folder, made = tmp_path_factory.mktemp('backends'), {}
+
+    def make(**changes):
+        key = repr(sorted(changes.items()))
+        if key not in made:
+            made[key] = Bundle.load(write_tiny_bundle(folder / f'{len(made)}.onnx', **changes))
+        return made[key]
+    return make
+
+
+def frame(number, size=(96, 128)):
+    """Return a smooth image uint8 [H, W, 3] that moves with its number."""
+    coarse = np.random.default_rng(1).uniform(0, 255, (7, 9, 3)).astype(np.float32)
+    image = cv2.resize(coarse, size[::-1], interpolation=cv2.INTER_CUBIC)
+    return np.roll(image.clip(0, 255).astype(np.uint8), 3 * number, axis=1)
+
+
+# warm-up, a missing frame (5), a reset before frame 7, and the pool full again
+CLIP = [0, 1, 2, 3, 4, 6, 'reset', 7, 8, 9, 10, 11]
+
+
+def run(stream, clip=CLIP):
+    """Scores [frames, K, h, w] of a clip; the numbers of context frames go along if there are."""
+    scores, contexts = [], []
+    for number in clip:
+        if number == 'reset':
+            stream.reset()
+            continue
+        scores.append(np.array(stream.step(frame(number))))
+        contexts.append(getattr(stream, 'context_frames', None))
+    return np.stack(scores), contexts
+
+
+@pytest.mark.parametrize('name', INSTALLED)
+@pytest.mark.parametrize('pool_frames, batch', [(0, 1), (1, 'batch'), (3, 1), (3, 'batch')])
+def test_golden_clip(bundle_of, name, pool_frames, batch):
+    bundle = bundle_of(context_frames=pool_frames, batch=batch)
+    backend = backends.load(bundle, name, threads=1, precision='fp32')
+    scores, contexts = run(backend.stream())
+    expected, _ = run(NumpyStudent(bundle.info))
+    assert np.abs(expected).max() > 5      # 1e-3 of this says something
+    assert scores.dtype == np.float32 and scores.shape == (11, 11, 12, 16)
+    assert np.abs(scores - expected).max() < 1e-3
+    assert contexts == [min(place, pool_frames) for place in [0, 1, 2, 3, 4, 5, 0, 1, 2, 3, 4]]
+
+
+@pytest.mark.parametrize('name', INSTALLED)
+def test_streaming_equals_recomputing(bundle_of, name):
+    """The T + 1 newest frames through a fresh stream give what the long stream gives."""
+    backend = backends.load(bundle_of(), name, threads=1, precision='fp32')
+    streamed, _ = run(backend.stream(), range(8))
+    for last in range(8):
+        again, _ = run(backend.stream(), range(max(0, last - 3), last + 1))
+        np.testing.assert_allclose(streamed[last], again[-1], atol=1e-4)
+
+
+@pytest.mark.parametrize('name', INSTALLED)
+def test_context_counts(bundle_of, name):
+    """Without this the golden test could pass with a network that ignores the pool."""
+    backend = backends.load(bundle_of(), name, threads=1, precision='fp32')
+    alone = run(backend.stream(), [30])[0][-1]
+    after = run(backend.stream(), [0, 10, 20, 30])[0][-1]
+    assert np.abs(alone - after).max() > 0.1
+
+
+@pytest.mark.parametrize('name', INSTALLED)
+def test_streams_share_nothing_but_the_network(bundle_of, name):
+    backend = backends.load(bundle_of(), name, threads=1, precision='fp32')
+    expected, _ = run(backend.stream(), range(5))
+    one, other = backend.stream(), backend.stream()
+    for number in range(5):
+        np.testing.assert_array_equal(one.step(frame(number)), expected[number])
+        other.step(frame(number + 40))
+    assert backend.bundle is bundle_of() and backend.name == name
+    assert backend.device.startswith('CPU')
+
+
+@pytest.mark.parametrize('name', INSTALLED)
+def test_image_may_be_reused_after_the_step(bundle_of, name):
+    backend = backends.load(bundle_of(), name, threads=1, precision='fp32')
+    expected, _ = run(backend.stream(), range(4))
+    stream, buffer = backend.stream(), np.empty((96, 128, 3), np.uint8)
+    for number in range(4):
+        buffer[:] = frame(number)
+        np.testing.assert_array_equal(stream.step(buffer), expected[number])
+
+
+@pytest.mark.parametrize('name', INSTALLED)
+def test_read_only_image(bundle_of, name):
+    """Messages come as views of data that nobody may write to."""
+    backend = backends.load(bundle_of(), name, threads=1, precision='fp32')
+    image = np.frombuffer(frame(3).tobytes(), np.uint8).reshape(96, 128, 3)
+    np.testing.assert_array_equal(
+        np.array(backend.stream().step(image)), np.array(backend.stream().step(frame(3))))
+
+
+@needs('openvino')
+def test_bf16_keeps_the_labels(bundle_of):
+    try:
+        half = backends.load(bundle_of(), 'openvino', threads=1, precision='bf16')
+    except BackendError as error:
+        pytest.skip(str(error))
+    assert half.device == 'CPU bf16'
+    scores, _ = run(half.stream())
+    expected, _ = run(NumpyStudent(bundle_of().info))
+    assert np.abs(scores - expected).max() > 1e-3       # it really is less precise
+    top = np.sort(expected, axis=1)
+    close = top[:, -1] - top[:, -2] < 0.05
+    agree = scores.argmax(1) == expected.argmax(1)
+    assert agree.mean() >= 0.97 and agree[~close].mean() >= 0.995
+
+
+@needs('openvino')
+def test_auto_precision_is_the_processors_own(bundle_of):
+    device = backends.load(bundle_of(), 'openvino', threads=1).device
+    flags = open('/proc/cpuinfo').read()
+    assert device == ('CPU bf16' if 'avx512_bf16' in flags or 'amx_bf16' in flags else 'CPU fp32')
+
+
+def test_auto_takes_the_first_installed_and_says_so(bundle_of, caplog):
+    with caplog.at_level(logging.INFO, 'ros_vseg.backends'):
+        backend = backends.load(bundle_of(), threads=1)
+    assert backend.name == INSTALLED[0]
+    assert [record.message for record in caplog.records] == [
+        f'backend {backend.name} on {backend.device}']
+
+
+def hide(monkeypatch, *packages):
+    """Make packages look as if they were not installed."""
+    real = importlib.import_module
+
+    def without(name, *args):
+        if name in packages:
+            raise ImportError(f"No module named '{name}'")
+        return real(name, *args)
+    monkeypatch.setattr(importlib, 'import_module', without)
+
+
+@needs('onnxruntime')
+def test_auto_falls_back_and_says_why(bundle_of, monkeypatch, caplog):
+    hide(monkeypatch, 'openvino')
+    with caplog.at_level(logging.INFO, 'ros_vseg.backends'):
+        assert backends.load(bundle_of(), threads=1).name == 'onnxruntime'
+    assert "no openvino: No module named 'openvino'" in caplog.text
+
+
+def test_missing_backend_names_the_package(bundle_of, monkeypatch):
+    hide(monkeypatch, 'openvino', 'onnxruntime')
+    assert 'pip install openvino' in backends.available()['openvino']
+    with pytest.raises(BackendError, match='openvino is not installed .*pip install openvino'):
+        backends.load(bundle_of(), 'openvino')
+    with pytest.raises(BackendError, match='no backend is installed'):
+        backends.load(bundle_of())
+
+
+@pytest.mark.parametrize('options, reason', [
+    ({'name': 'tensorflow'}, "backend 'tensorflow' is unknown: use auto, openvino, onnxruntime"),
+    ({'precision': 'int3'}, "precision 'int3' is unknown: use auto, fp32, bf16")])
+def test_unknown_names(bundle_of, options, reason):
+    with pytest.raises(BackendError) as error:
+        backends.load(bundle_of(), **options)
+    assert reason in str(error.value)
+
+
+@needs('onnxruntime')
+def test_precision_that_a_backend_cannot_give(bundle_of):
+    with pytest.raises(BackendError, match='fp32 on a CPU: set precision'):
+        backends.load(bundle_of(), 'onnxruntime', precision='bf16')
+
+
+@needs('openvino')
+def test_precision_that_a_processor_cannot_give(bundle_of, monkeypatch):
+    import openvino
+    monkeypatch.setattr(openvino.Core, 'get_property', lambda *_: ['FP32', 'INT8'])
+    with pytest.raises(BackendError, match='no bf16 arithmetic'):
+        backends.load(bundle_of(), 'openvino', precision='bf16')
+    assert backends.load(bundle_of(), 'openvino', threads=1).device == 'CPU fp32'
+
+
+@pytest.mark.parametrize('name', INSTALLED)
+def test_graph_that_a_backend_refuses(bundle_of, name):
+    """The bundle's checks pass, but no backend knows the operator."""
+    model = build_model(info())
+    [last] = [node for node in model.graph.node if node.op_type == 'Tanh']
+    last.op_type, last.domain = 'Riddle', 'nowhere'
+    model.opset_import.append(onnx.helper.make_opsetid('nowhere', 1))
+    whole = bundle_of()
+    bundle = Bundle(whole.path, whole.info, model.SerializeToString(), '')
+    with pytest.raises(BackendError, match=f'{name} .* refuses .*{whole.path.name}'):
+        backends.load(bundle, name)
+
+
+def test_pool_is_a_ring_written_in_place():
+    pool = Pool(info(context_frames=2))
+    array, mask = pool.pool, pool.mask
+    assert array.shape == (1, 8, 14) and (mask == EMPTY_SLOT).all()
+    held = []
+    for number in range(1, 5):
+        pool.push(np.full((1, 4, 14), number, np.float32))
+        held.append((array[0, [0, 4], 0].tolist(), mask[0, [0, 4]].tolist(), pool.frames))
+    assert held == [([1, 0], [0, EMPTY_SLOT], 1), ([1, 2], [0, 0], 2), ([3, 2], [0, 0], 2),
+                    ([3, 4], [0, 0], 2)]
+    pool.reset()
+    assert (mask == EMPTY_SLOT).all() and pool.frames == 0
+    pool.push(np.full((1, 4, 14), 9, np.float32))
+    assert mask[0].tolist() == [0] * 4 + [EMPTY_SLOT] * 4
+    assert pool.pool is array and pool.mask is mask
+
+
+def test_pool_of_a_per_frame_network_stays_empty():
+    pool = Pool(info(context_frames=0))
+    pool.push(np.zeros((1, 4, 14), np.float32))
+    assert pool.frames == 0 and pool.pool.size == 0

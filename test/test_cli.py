@@ -1,0 +1,183 @@
+# Copyright 2026 The ros_vseg authors
+# SPDX-License-Identifier: Apache-2.0
+"""The vseg command as its users call it: what it prints, what it writes, how it refuses."""
+import json
+import subprocess
+import sys
+
+import cv2
+import numpy as np
+import pytest
+from tiny_bundle import write_tiny_bundle
+
+from ros_vseg import backends, doctor
+from ros_vseg.bundle import Bundle
+from ros_vseg.labels import load_label_set, overlay
+from ros_vseg.media import open_source
+from ros_vseg.media_writers import BagWriter
+from ros_vseg.stream import Stream
+
+FRAMES, SIZE, STEP = 6, (96, 128), 10**8
+
+
+def vseg(*arguments):
+    """Run the command; a CompletedProcess with text."""
+    return subprocess.run(
+        [sys.executable, '-m', 'ros_vseg.cli', *map(str, arguments)], capture_output=True,
+        text=True, timeout=100, check=False)
+
+
+@pytest.fixture(scope='module')
+def bundle(tmp_path_factory):
+    return write_tiny_bundle(tmp_path_factory.mktemp('bundle') / 'tiny.onnx', SIZE)
+
+
+@pytest.fixture(scope='module')
+def images():
+    rng = np.random.default_rng(0)
+    return [cv2.resize(rng.integers(0, 256, (6, 8, 3), np.uint8), SIZE[::-1])
+            for _ in range(FRAMES)]
+
+
+@pytest.fixture(scope='module')
+def expected(bundle, images):
+    """Labels of a stream in this process."""
+    stream = Stream(backends.load(Bundle.load(bundle), 'onnxruntime'))
+    return [stream.step(image, number * STEP).labels for number, image in enumerate(images)]
+
+
+@pytest.fixture(scope='module')
+def bag(tmp_path_factory, images, expected):
+    """A bag whose exact labels are the stream's own, but for one void frame."""
+    path = tmp_path_factory.mktemp('bags') / 'drive'
+    with BagWriter(path) as writer:
+        for number, (image, labels) in enumerate(zip(images, expected)):
+            exact = np.full_like(labels, 255) if number == 2 else labels
+            writer.image('/front/image', image, 'rgb8', number * STEP + STEP)
+            writer.image('/front/label', exact, 'mono8', number * STEP + STEP)
+    return path
+
+
+@pytest.fixture(scope='module')
+def labelled(bag, bundle, tmp_path_factory):
+    output = tmp_path_factory.mktemp('out')
+    done = vseg('run', bag, '-o', output, '--bundle', bundle, '--backend', 'onnxruntime',
+                '--save', 'labels', 'color', 'overlay', 'bag')
+    assert done.returncode == 0, done.stderr
+    return output, done.stdout
+
+
+def test_run_writes_the_stream_s_labels(labelled, images, expected):
+    output, _ = labelled
+    label_set = load_label_set('camvid')
+    for number, (image, labels) in enumerate(zip(images, expected)):
+        name = f'{number * STEP + STEP}.png'
+        np.testing.assert_array_equal(
+            cv2.imread(str(output / 'labels' / name), cv2.IMREAD_UNCHANGED), labels)
+        np.testing.assert_array_equal(
+            cv2.imread(str(output / 'color' / name))[:, :, ::-1], label_set.palette[labels])
+    kept = list(open_source(output / 'bag', 'overlay'))
+    for frame, image, labels in zip(kept, images, expected):
+        np.testing.assert_array_equal(frame.image, overlay(image, labels, label_set))
+    assert len(list(open_source(output / 'overlay.mp4'))) == FRAMES
+
+
+def test_run_reports_agreement_with_exact_labels(labelled):
+    _, text = labelled
+    assert 'frames labelled  6' in text
+    assert 'mIoU             100.00 %' in text
+    assert 'resets           none' in text
+
+
+def test_run_is_deterministic(bag, bundle, labelled, tmp_path):
+    assert vseg('run', bag, '-o', tmp_path, '--bundle', bundle, '--backend',
+                'onnxruntime').returncode == 0
+    for file in (labelled[0] / 'labels').iterdir():
+        assert file.read_bytes() == (tmp_path / 'labels' / file.name).read_bytes()
+
+
+def test_run_relabels(bag, bundle, expected, tmp_path):
+    names = load_label_set('camvid').names
+    target = tmp_path / 'drivable.yaml'
+    target.write_text(f"""
+name: drivable
+void_from: [sky]
+classes:
+  - {{id: 0, name: obstacle, color: [255, 0, 0],
+      from: {json.dumps([n for n in names if n not in ('road', 'sky')])}}}
+  - {{id: 1, name: road, color: [0, 255, 0]}}
+""")
+    assert vseg('run', bag, '-o', tmp_path / 'out', '--bundle', bundle, '--label-set', target,
+                '--backend', 'onnxruntime', '--save', 'labels').returncode == 0
+    table = np.zeros(256, np.uint8)
+    table[names.index('road')], table[names.index('sky')] = 1, 255
+    for number, labels in enumerate(expected):
+        kept = cv2.imread(str(tmp_path / f'out/labels/{number * STEP + STEP}.png'), -1)
+        np.testing.assert_array_equal(kept, table[labels])
+
+
+def test_run_goes_on_after_an_unreadable_frame(bundle, images, tmp_path):
+    for number, image in enumerate(images):
+        cv2.imwrite(str(tmp_path / f'{number}.png'), image)
+    (tmp_path / '3.png').write_bytes(b'nothing')
+    done = vseg('run', tmp_path, '-o', tmp_path / 'out', '--bundle', bundle)
+    assert done.returncode == 0
+    assert 'frames labelled  5' in done.stdout and '1 decode' in done.stdout
+    assert '3.png is left out' in done.stderr
+
+
+def test_info_tells_all(bundle):
+    tree = json.loads(vseg('info', bundle, '--json').stdout)
+    assert tree['sha256'] == Bundle.load(bundle).sha256
+    assert tree['label_set']['classes'][3]['name'] == 'road'
+    text = vseg('info', bundle).stdout
+    assert 'N: 4, C: 8, T: 3, D: 14' in text and 'bicyclist' in text
+
+
+@pytest.mark.parametrize('arguments, message', [
+    (['run', 'nowhere.mcap', '-o', '{out}'], 'nowhere.mcap does not exist'),
+    (['run', '{bag}', '-o', '{out}', '--bundle', '{text}'], 'is no ONNX file'),
+    (['run', '{bag}', '-o', '{out}', '--bundle', '{cut}'], 'truncated'),
+    (['run', '{bag}', '-o', '{text}/out', '--bundle', '{bundle}'], 'cannot be written'),
+    (['run', '{labels}', '-o', '{out}', '--bundle', '{bundle}'], 'has no images'),
+    (['run', '{bag}', '-o', '{out}', '--bundle', '{bundle}', '--backend', 'gpu'],
+     "backend 'gpu' is unknown"),
+    (['run', '{bag}', '-o', '{out}', '--bundle', '{bundle}', '--label-set', 'cityscapes'],
+     'does not fit'),
+    (['run', '{bag}', '-o', '{out}', '--bundle', '{bundle}', '--topic', '/rear'],
+     'choose one of /front/image'),
+    (['info', '{text}'], 'is no ONNX file'),
+    (['bench', 'everything'], 'no benchmark everything'),
+])
+def test_mistakes_are_one_line(arguments, message, bag, bundle, tmp_path):
+    places = {'bag': bag, 'bundle': bundle, 'out': tmp_path / 'out'}
+    for name, data in (('text', b'some text'), ('cut', bundle.read_bytes()[:4000])):
+        places[name] = tmp_path / f'{name}.file'
+        places[name].write_bytes(data)
+    places['labels'] = tmp_path / 'labels'
+    with BagWriter(places['labels']) as writer:
+        writer.image('/front/label', np.zeros((4, 4), np.uint8), 'mono8', STEP)
+    done = vseg(*[part.format(**places) for part in arguments])
+    assert done.returncode == 2
+    assert message in done.stderr
+    assert done.stderr.count('\n') == 1 and 'Traceback' not in done.stderr
+    assert not list(tmp_path.glob('out/*.mp4')) + list(tmp_path.glob('**/.*.mp4'))
+
+
+def test_doctor_finds_this_machine_fit(bundle):
+    done = vseg('doctor', '--bundle', bundle)
+    assert done.returncode == 0, done.stdout
+    assert 'rmw_fastrtps_cpp' in done.stdout and 'runs on' in done.stdout
+
+
+def test_doctor_names_what_is_missing(tmp_path, monkeypatch):
+    assert doctor._bundle(tmp_path / 'none.onnx').state == doctor.MISSING
+    monkeypatch.setattr(backends, 'available', lambda: {'openvino': 'no module'})
+    assert [finding.state for finding in doctor._backends()] == [doctor.HINT, doctor.MISSING]
+    monkeypatch.setattr(doctor, 'SHARED_MEMORY', 2**60)
+    assert 'make it larger' in doctor._shared_memory().text
+    for variable in doctor.PROFILE_VARIABLES:
+        monkeypatch.delenv(variable, raising=False)
+    assert 'fastdds.xml' in doctor._profile().text
+    monkeypatch.setenv('FASTDDS_DEFAULT_PROFILES_FILE', str(tmp_path / 'gone.xml'))
+    assert 'not there' in doctor._profile().text

@@ -1,0 +1,85 @@
+# Copyright 2026 The ros_vseg authors
+# SPDX-License-Identifier: Apache-2.0
+"""The parameter file, its schema and the declared parameters say the same."""
+import json
+from pathlib import Path
+import re
+
+import jsonschema
+import pytest
+import yaml
+
+rclpy = pytest.importorskip('rclpy')
+
+from ros_vseg import parameters  # noqa: E402, I100
+
+CONFIG = Path(__file__).parents[1] / 'config'
+TEXT = (CONFIG / 'vseg.yaml').read_text()
+SCHEMA = json.loads((CONFIG / 'vseg.schema.json').read_text())
+PROPERTIES = SCHEMA['properties']['/**']['properties']['ros__parameters']['properties']
+JSON_TYPES = {bool: 'boolean', int: 'integer', float: 'number', str: 'string', tuple: 'array'}
+NAMES = [parameter.name for parameter in parameters.VSEG_NODE]
+
+
+@pytest.fixture(scope='module')
+def declared():
+    """Return {name: (value, ParameterDescriptor)} as a real node declares the table."""
+    context = rclpy.Context()
+    rclpy.init(context=context)
+    node = rclpy.create_node('declares', context=context)
+    parameters.declare(node, parameters.VSEG_NODE)
+    yield {name: (node.get_parameter(name).value, node.describe_parameter(name))
+           for name in NAMES}
+    node.destroy_node()
+    rclpy.shutdown(context=context)
+
+
+def values():
+    return yaml.safe_load(TEXT)['/**']['ros__parameters']
+
+
+def test_yaml_is_valid_and_holds_every_default():
+    jsonschema.validate(yaml.safe_load(TEXT), SCHEMA)
+    defaults = {p.name: list(p.default) if isinstance(p.default, tuple) else p.default
+                for p in parameters.VSEG_NODE}
+    assert values() == defaults
+
+
+def test_yaml_explains_every_parameter():
+    for name in NAMES:
+        assert re.search(rf'^    # [A-Z].*\n(    # .*\n)*    {name}:', TEXT, re.MULTILINE), name
+
+
+@pytest.mark.parametrize('name, value', [
+    ('overlay_alpha', 1.5), ('threads', -1), ('backend', 'cuda'), ('cameras', []),
+    ('cameras', ['a', 'a']), ('cameras', ['a camera']), ('max_gap', '1 s'), ('max_gapp', 1.0)])
+def test_schema_refuses(name, value):
+    tree = {'/**': {'ros__parameters': {**values(), name: value}}}
+    with pytest.raises(jsonschema.ValidationError):
+        jsonschema.validate(tree, SCHEMA)
+
+
+@pytest.mark.parametrize('name', NAMES)
+def test_schema_is_what_the_node_declares(declared, name):
+    value, descriptor = declared[name]
+    entry = PROPERTIES[name]
+    default = next(p.default for p in parameters.VSEG_NODE if p.name == name)
+    assert entry['description'] == descriptor.description
+    assert entry['type'] == JSON_TYPES[type(default)]
+    assert entry['default'] == (list(value) if isinstance(default, tuple) else value)
+    ranges = [*descriptor.integer_range, *descriptor.floating_point_range]
+    declared_range = [(r.from_value, r.to_value) for r in ranges]
+    in_schema = [(entry['minimum'], entry['maximum'])] if 'minimum' in entry else []
+    assert in_schema == declared_range
+    choices = f'one of {", ".join(entry["enum"])}' if 'enum' in entry else None
+    assert choices in (None, descriptor.additional_constraints)
+
+
+def test_schema_knows_no_other_parameter():
+    assert set(PROPERTIES) == {*NAMES, 'use_sim_time', 'qos_overrides'}
+
+
+def test_fast_dds_profile_is_named_in_both_dialects():
+    text = (CONFIG / 'fastdds.xml').read_text()
+    assert int(re.search(r'<segment_size>(\d+)<', text)[1]) == 64 * 2**20
+    assert '<useBuiltinTransports>false</useBuiltinTransports>' in text

@@ -1,0 +1,173 @@
+# Copyright 2026 The ros_vseg authors
+# SPDX-License-Identifier: Apache-2.0
+"""The demo as a user runs it: three real processes, their result, and every way it can fail."""
+import json
+import os
+from pathlib import Path
+import re
+import signal
+import subprocess
+import sys
+import time
+
+import cv2
+import numpy as np
+import pytest
+from tiny_bundle import write_tiny_bundle
+
+from ros_vseg import backends
+from ros_vseg.bundle import Bundle
+from ros_vseg.media import open_source
+from ros_vseg.media_writers import BagWriter
+from ros_vseg.processes import demo_clip
+from ros_vseg.stream import Stream
+
+FRAMES, RATE = 20, 5      # slow enough for a busy machine to drop none
+
+
+@pytest.fixture(scope='module')
+def bundle(tmp_path_factory):
+    return write_tiny_bundle(tmp_path_factory.mktemp('bundle') / 'tiny.onnx')
+
+
+@pytest.fixture(scope='module')
+def bag(tmp_path_factory):
+    """Return a bag of the first frames of the embedded drive."""
+    path = tmp_path_factory.mktemp('bag') / 'drive'
+    with BagWriter(path) as writer:
+        for number, frame in zip(range(FRAMES), open_source(demo_clip())):
+            stamp = 10**9 + number * 10**9 // RATE
+            writer.image('/camera/image', frame.image, 'rgb8', stamp, 'camera')
+            png = cv2.imencode('.png', frame.labels)[1].tobytes()
+            writer.compressed('/camera/label', png, 'png', stamp, 'camera')
+    return path
+
+
+def _demo(*arguments, output):
+    return [sys.executable, '-m', 'ros_vseg.demo', *map(str, arguments), '--output', str(output)]
+
+
+def _children(marker):
+    """Return the processes that have ``marker`` in their command line."""
+    found = []
+    for folder in Path('/proc').glob('[0-9]*'):
+        try:
+            command = (folder / 'cmdline').read_bytes()
+        except OSError:
+            continue
+        if str(marker).encode() in command and b'ros_vseg' in command:
+            found.append(int(folder.name))
+    return set(found) - {os.getpid()}
+
+
+@pytest.fixture(scope='module')
+def result(bag, bundle, tmp_path_factory):
+    """Return (printed text, output folder) of one whole demo."""
+    output = tmp_path_factory.mktemp('demo')
+    done = subprocess.run(_demo(bag, '--bundle', bundle, output=output),
+                          capture_output=True, text=True, timeout=100)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout, output
+
+
+def test_every_frame_is_labelled_and_the_table_says_so(result):
+    text, output = result
+    row = dict(re.findall(r'^  (.+?)  +(.+)$', text, re.M))
+    assert row['frames sent'] == row['received by the node'] == str(FRAMES)
+    assert row['labelled and recorded'] == str(FRAMES)
+    assert row['dropped'] == 'none' and row['lost on the way in'] == '0'
+    assert float(row['label images a second']) == pytest.approx(RATE, rel=0.1)
+    assert row['earlier frames attended to'] == '3'
+    latency = row['latency, now - stamp, ms']
+    p50, p95, p99 = (float(re.search(rf'{q} ([\d.]+)', latency)[1]) for q in ('p50', 'p95', 'p99'))
+    assert 0 < p50 <= p95 <= p99
+    assert set(re.findall('[a-z]+', row['stages in the node, ms'])) == {
+        'image', 'resize', 'network', 'decode', 'publish'}
+    assert not _children(output)
+
+
+def test_labels_over_dds_are_those_of_the_stream_offline(result, bag, bundle):
+    _, output = result
+    stream = Stream(backends.load(Bundle.load(bundle)))
+    offline = [stream.step(frame.image, frame.stamp, frame.frame_id).labels
+               for frame in open_source(bag)]
+    recorded = [frame.image[..., 0] for frame in open_source(output / 'labels', 'label')]
+    assert len(recorded) == FRAMES
+    assert all(np.array_equal(one, other) for one, other in zip(recorded, offline))
+
+
+def test_miou_is_that_of_the_recorded_labels(result, bag):
+    _, output = result
+    summary = json.loads((output / 'summary.json').read_text())
+    pairs = [(frame.labels, kept.image[..., 0]) for frame, kept in zip(
+        open_source(bag), open_source(output / 'labels', 'label'))]
+    exact, labels = (np.concatenate([one.ravel() for one in side]) for side in zip(*pairs))
+    labels, exact = labels[exact != 255], exact[exact != 255]
+    ious = []
+    for index in range(11):
+        union = np.sum((labels == index) | (exact == index))
+        if union:
+            ious.append(np.sum((labels == index) & (exact == index)) / union)
+    assert summary['compared'] == FRAMES
+    assert summary['miou'] == pytest.approx(np.mean(ious))
+
+
+def test_pictures_are_there(result):
+    _, output = result
+    assert len(list(open_source(output / 'overlay.mp4'))) == FRAMES
+    sheet = cv2.imread(str(output / 'contact_sheet.png'))
+    assert sheet.shape[1] > 1000 and sheet.std() > 20
+
+
+def test_folder_of_images_without_exact_labels(bundle, tmp_path):
+    folder = tmp_path / 'images'
+    folder.mkdir()
+    for number, frame in zip(range(6), open_source(demo_clip())):
+        cv2.imwrite(str(folder / f'{number}.png'), frame.image)
+    done = subprocess.run(_demo(folder, '--bundle', bundle, output=tmp_path / 'out'),
+                          capture_output=True, text=True, timeout=100)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert 'labelled and recorded' in done.stdout and 'mIoU' not in done.stdout
+
+
+@pytest.mark.parametrize('arguments, message', [
+    (['/does/not/exist'], '/does/not/exist does not exist'),
+    (['--bundle', '/no/bundle.onnx'], '/no/bundle.onnx cannot be read'),
+])
+def test_wrong_input_is_one_clear_error(arguments, message, tmp_path):
+    done = subprocess.run(_demo(*arguments, output=tmp_path), capture_output=True, text=True,
+                          timeout=60)
+    assert done.returncode == 1
+    assert message in done.stderr and 'Traceback' not in done.stderr
+
+
+def _started(bag, bundle, output):
+    """Start a demo and return it with its children once the replay runs."""
+    demo = subprocess.Popen(_demo(bag, '--bundle', bundle, output=output),
+                            stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    deadline = time.monotonic() + 40
+    while not (output / 'replay.log').exists():
+        assert demo.poll() is None, demo.communicate()
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+    return demo
+
+
+def test_node_that_dies_is_reported_and_nothing_is_left(bag, bundle, tmp_path):
+    demo = _started(bag, bundle, tmp_path)
+    [node] = [pid for pid in _children(bundle) if pid != demo.pid
+              and b'ros_vseg.node' in Path(f'/proc/{pid}/cmdline').read_bytes()]
+    os.kill(node, signal.SIGKILL)
+    _, errors = demo.communicate(timeout=40)
+    assert demo.returncode == 1
+    assert 'node ended with exit code -9' in errors and 'Traceback' not in errors
+    assert not _children(tmp_path)
+
+
+def test_interrupt_ends_every_process(bag, bundle, tmp_path):
+    demo = _started(bag, bundle, tmp_path)
+    demo.send_signal(signal.SIGINT)
+    _, errors = demo.communicate(timeout=40)
+    assert demo.returncode == 130
+    assert 'interrupted' in errors and 'Traceback' not in errors
+    assert not _children(tmp_path) and not _children(bundle)

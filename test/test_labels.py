@@ -1,0 +1,166 @@
+# Copyright 2026 The ros_vseg authors
+# SPDX-License-Identifier: Apache-2.0
+"""Label sets: what is read, refused, renamed and painted."""
+import numpy as np
+import pytest
+import yaml
+
+from ros_vseg.errors import LabelSetError
+from ros_vseg.labels import colorize, LabelSet, load_label_set, overlay, remap_table
+
+
+def tree(**changes):
+    """Return a correct label set as a dict, with changes."""
+    classes = [{'id': 0, 'name': 'road', 'color': [128, 64, 128]},
+               {'id': 1, 'name': 'car', 'color': [0, 0, 142]}]
+    return {'name': 'small', 'void_id': 255, 'classes': classes, **changes}
+
+
+def entry(**changes):
+    """Return a tree whose second class is changed; a value of None removes the key."""
+    changed = {'id': 1, 'name': 'car', 'color': [0, 0, 142], **changes}
+    kept = {key: value for key, value in changed.items() if value is not None}
+    return tree(classes=[tree()['classes'][0], kept])
+
+
+SMALL = LabelSet.from_dict(tree())
+
+
+def test_shipped_camvid():
+    camvid = load_label_set('camvid')
+    assert camvid.names == (
+        'sky', 'building', 'pole', 'road', 'sidewalk', 'tree', 'sign_symbol', 'fence', 'car',
+        'pedestrian', 'bicyclist')
+    assert camvid.void_id == 255
+    assert camvid.palette[[0, 3, 10, 11, 255]].tolist() == [
+        [128, 128, 128], [128, 64, 128], [0, 128, 192], [0, 0, 0], [0, 0, 0]]
+
+
+def test_shipped_cityscapes():
+    cityscapes = load_label_set('cityscapes')
+    assert len(cityscapes.names) == 19
+    assert cityscapes.names.index('road') == 0
+    assert cityscapes.names.index('car') == 13
+    assert cityscapes.names[18] == 'bicycle'
+    assert cityscapes.palette[[0, 10, 11, 13]].tolist() == [
+        [128, 64, 128], [70, 130, 180], [220, 20, 60], [0, 0, 142]]
+
+
+@pytest.mark.parametrize('name', ['camvid', 'cityscapes'])
+def test_dict_round_trip(name):
+    label_set = load_label_set(name)
+    assert LabelSet.from_dict(label_set.to_dict()) == label_set
+
+
+def test_to_dict_is_the_documented_form():
+    assert SMALL.to_dict() == tree()
+
+
+def test_classes_may_come_in_any_order():
+    reverse = tree(classes=tree()['classes'][::-1])
+    assert LabelSet.from_dict(reverse) == SMALL
+
+
+def test_yaml_file(tmp_path):
+    path = tmp_path / 'mine.yaml'
+    path.write_text(yaml.safe_dump(tree(name='mine', void_id=200)))
+    label_set = load_label_set(path)
+    assert (label_set.name, label_set.void_id) == ('mine', 200)
+    assert label_set.names == ('road', 'car')
+
+
+@pytest.mark.parametrize('broken, reason', [
+    (None, 'malformed'),
+    ('road', 'malformed'),
+    (tree(classes=None), 'malformed'),
+    (tree(classes=['road']), 'malformed'),
+    ({'classes': tree()['classes']}, "malformed at 'name'"),
+    ({'name': 'small'}, "malformed at 'classes'"),
+    (entry(name=None), "malformed at 'name'"),
+    (entry(color=None), "malformed at 'color'"),
+    (entry(id=None), "malformed at 'id'"),
+    (entry(color='blue'), 'malformed'),
+    (entry(color=[0, 0]), 'three numbers'),
+    (entry(color=[0, 0, 256]), 'three numbers'),
+    (entry(id='one'), 'malformed'),
+    (entry(id=2), r'ids \[0, 2\]'),
+    (entry(id=0), r'ids \[0, 0\]'),
+    (entry(name='road'), 'differ'),
+    (entry(**{'from': 'car'}), 'list'),
+    (tree(void_from='sky'), 'list'),
+    (tree(classes=[]), 'must be given'),
+    (tree(void_id='none'), 'malformed'),
+    (tree(void_id=1), 'void id 1'),
+    (tree(void_id=-1), 'void id -1'),
+    (tree(void_id=256), 'void id 256'),
+    (tree(classes=[{'id': i, 'name': str(i), 'color': [0, 0, 0]} for i in range(256)]),
+     '256 classes'),
+])
+def test_malformed(broken, reason):
+    with pytest.raises(LabelSetError, match=reason):
+        LabelSet.from_dict(broken)
+
+
+@pytest.mark.parametrize('content, reason', [
+    (b'name: [', 'not YAML'),
+    (b'\xff\xfe\x00', 'not YAML'),
+    (b'', 'malformed'),
+    (b'!!python/object/apply:os.system ["true"]', 'not YAML'),
+])
+def test_bad_file_is_named(tmp_path, content, reason):
+    path = tmp_path / 'mine.yaml'
+    path.write_bytes(content)
+    with pytest.raises(LabelSetError, match=reason) as error:
+        load_label_set(path)
+    assert str(path) in str(error.value)
+
+
+def test_missing_label_set_names_the_shipped_ones():
+    with pytest.raises(LabelSetError, match='kitti does not exist.*camvid, cityscapes'):
+        load_label_set('kitti')
+
+
+def test_remap_by_name_and_from():
+    source = load_label_set('camvid')
+    target = LabelSet.from_dict({
+        'name': 'free', 'void_id': 9, 'void_from': ['sky'], 'classes': [
+            {'id': 0, 'name': 'road', 'color': [0, 0, 0]},
+            {'id': 1, 'name': 'obstacle', 'color': [0, 0, 0], 'from': [
+                'building', 'pole', 'tree', 'sign_symbol', 'fence', 'car', 'pedestrian',
+                'bicyclist']},
+            {'id': 2, 'name': 'sidewalk', 'color': [0, 0, 0]}]})
+    table = remap_table(source, target)
+    assert table.dtype == np.uint8 and table.shape == (256,)
+    assert table[:12].tolist() == [9, 1, 1, 0, 2, 1, 1, 1, 1, 1, 1, 9]
+    assert (table[11:] == 9).all()
+
+
+def test_remap_to_itself_is_the_identity():
+    table = remap_table(SMALL, SMALL)
+    assert table[:2].tolist() == [0, 1] and (table[2:] == 255).all()
+
+
+def test_remap_that_does_not_fit_names_the_classes():
+    with pytest.raises(LabelSetError, match='small does not fit camvid: no class takes '
+                                            'sky, building, pole, sidewalk'):
+        remap_table(load_label_set('camvid'), SMALL)
+
+
+def test_remap_refuses_a_class_taken_twice():
+    twice = LabelSet.from_dict(entry(**{'from': ['car', 'road']}))
+    with pytest.raises(LabelSetError, match='takes road of small twice'):
+        remap_table(SMALL, twice)
+
+
+def test_colorize():
+    labels = np.array([[0, 1, 2], [255, 1, 0]], np.uint8)
+    assert colorize(labels, SMALL).tolist() == [
+        [[128, 64, 128], [0, 0, 142], [0, 0, 0]], [[0, 0, 0], [0, 0, 142], [128, 64, 128]]]
+
+
+def test_overlay():
+    image = np.array([[[100, 0, 20], [200, 40, 255]]], np.uint8)
+    labels = np.array([[1, 255]], np.uint8)
+    assert overlay(image, labels, SMALL, alpha=0.25).tolist() == [[[75, 0, 50], [150, 30, 191]]]
+    assert overlay(image, labels, SMALL, alpha=0.0).tolist() == image.tolist()
+    assert overlay(image, labels, SMALL, alpha=1.0).tolist() == [[[0, 0, 142], [0, 0, 0]]]

@@ -1,0 +1,203 @@
+# Copyright 2026 The ros_vseg authors
+# SPDX-License-Identifier: Apache-2.0
+"""The recorder: its sums by hand, its pictures by pixel, and the node over real DDS."""
+import json
+import signal
+
+import cv2
+import numpy as np
+import pytest
+from ros_helpers import image, Probe, start
+from sensor_msgs.msg import Image
+from std_msgs.msg import String
+
+from ros_vseg.contact_sheet import contact_sheet, MARGIN, Row, Samples, WIDTH
+from ros_vseg.labels import load_label_set, overlay
+from ros_vseg.media import open_source
+from ros_vseg.record import LATCHED
+from ros_vseg.summary import PAIRS_KEPT, Summary
+
+CAMVID = load_label_set('camvid')
+MS = 10**6
+
+
+def test_iou_counts_void_predictions_but_not_void_pixels():
+    summary = Summary()
+    exact = np.array([[0, 0, 1, 1], [1, 255, 255, 0]], np.uint8)
+    labels = np.array([[0, 1, 1, 255], [1, 0, 1, 0]], np.uint8)
+    summary.add_exact(exact, 5)
+    summary.add_label(labels, 5, 6)
+    # class 0: 2 right of 3 exact and 2 predicted; class 1: 2 right of 3 exact and 3 predicted
+    result = summary.to_dict(('a', 'b', 'c'))
+    assert result['iou'] == pytest.approx({'a': 2 / 3, 'b': 2 / 4})
+    assert result['miou'] == pytest.approx((2 / 3 + 1 / 2) / 2)
+
+
+def test_labels_meet_their_exact_ones_in_any_order_and_only_by_stamp():
+    summary, right, wrong = Summary(), np.zeros((2, 2), np.uint8), np.ones((2, 2), np.uint8)
+    summary.add_label(right, 1, 1)
+    summary.add_exact(wrong, 2)
+    assert summary.compared == 0
+    summary.add_label(wrong, 2, 2)
+    summary.add_exact(right, 1)
+    assert summary.compared == 2
+    assert summary.to_dict(('a', 'b'))['iou'] == {'a': 1.0, 'b': 1.0}
+
+
+def test_unpaired_labels_do_not_pile_up():
+    summary, labels = Summary(), np.zeros((2, 2), np.uint8)
+    for stamp in range(PAIRS_KEPT + 10):
+        summary.add_label(labels, stamp, stamp)
+    summary.add_exact(labels, 9)       # forgotten
+    summary.add_exact(labels, 10)      # the oldest that is kept
+    assert summary.compared == 1
+
+
+def test_rate_and_latency():
+    summary, labels = Summary(), np.zeros((1, 1), np.uint8)
+    for number in range(101):
+        summary.add_label(labels, number * 50 * MS, number * 50 * MS + (number + 1) * MS // 10)
+    result = summary.to_dict()
+    assert result['labels'] == 101
+    assert result['fps'] == pytest.approx(100 / 5.01)
+    assert result['latency_ms'] == pytest.approx({'p50': 5.1, 'p95': 9.6, 'p99': 10.0})
+
+
+def test_samples_are_evenly_spaced_over_a_run_of_unknown_length():
+    samples = Samples()
+    for number in range(100):
+        samples.add_image(np.full((2, 2, 3), number, np.uint8), number)
+        samples.add_labels(np.full((2, 2), number, np.uint8), number)
+    numbers = [int(row.labels[0, 0]) for row in samples.rows(4)]
+    assert numbers[0] == 0 and numbers[-1] >= 88
+    assert np.ptp(np.diff(numbers)) <= 8
+    assert all((row.image == row.labels[0, 0]).all() for row in samples.rows(4))
+
+
+def test_contact_sheet_shows_image_labels_and_overlay():
+    height = WIDTH * 3 // 4
+    rng = np.random.default_rng(0)
+    picture = rng.integers(0, 256, (height, WIDTH, 3), np.uint8)
+    labels = np.zeros((height, WIDTH), np.uint8)
+    labels[:, WIDTH // 2:] = 3
+    sheet = contact_sheet([Row('', picture, labels)], CAMVID, 'title')
+    top = next(y for y in range(sheet.shape[0])
+               if (sheet[y:y + 3, MARGIN:MARGIN + 9] == picture[:3, :9]).all())
+    columns = [sheet[top:top + height, x:x + WIDTH]
+               for x in (MARGIN, 2 * MARGIN + WIDTH, 3 * MARGIN + 2 * WIDTH)]
+    assert np.array_equal(columns[0], picture)
+    assert (columns[1][:, 0] == CAMVID.colors[0]).all()
+    assert (columns[1][:, -1] == CAMVID.colors[3]).all()
+    assert np.array_equal(columns[2], overlay(picture, labels, CAMVID))
+    legend = sheet[top + height:]
+    for index, expected in ((0, True), (3, True), (8, False)):
+        assert (legend == CAMVID.colors[index]).all(axis=2).any() == expected
+
+
+@pytest.fixture
+def probe():
+    probe = Probe()
+    yield probe
+    probe.close()
+
+
+def _record(tmp_path, **parameters):
+    values = {'output': tmp_path / 'out', 'end_after': 1.5, 'patience': 25.0, **parameters}
+    return start('record', tmp_path / 'log', **values)
+
+
+def _wait_end(probe, child, timeout=20.0):
+    probe.wait(lambda: child.process.poll() is not None, 'the recorder to end', timeout)
+    return child.process.returncode
+
+
+def _publishers(probe, names=('label', 'overlay', 'image', 'exact_label')):
+    publishers = {name: probe.node.create_publisher(Image, name, 10) for name in names}
+    probe.label_info = probe.node.create_publisher(String, 'label_info', LATCHED)
+    probe.label_info.publish(String(data=json.dumps(CAMVID.to_dict())))
+    return publishers
+
+
+def _send(probe, publishers, count=20):
+    """Publish ``count`` frames, 100 ms of stamp apart; return the label images."""
+    probe.wait(lambda: publishers['label'].get_subscription_count()
+               and publishers['overlay'].get_subscription_count()
+               and publishers['exact_label'].get_subscription_count()
+               and probe.label_info.get_subscription_count(), 'the recorder')
+    sent, rng = [], np.random.default_rng(0)
+    now = probe.node.get_clock().now().nanoseconds
+    for number in range(count):
+        stamp = now + number * 100 * MS
+        labels = rng.integers(0, 11, (48, 64), np.uint8)
+        picture = np.full((48, 64, 3), 10 * number, np.uint8)
+        exact = labels.copy()
+        exact[:24] = 255                      # void above, right below
+        publishers['exact_label'].publish(image(exact, stamp, 'mono8'))
+        publishers['label'].publish(image(labels, stamp, 'mono8'))
+        publishers['overlay'].publish(image(picture, stamp))
+        sent.append((stamp, labels))
+        probe.spin(0.03)
+    return sent
+
+
+def test_recorder_keeps_what_was_published_and_ends_by_itself(probe, tmp_path):
+    publishers = _publishers(probe)
+    with _record(tmp_path) as child:
+        sent = _send(probe, publishers)
+        assert _wait_end(probe, child) == 0, child.last_lines()
+    out = tmp_path / 'out'
+    summary = json.loads((out / 'summary.json').read_text())
+    assert (summary['labels'], summary['overlays'], summary['compared']) == (20, 20, 20)
+    assert summary['miou'] == 1.0 and set(summary['iou']) == set(CAMVID.names)
+    kept = [(frame.stamp, frame.image[..., 0]) for frame in open_source(out / 'labels', 'label')]
+    assert [stamp for stamp, _ in kept] == [stamp for stamp, _ in sent]
+    assert all(np.array_equal(one, other) for (_, one), (_, other) in zip(kept, sent))
+    frames = list(open_source(out / 'overlay.mp4'))
+    assert len(frames) == 20
+    assert open_source(out / 'overlay.mp4').fps == pytest.approx(10, rel=0.01)
+    assert all(abs(frame.image.mean() - 10 * number) < 5
+               for number, frame in enumerate(frames))
+
+
+def test_contact_sheet_is_written_when_images_come_too(probe, tmp_path):
+    publishers = _publishers(probe)
+    with _record(tmp_path) as child:
+        sent = _send(probe, publishers, 1)
+        probe.wait(publishers['image'].get_subscription_count, 'the recorder to take images')
+        labels = np.full((48, 64), 3, np.uint8)
+        for number in range(5):
+            stamp = sent[0][0] + (number + 1) * 100 * MS
+            publishers['image'].publish(image(np.full((48, 64, 3), 200, np.uint8), stamp))
+            probe.spin(0.2)
+            publishers['label'].publish(image(labels, stamp, 'mono8'))
+        assert _wait_end(probe, child) == 0, child.last_lines()
+    sheet = cv2.cvtColor(cv2.imread(str(tmp_path / 'out/contact_sheet.png')), cv2.COLOR_BGR2RGB)
+    picture = WIDTH * (WIDTH * 3 // 4)
+    assert (sheet == 200).all(axis=2).sum() > 0.9 * picture
+    assert (sheet == CAMVID.colors[3]).all(axis=2).sum() >= picture
+
+
+def test_interrupt_completes_the_files(probe, tmp_path):
+    publishers = _publishers(probe)
+    with _record(tmp_path, end_after=60.0) as child:
+        _send(probe, publishers, 3)
+        probe.spin(1.0)
+        child.process.send_signal(signal.SIGINT)
+        assert _wait_end(probe, child) == 0, child.last_lines()
+    assert open_source(tmp_path / 'out/labels', 'label').count == 3
+    assert json.loads((tmp_path / 'out/summary.json').read_text())['labels'] == 3
+
+
+def test_no_label_is_a_failure_that_leaves_no_bag(probe, tmp_path):
+    with _record(tmp_path, patience=0.5) as child:
+        assert _wait_end(probe, child) == 1
+        assert 'no label image came' in child.last_lines()
+    assert not list((tmp_path / 'out').iterdir())
+
+
+def test_unwritable_output_is_one_clear_error(probe, tmp_path):
+    (tmp_path / 'file').write_text('')
+    with _record(tmp_path, output=tmp_path / 'file/out') as child:
+        assert _wait_end(probe, child) == 1
+        assert 'cannot be written' in child.last_lines()
+        assert 'Traceback' not in child.last_lines(100)

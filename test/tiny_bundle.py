@@ -1,0 +1,142 @@
+# Copyright 2026 The ros_vseg authors
+# SPDX-License-Identifier: Apache-2.0
+"""A tiny but whole student, built by hand: tests need no trained weights and no torch."""
+import numpy as np
+from onnx import helper, numpy_helper, TensorProto
+
+from ros_vseg.bundle import BundleInfo, write_bundle
+from ros_vseg.labels import load_label_set
+
+PROTOTYPES, KEYS, CHANNELS, STRIDE = 4, 6, 8, 8
+
+
+def weights(num_classes, seed=0):
+    """Arrays of the network: one strided convolution, prototypes, attention, a classifier."""
+    rng = np.random.default_rng(seed)
+
+    def array(*shape, gain=1.0):
+        fan_in = int(np.prod(shape[1:])) or 1
+        return (gain * rng.standard_normal(shape) / np.sqrt(fan_in)).astype(np.float32)
+
+    return {'stem': array(CHANNELS, 3, STRIDE, STRIDE, gain=6),
+            'projection': array(PROTOTYPES, CHANNELS, 1, 1, gain=3),
+            'theta': array(KEYS, CHANNELS, 1, 1, gain=3), 'phi': array(CHANNELS, KEYS, gain=3),
+            'g': array(CHANNELS, CHANNELS, gain=3),
+            'classify': array(num_classes, 2 * CHANNELS, 1, 1, gain=3)}
+
+
+def info(size=(96, 128), context_frames=3, label_set='camvid', **changes):
+    """Return the BundleInfo of the tiny student."""
+    values = {'name': 'tiny', 'label_set': load_label_set(label_set), 'height': size[0],
+              'width': size[1], 'color_order': 'rgb', 'output_stride': STRIDE,
+              'num_prototypes': PROTOTYPES, 'channels': CHANNELS, 'pool_frames': context_frames,
+              'prototype_dim': KEYS + CHANNELS, 'trained_on': {'data': 'nothing'},
+              'metrics': {}, 'license': 'Apache-2.0'}
+    return BundleInfo(**{**values, **changes})
+
+
+def build_model(bundle_info, seed=0, batch=1):
+    """onnx.ModelProto with the bundle's inputs and outputs; sizes are multiples of the stride."""
+    arrays = weights(len(bundle_info.label_set.names), seed)
+    height, width = bundle_info.height // STRIDE, bundle_info.width // STRIDE
+    pixels, slots = height * width, bundle_info.pool_frames * PROTOTYPES
+    arrays.update(
+        middle=np.float32(127.5), spread=np.float32(64), flat=np.int64([-1, CHANNELS, pixels]),
+        flat_n=np.int64([-1, PROTOTYPES, pixels]), flat_k=np.int64([-1, KEYS, pixels]),
+        grid=np.int64([-1, CHANNELS, height, width]), parts=np.int64([KEYS, CHANNELS]),
+        own=np.zeros((1, PROTOTYPES), np.float32), axis=np.int64([1]))
+    node = helper.make_node
+    nodes = [
+        node('Cast', ['image'], ['float'], to=TensorProto.FLOAT),
+        node('Transpose', ['float'], ['planes'], perm=[0, 3, 1, 2]),
+        node('Sub', ['planes', 'middle'], ['centred']),
+        node('Div', ['centred', 'spread'], ['normal']),
+        node('Conv', ['normal', 'stem'], ['linear'], strides=[STRIDE, STRIDE]),
+        node('Tanh', ['linear'], ['features']),
+        node('Reshape', ['features', 'flat'], ['x']),
+        node('Transpose', ['x'], ['x_t'], perm=[0, 2, 1]),
+        node('Conv', ['features', 'projection'], ['p']),
+        node('Reshape', ['p', 'flat_n'], ['p_flat']),
+        node('Softmax', ['p_flat'], ['projected'], axis=-1),
+        node('MatMul', ['projected', 'x_t'], ['n']),
+        node('MatMul', ['n', 'phi'], ['keys']),
+        node('MatMul', ['n', 'g'], ['values']),
+        node('Concat', ['keys', 'values'], ['prototypes'], axis=-1),
+        node('Conv', ['features', 'theta'], ['q']),
+        node('Reshape', ['q', 'flat_k'], ['q_flat']),
+        node('Transpose', ['q_flat'], ['queries'], perm=[0, 2, 1]),
+        *([node('Concat', ['pool', 'prototypes'], ['memory'], axis=1),
+           node('Concat', ['pool_mask', 'own'], ['mask'], axis=1)] if slots else
+          [node('Identity', ['prototypes'], ['memory']), node('Identity', ['own'], ['mask'])]),
+        node('Split', ['memory', 'parts'], ['k', 'v'], axis=-1),
+        node('Transpose', ['k'], ['k_t'], perm=[0, 2, 1]),
+        node('MatMul', ['queries', 'k_t'], ['attention']),
+        node('Unsqueeze', ['mask', 'axis'], ['mask_row']),
+        node('Add', ['attention', 'mask_row'], ['masked']),
+        node('Softmax', ['masked'], ['weights'], axis=-1),
+        node('MatMul', ['weights', 'v'], ['context']),
+        node('Transpose', ['context'], ['context_t'], perm=[0, 2, 1]),
+        node('Reshape', ['context_t', 'grid'], ['context_map']),
+        node('Concat', ['features', 'context_map'], ['augmented'], axis=1),
+        node('Conv', ['augmented', 'classify'], ['scores']),
+    ]
+    shapes = bundle_info.shapes()
+
+    def value(name, kind=TensorProto.FLOAT):
+        return helper.make_tensor_value_info(name, kind, [batch, *shapes[name][1:]])
+
+    inputs = [value('image', TensorProto.UINT8)]
+    if slots:
+        inputs += [value('pool'), value('pool_mask')]
+    graph = helper.make_graph(nodes, 'tiny', inputs, [value('scores'), value('prototypes')],
+                              [numpy_helper.from_array(np.asarray(array), name)
+                               for name, array in arrays.items()])
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid('', 18)], ir_version=8)
+
+
+def write_tiny_bundle(path, size=(96, 128), context_frames=3, seed=0, batch=1, **changes):
+    """Write a tiny bundle and return its path; ``changes`` are fields of BundleInfo."""
+    bundle_info = info(size, context_frames, **changes)
+    write_bundle(build_model(bundle_info, seed, batch), bundle_info, path)
+    return path
+
+
+class NumpyStudent:
+    """The same network in plain NumPy, with a list of all frames: recomputes the whole context."""
+
+    def __init__(self, bundle_info, seed=0):
+        self.info = bundle_info
+        self.weights = weights(len(bundle_info.label_set.names), seed)
+        self.images = []
+
+    def reset(self):
+        """Forget all earlier frames."""
+        self.images = []
+
+    def _features(self, image):
+        height, width = self.info.height // STRIDE, self.info.width // STRIDE
+        patches = ((image.astype(np.float64) - 127.5) / 64).reshape(
+            height, STRIDE, width, STRIDE, 3)
+        return np.tanh(np.einsum('hiwjc,kcij->khw', patches, self.weights['stem']))
+
+    def _prototypes(self, features):
+        flat = features.reshape(CHANNELS, -1)
+        projection = _softmax(self.weights['projection'][:, :, 0, 0] @ flat)
+        prototypes = projection @ flat.T
+        return prototypes @ self.weights['phi'], prototypes @ self.weights['g']
+
+    def step(self, image):
+        """Scores float64 [K, h, w] of the next frame."""
+        self.images = [*self.images, image][-(self.info.pool_frames + 1):]
+        memory = [self._prototypes(self._features(one)) for one in self.images]
+        keys, values = (np.concatenate(part) for part in zip(*memory))
+        features = self._features(image)
+        queries = (self.weights['theta'][:, :, 0, 0] @ features.reshape(CHANNELS, -1)).T
+        context = (_softmax(queries @ keys.T) @ values).T.reshape(features.shape)
+        return np.einsum('kc,chw->khw', self.weights['classify'][:, :, 0, 0],
+                         np.concatenate([features, context]))
+
+
+def _softmax(x):
+    exponents = np.exp(x - x.max(-1, keepdims=True))
+    return exponents / exponents.sum(-1, keepdims=True)

@@ -1,0 +1,37 @@
+# Copyright 2026 The ros_vseg authors
+# SPDX-License-Identifier: Apache-2.0
+"""Render config/vseg.schema.json as README.md's table of parameters, in place."""
+from html import escape
+import json
+from pathlib import Path
+import re
+
+ROOT = Path(__file__).resolve().parents[1]
+BEGIN, END = '<!-- parameters: begin (tools/parameter_table.py) -->', '<!-- parameters: end -->'
+
+
+def render(readme):
+    """Return the text of README.md with the table as the schema has it."""
+    schema = json.loads((ROOT / 'config/vseg.schema.json').read_text())
+    node = schema['properties']['/**']['properties']['ros__parameters']['properties']
+    rows = ['| parameter | type | default | allowed | meaning |',
+            '| --- | --- | --- | --- | --- |']
+    for name, entry in node.items():
+        default = json.dumps(entry['default']) if 'default' in entry else ''
+        rows.append(f'| `{name}` | {entry["type"]} | {default and f"`{default}`"} '
+                    f'| {_allowed(entry)} | {escape(entry["description"], quote=False)} |')
+    table = '\n'.join([BEGIN, *rows, END])
+    return re.sub(f'{re.escape(BEGIN)}.*?{re.escape(END)}', lambda _: table, readme, flags=re.S)
+
+
+def _allowed(entry):
+    if 'enum' in entry:
+        return ', '.join(entry['enum'])
+    if 'minimum' in entry:
+        return f'{entry["minimum"]} to {entry["maximum"]}'
+    return ''
+
+
+if __name__ == '__main__':
+    path = ROOT / 'README.md'
+    path.write_text(render(path.read_text()))

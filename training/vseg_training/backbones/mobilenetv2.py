@@ -1,0 +1,64 @@
+# Copyright 2026 The ros_vseg authors
+# SPDX-License-Identifier: Apache-2.0
+"""MobileNetV2; keys of torchvision's ``mobilenet_v2`` weights."""
+from torch import nn
+
+
+# expansion, output channels, repeats, stride (MobileNetV2, Table 2)
+_STAGES = ((1, 16, 1, 1), (6, 24, 2, 2), (6, 32, 3, 2), (6, 64, 4, 2),
+           (6, 96, 3, 1), (6, 160, 3, 2), (6, 320, 1, 1))
+
+
+def _conv_bn(inputs, outputs, kernel=1, stride=1, dilation=1, groups=1):
+    return nn.Sequential(
+        nn.Conv2d(inputs, outputs, kernel, stride, dilation * (kernel // 2), dilation,
+                  groups=groups, bias=False),
+        nn.BatchNorm2d(outputs), nn.ReLU6(inplace=True))
+
+
+class InvertedResidual(nn.Module):
+    """Expand, depthwise, project: [B, in, h, w] -> [B, out, h', w']."""
+
+    def __init__(self, inputs, outputs, expansion, stride, dilation):
+        super().__init__()
+        hidden = inputs * expansion
+        layers = [_conv_bn(inputs, hidden)] if expansion != 1 else []
+        self.conv = nn.Sequential(
+            *layers, _conv_bn(hidden, hidden, 3, stride, dilation, hidden),
+            nn.Conv2d(hidden, outputs, 1, bias=False), nn.BatchNorm2d(outputs))
+        self._residual = stride == 1 and inputs == outputs
+
+    def forward(self, x):
+        return x + self.conv(x) if self._residual else self.conv(x)
+
+
+class MobileNetV2(nn.Module):
+    """MobileNetV2 feature extractor with the interface of ``EfficientNetLite``."""
+
+    mean, std = (123.675, 116.28, 103.53), (58.395, 57.12, 57.375)
+
+    def __init__(self, name='mobilenet_v2', output_stride=16):
+        super().__init__()
+        features, ends, inputs, reached, dilation = [_conv_bn(3, 32, 3, 2)], [], 32, 2, 1
+        for expansion, outputs, repeats, stride in _STAGES:
+            for block in range(repeats):
+                step = stride if block == 0 else 1
+                if step > 1 and reached >= output_stride:
+                    step, dilation = 1, dilation * 2
+                reached *= step
+                features.append(InvertedResidual(inputs, outputs, expansion, step, dilation))
+                inputs = outputs
+            ends.append((len(features) - 1, outputs, reached))
+        self.features = nn.Sequential(*features)
+        taps = [ends[i] for i in (1, 2, 4, 6)]
+        self._taps = [tap[0] for tap in taps]
+        self.channels = tuple(tap[1] for tap in taps)
+        self.strides = tuple(tap[2] for tap in taps)
+
+    def forward(self, x):
+        features = []
+        for index, block in enumerate(self.features):
+            x = block(x)
+            if index in self._taps:
+                features.append(x)
+        return features

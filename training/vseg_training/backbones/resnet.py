@@ -1,0 +1,89 @@
+# Copyright 2026 The ros_vseg authors
+# SPDX-License-Identifier: Apache-2.0
+"""ResNet-18, -50 and -101; keys of torchvision's weights."""
+from torch import nn
+
+
+_LAYERS = {'resnet18': (2, 2, 2, 2), 'resnet50': (3, 4, 6, 3), 'resnet101': (3, 4, 23, 3)}
+
+
+def _conv3x3(inputs, outputs, stride, dilation):
+    return nn.Conv2d(inputs, outputs, 3, stride, dilation, dilation, bias=False)
+
+
+class BasicBlock(nn.Module):
+    """Two 3x3 convolutions with a shortcut."""
+
+    expansion = 1
+
+    def __init__(self, inputs, width, stride, dilation, downsample):
+        super().__init__()
+        self.conv1, self.bn1 = _conv3x3(inputs, width, stride, dilation), nn.BatchNorm2d(width)
+        self.conv2, self.bn2 = _conv3x3(width, width, 1, dilation), nn.BatchNorm2d(width)
+        self.relu, self.downsample = nn.ReLU(inplace=True), downsample
+
+    def forward(self, x):
+        shortcut = self.downsample(x) if self.downsample else x
+        x = self.relu(self.bn1(self.conv1(x)))
+        return self.relu(self.bn2(self.conv2(x)) + shortcut)
+
+
+class Bottleneck(nn.Module):
+    """1x1, 3x3 and 1x1 convolution with a shortcut; the stride sits on the 3x3 (v1.5)."""
+
+    expansion = 4
+
+    def __init__(self, inputs, width, stride, dilation, downsample):
+        super().__init__()
+        self.conv1, self.bn1 = nn.Conv2d(inputs, width, 1, bias=False), nn.BatchNorm2d(width)
+        self.conv2, self.bn2 = _conv3x3(width, width, stride, dilation), nn.BatchNorm2d(width)
+        self.conv3 = nn.Conv2d(width, width * 4, 1, bias=False)
+        self.bn3 = nn.BatchNorm2d(width * 4)
+        self.relu, self.downsample = nn.ReLU(inplace=True), downsample
+
+    def forward(self, x):
+        shortcut = self.downsample(x) if self.downsample else x
+        x = self.relu(self.bn1(self.conv1(x)))
+        x = self.relu(self.bn2(self.conv2(x)))
+        return self.relu(self.bn3(self.conv3(x)) + shortcut)
+
+
+class ResNet(nn.Module):
+    """ResNet feature extractor with the interface of ``EfficientNetLite``."""
+
+    mean, std = (123.675, 116.28, 103.53), (58.395, 57.12, 57.375)
+
+    def __init__(self, name='resnet18', output_stride=16):
+        super().__init__()
+        block = BasicBlock if name == 'resnet18' else Bottleneck
+        self.conv1 = nn.Conv2d(3, 64, 7, 2, 3, bias=False)
+        self.bn1, self.relu = nn.BatchNorm2d(64), nn.ReLU(inplace=True)
+        self.maxpool = nn.MaxPool2d(3, 2, 1)
+        inputs, reached, dilation, strides, channels = 64, 4, 1, [], []
+        for stage, blocks in enumerate(_LAYERS[name]):
+            width, stride = 64 * 2 ** stage, 1 if stage == 0 else 2
+            if stride > 1 and reached >= output_stride:
+                stride, dilation = 1, dilation * 2
+            reached *= stride
+            outputs = width * block.expansion
+            layers = []
+            for index in range(blocks):
+                step = stride if index == 0 else 1
+                downsample = None
+                if step != 1 or inputs != outputs:
+                    downsample = nn.Sequential(
+                        nn.Conv2d(inputs, outputs, 1, step, bias=False), nn.BatchNorm2d(outputs))
+                layers.append(block(inputs, width, step, dilation, downsample))
+                inputs = outputs
+            setattr(self, f'layer{stage + 1}', nn.Sequential(*layers))
+            strides.append(reached)
+            channels.append(outputs)
+        self.strides, self.channels = tuple(strides), tuple(channels)
+
+    def forward(self, x):
+        x = self.maxpool(self.relu(self.bn1(self.conv1(x))))
+        features = []
+        for layer in (self.layer1, self.layer2, self.layer3, self.layer4):
+            x = layer(x)
+            features.append(x)
+        return features

@@ -1,0 +1,86 @@
+# Copyright 2026 The ros_vseg authors
+# SPDX-License-Identifier: Apache-2.0
+"""The student alone leaves as a bundle: one ONNX file with its metadata."""
+import logging
+from pathlib import Path
+import tempfile
+import warnings
+
+import numpy as np
+import onnx
+import torch
+
+from ros_vseg.bundle import BundleInfo, FORMAT_VERSION, write_bundle
+from ros_vseg.labels import load_label_set
+
+
+OPSET = 18
+INPUTS, OUTPUTS = ('image', 'pool', 'pool_mask'), ('scores', 'prototypes')
+
+
+class _Step(torch.nn.Module):
+    """``Student.step`` as a forward; without context the pool is no input."""
+
+    def __init__(self, student):
+        super().__init__()
+        self.student = student
+
+    def forward(self, image, pool=None, pool_mask=None):
+        if pool is None:
+            pool = image.new_zeros(len(image), 0, self.student.prototype_dim, dtype=torch.float32)
+            pool_mask = pool[..., 0]
+        return self.student.step(image, pool, pool_mask)
+
+
+def to_onnx(student, size, batch=1):
+    """
+    ONNX graph of ``Student.step`` at one size.
+
+    size: (height, width) of the uint8 input. Returns onnx.ModelProto with the inputs image, pool
+    and pool_mask (image alone for T = 0) and the outputs scores and prototypes.
+    """
+    slots = student.context_frames * student.num_prototypes
+    inputs = [torch.zeros(batch, *size, 3, dtype=torch.uint8)]
+    if slots:
+        inputs += [torch.zeros(batch, slots, student.prototype_dim), torch.zeros(batch, slots)]
+    student = student.eval().to(memory_format=torch.contiguous_format)
+    for name in ('torch.onnx', 'onnxscript', 'onnx_ir'):
+        logging.getLogger(name).setLevel(logging.ERROR)
+    with warnings.catch_warnings(), tempfile.TemporaryDirectory() as folder:
+        warnings.simplefilter('ignore')
+        path = Path(folder) / 'student.onnx'
+        torch.onnx.export(
+            _Step(student), tuple(inputs), path, dynamo=True, opset_version=OPSET,
+            input_names=INPUTS[:len(inputs)], output_names=OUTPUTS, external_data=False,
+            verbose=False)
+        return onnx.load(path)
+
+
+def export_bundle(student, recipe, path, size=None, metrics=None):
+    """
+    Write a student as a bundle.
+
+    size: (height, width) of the network's input, the recipe's by default. metrics: a dict that
+    goes into the metadata. Returns the BundleInfo.
+    """
+    size = tuple(size or recipe.data.size)
+    info = BundleInfo(
+        format_version=FORMAT_VERSION, name=recipe.name,
+        label_set=load_label_set(recipe.data.label_set), height=size[0], width=size[1],
+        color_order='rgb', output_stride=student.output_stride,
+        num_prototypes=student.num_prototypes, channels=student.channels,
+        pool_frames=student.context_frames, prototype_dim=student.prototype_dim,
+        trained_on={'recipe': recipe.name, 'seed': recipe.seed,
+                    'sources': [f'{s.kind} {s.split if s.kind != "street" else list(s.seeds)}'
+                                for s in recipe.data.train]},
+        metrics=metrics or {}, license=recipe.data.license)
+    write_bundle(to_onnx(student, size), info, path)
+    return info
+
+
+def summary(confusion, label_set):
+    """Metrics of a ConfusionMatrix as plain numbers in percent, for metadata and tables."""
+    iou = {name: round(100 * float(value), 2)
+           for name, value in zip(label_set.names, confusion.iou()) if np.isfinite(value)}
+    return {'mIoU': round(100 * confusion.mean_iou(), 2),
+            'accuracy': round(100 * confusion.accuracy(), 2), 'IoU': iou}

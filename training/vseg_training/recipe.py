@@ -1,0 +1,137 @@
+# Copyright 2026 The ros_vseg authors
+# SPDX-License-Identifier: Apache-2.0
+"""Recipes: one YAML per experiment, every key typed and with a default."""
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, List, Optional, Tuple
+
+from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+
+RECIPES = Path(__file__).parent / 'recipes'
+
+
+@dataclass
+class Model:
+    """Arguments of ``models.student.Student``; ``weights`` as in ``backbones.load_pretrained``."""
+
+    backbone: str = 'efficientnet_lite0'
+    weights: Optional[str] = 'imagenet'
+    output_stride: int = 16
+    channels: int = 128
+    key_channels: int = 64
+    num_prototypes: int = 32
+    context_frames: int = 3
+    head_widths: List[int] = field(default_factory=lambda: [96, 48])
+    dropout: float = 0.1
+    attention_scale: float = 1.0
+
+
+@dataclass
+class Source:
+    """One source of clips: kind camvid, folder or street."""
+
+    kind: str = 'camvid'
+    root: Optional[str] = None
+    split: str = 'train'
+    seeds: Tuple[int, int] = (0, 200)
+    weight: float = 1.0
+
+
+@dataclass
+class Data:
+    """Sources, augmentation (MGCNet Sec. IV-B) and the frames and clip lengths of a step."""
+
+    label_set: str = 'camvid'
+    train: List[Source] = field(default_factory=list)
+    val: Optional[Source] = None
+    crop: Tuple[int, int] = (320, 320)
+    scale: Tuple[float, float] = (0.5, 2.0)
+    brightness: float = 10.0
+    contrast: float = 0.0
+    saturation: float = 0.0
+    frames_per_step: int = 8
+    clip_lengths: List[int] = field(default_factory=lambda: [1, 2, 4])
+    workers: int = 1
+    size: Tuple[int, int] = (360, 480)
+    license: str = ''  # noqa: A003
+
+
+@dataclass
+class Loss:
+    """
+    Weights: auxiliary head, diversity (alpha_1 and theta_div); OHEM threshold and floor.
+
+    ``class_balance`` c weights a class of frequency p by 1 / ln(c + p) (ENet); 0: no weights.
+    """
+
+    auxiliary: float = 0.4
+    diversity: float = 1.0
+    diversity_threshold: float = 0.25
+    ohem_threshold: float = 0.7
+    ohem_min_kept: float = 0.1
+    class_balance: float = 0.0
+
+
+@dataclass
+class Optimisation:
+    """Optimiser with the poly schedule (1 - step/max_steps)^power after a linear warm-up."""
+
+    optimizer: str = 'adamw'
+    lr: float = 1e-3
+    weight_decay: float = 0.01
+    backbone_lr_scale: float = 1.0
+    warmup_steps: int = 100
+    max_steps: int = 4000
+    power: float = 0.9
+    ema: float = 0.998
+    precision: str = 'bf16-mixed'
+    validate_every: int = 500
+    checkpoint_every: int = 100
+
+
+@dataclass
+class Recipe:
+    """A whole experiment."""
+
+    name: str = 'experiment'
+    seed: int = 0
+    model: Model = field(default_factory=Model)
+    data: Data = field(default_factory=Data)
+    loss: Loss = field(default_factory=Loss)
+    optim: Optimisation = field(default_factory=Optimisation)
+
+
+def load_recipe(path, overrides=()):
+    """
+    Read a recipe: a YAML file or the name of a shipped one, with ``key.sub=value`` overrides.
+
+    ``${oc.env:NAME}`` stands for an environment variable. ValueError names an unknown key, a value
+    of the wrong type or an unset variable.
+    """
+    file = Path(path)
+    if not file.exists() and (RECIPES / f'{path}.yaml').exists():
+        file = RECIPES / f'{path}.yaml'
+    if not file.exists():
+        names = ', '.join(sorted(p.stem for p in RECIPES.glob('*.yaml')))
+        raise ValueError(f'recipe {path} does not exist: give a YAML file or one of {names}')
+    try:
+        merged = OmegaConf.merge(
+            OmegaConf.structured(Recipe), OmegaConf.load(file),
+            OmegaConf.from_dotlist(list(overrides)))
+        return OmegaConf.to_object(merged)
+    except OmegaConfBaseException as error:
+        where = f', key {error.full_key}' if error.full_key else ''
+        raise ValueError(f'recipe {path}{where}: {str(error).splitlines()[0]}') from error
+
+
+def from_dict(tree: Any) -> Recipe:
+    """Recipe from the plain dict that a checkpoint holds."""
+    return OmegaConf.to_object(
+        OmegaConf.merge(OmegaConf.structured(Recipe), OmegaConf.create(tree)))
+
+
+def to_dict(recipe: Recipe) -> dict:
+    """Plain dict, as stored in a checkpoint."""
+    return OmegaConf.to_container(OmegaConf.structured(recipe), resolve=True)
