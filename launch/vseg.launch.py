@@ -3,7 +3,7 @@
 """Label the images of one or more cameras: ``ros2 launch ros_vseg vseg.launch.py``."""
 import os
 
-from ament_index_python.packages import get_package_share_directory, PackageNotFoundError
+from ament_index_python.packages import get_package_share_directory
 from launch import LaunchDescription
 from launch.actions import DeclareLaunchArgument, OpaqueFunction, SetEnvironmentVariable
 from launch.substitutions import LaunchConfiguration
@@ -11,8 +11,9 @@ from launch_ros.actions import Node
 from launch_ros.parameter_descriptions import ParameterValue
 import yaml
 
+from ros_vseg.processes import PROFILE_VARIABLES
+
 SHARE = get_package_share_directory('ros_vseg')
-PROFILE_VARIABLES = ('FASTDDS_DEFAULT_PROFILES_FILE', 'FASTRTPS_DEFAULT_PROFILES_FILE')
 
 ARGUMENTS = (
     ('namespace', '', 'Namespace of the node and of the camera topics'),
@@ -32,18 +33,17 @@ ARGUMENTS = (
 
 def fast_dds_profile():
     """
-    Return the action that gives image-sized shared memory to Fast DDS.
+    Return the actions that give image-sized shared memory to Fast DDS.
 
-    None if the environment names a profile already: the user's own is kept, and Fast DDS 2
+    Empty if the environment names a profile already: the user's own is kept, and Fast DDS 2
     loads it twice and complains when both variables are set.
     """
     if any(name in os.environ for name in PROFILE_VARIABLES):
         return []
-    try:
-        get_package_share_directory('fastdds')      # Fast DDS 3: Kilted and later
-        variable = PROFILE_VARIABLES[0]
-    except PackageNotFoundError:
-        variable = PROFILE_VARIABLES[1]
+    prefixes = os.environ['AMENT_PREFIX_PATH'].split(os.pathsep)
+    # Fast DDS 3 (Kilted and later) is installed by this name, 2 (Humble, Jazzy) as fastrtps.
+    fast_dds_3 = any(os.path.isdir(os.path.join(prefix, 'share/fastdds')) for prefix in prefixes)
+    variable = PROFILE_VARIABLES[0 if fast_dds_3 else 1]
     return [SetEnvironmentVariable(variable, os.path.join(SHARE, 'config', 'fastdds.xml'))]
 
 
@@ -51,10 +51,10 @@ def vseg_node(context):
     """Return the node; arguments left empty do not override the parameters file."""
     value = {name: LaunchConfiguration(name).perform(context) for name, _, _ in ARGUMENTS}
     overrides = {
-        name: ParameterValue(value[name], value_type=bool)
+        name: ParameterValue(LaunchConfiguration(name), value_type=bool)
         for name in ('use_sim_time', 'autostart')}
     if value['bundle']:
-        overrides['bundle'] = ParameterValue(value['bundle'], value_type=str)
+        overrides['bundle'] = ParameterValue(LaunchConfiguration('bundle'), value_type=str)
     if value['cameras']:
         overrides['cameras'] = yaml.safe_load(value['cameras'])
     return [Node(

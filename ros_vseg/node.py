@@ -4,6 +4,7 @@
 import json
 import logging
 from pathlib import Path
+import signal
 import sys
 import traceback
 
@@ -11,9 +12,10 @@ from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
 import numpy as np
 import rclpy
 from rclpy.clock import Clock, ClockType
-from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
+from rclpy.executors import SingleThreadedExecutor
 from rclpy.lifecycle import LifecycleNode, TransitionCallbackReturn
 from rclpy.qos import DurabilityPolicy, QoSProfile
+from rclpy.signals import SignalHandlerOptions
 from std_msgs.msg import String
 from std_srvs.srv import Trigger
 
@@ -188,17 +190,20 @@ class VsegNode(LifecycleNode):
 
 
 def main(args=None):
-    """Run the node until it is interrupted; return the exit code."""
-    rclpy.init(args=args)
+    """Run the node until it is interrupted or terminated; return the exit code."""
+    # rclpy's own handlers end the context under the node's feet: interrupt like plain Python.
+    rclpy.init(args=args, signal_handler_options=SignalHandlerOptions.NO)
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.default_int_handler)
     node = None
     try:
         node = VsegNode()
         executor = Executor()
         executor.add_node(node)
         node.autostart()
-        while rclpy.ok():
-            executor.spin_once(1.0)  # EventsExecutor.spin() of rclpy 9.1 outlives SIGTERM
-    except (KeyboardInterrupt, ExternalShutdownException):
+        while rclpy.ok():   # not spin(): in some builds EventsExecutor's never sleeps
+            executor.spin_once(timeout_sec=1.0)
+    except KeyboardInterrupt:
         pass
     except parameters.ParameterError as error:
         rclpy.logging.get_logger('vseg_node').fatal(str(error))
@@ -206,7 +211,7 @@ def main(args=None):
     finally:
         if node is not None:
             node.destroy_node()
-        rclpy.try_shutdown()
+        rclpy.shutdown()
     return 0
 
 

@@ -37,6 +37,7 @@ RECORD = (
               minimum=0.1, maximum=86400.0),
 )
 LATCHED = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
+EXACT = QoSProfile(depth=50, durability=DurabilityPolicy.TRANSIENT_LOCAL)
 READY = 'recording to'      # logged once the camera's outputs are there
 
 
@@ -93,7 +94,7 @@ class Recorder(Node):
         self._ready, self._last = False, time.monotonic()
         self._outputs = (self.create_subscription(Image, 'label', self._on_label, 10),
                          self.create_subscription(Image, 'overlay', self._on_overlay, 10))
-        self.create_subscription(Image, 'exact_label', self._on_exact, 10)
+        self.create_subscription(Image, 'exact_label', self._on_exact, EXACT)
         self.create_subscription(String, 'label_info', self._on_label_info, LATCHED)
         self.create_subscription(DiagnosticArray, '/diagnostics', self._on_diagnostics, 10)
         self.create_timer(0.1, self._watch)

@@ -7,14 +7,16 @@ Publishes ``camera/image`` (rgb8) and, where the source has exact labels, ``came
 (mono8, the same stamp); remap them to any camera. Ends by itself after the last image:
 ``ros2 run ros_vseg replay --ros-args -p path:=drive.mcap -p rate:=2.0``.
 """
+import signal
 import sys
 import time
 
 import rclpy
 from rclpy.duration import Duration
-from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
+from rclpy.executors import SingleThreadedExecutor
 from rclpy.node import Node
-from rclpy.qos import QoSProfile
+from rclpy.qos import DurabilityPolicy, QoSProfile
+from rclpy.signals import SignalHandlerOptions
 from rclpy.time import Time
 from rosgraph_msgs.msg import Clock
 from sensor_msgs.msg import Image
@@ -42,7 +44,7 @@ CLOCK_PERIOD = 0.01     # seconds between two /clock messages
 
 
 class Replay(Node):
-    """Plays one source; ``run`` returns the number of images sent. MediaError: a bad path."""
+    """Plays one source; ``run`` returns what was sent, in words. VsegError: a bad path."""
 
     def __init__(self, executor):
         super().__init__('replay')
@@ -53,14 +55,16 @@ class Replay(Node):
         self._source = open_source(path, self._value('source_topic') or None)
         self._keep_stamps = self._value('clock')
         self._image = self.create_publisher(Image, 'camera/image', QoSProfile(depth=5))
-        self._exact = self.create_publisher(Image, 'camera/exact_label', QoSProfile(depth=5))
+        # Latched: who compares may be discovered only after the first frames.
+        self._exact = self.create_publisher(Image, 'camera/exact_label', QoSProfile(
+            depth=50, durability=DurabilityPolicy.TRANSIENT_LOCAL))
         self._sim_clock = self._keep_stamps and self.create_publisher(
             Clock, '/clock', QoSProfile(depth=1))
         self._executor = executor
         executor.add_node(self)
 
     def run(self):
-        """Play to the end (or for ever with ``loop``) and return the number of images sent."""
+        """Play to the end, or for ever with ``loop``."""
         self._wait_for_subscriber()
         sent = self._play()
         while self._value('loop'):
@@ -68,7 +72,8 @@ class Replay(Node):
         for publisher in (self._image, self._exact):
             publisher.wait_for_all_acked(Duration(seconds=5))
         self._sleep(SETTLE)
-        return sent
+        left_out = self._source.refused.total()
+        return f'sent {sent} frames' + (f', left out {left_out} damaged' if left_out else '')
 
     def _value(self, name):
         return self.get_parameter(name).value
@@ -118,17 +123,18 @@ class Replay(Node):
 
 def main(args=None):
     """Play the source and return the exit code."""
-    rclpy.init(args=args)
+    rclpy.init(args=args, signal_handler_options=SignalHandlerOptions.NO)
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.default_int_handler)
     try:
-        sent = Replay(SingleThreadedExecutor()).run()
-        print(f'replay: sent {sent} frames', flush=True)
-    except (KeyboardInterrupt, ExternalShutdownException):
+        print(f'replay: {Replay(SingleThreadedExecutor()).run()}', flush=True)
+    except KeyboardInterrupt:
         pass
     except VsegError as error:
         rclpy.logging.get_logger('replay').fatal(str(error))
         return 1
     finally:
-        rclpy.try_shutdown()
+        rclpy.shutdown()
     return 0
 
 

@@ -17,6 +17,11 @@ def picture(number, size=(24, 32)):
     return np.full((*size, 3), (10 * number, 255 - 10 * number, 7 * number), np.uint8)
 
 
+def gradient(number, size=(48, 64)):
+    """Return a picture that survives a video codec: grey, brighter by number."""
+    return np.full((*size, 3), 40 + 30 * number, np.uint8)
+
+
 def exact(number, size=(24, 32)):
     """Return labels uint8 [H, W] that name their number."""
     labels = np.full(size, number, np.uint8)

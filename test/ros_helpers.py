@@ -2,11 +2,14 @@
 # SPDX-License-Identifier: Apache-2.0
 """Real processes and real DDS for tests: the program under test, and a probe that talks to it."""
 import array
+from itertools import count
 import sys
 import time
 
 from builtin_interfaces.msg import Time
+import cv2
 from diagnostic_msgs.msg import DiagnosticArray
+import numpy as np
 import rclpy
 from rclpy.executors import SingleThreadedExecutor
 from rclpy.qos import QoSProfile
@@ -17,6 +20,20 @@ from ros_vseg.processes import Child
 
 RELIABLE = QoSProfile(depth=50)
 SECOND = 10**9
+FRAME = SECOND // 10
+stamps = count(1_000 * SECOND, 100 * SECOND)    # a time of its own for each test
+
+
+def pictures(number, height=120, width=160, seed=0):
+    """Return smooth coloured pictures, uint8 [H, W, 3], that drift from one to the next."""
+    rng = np.random.default_rng(seed)
+    start, step = rng.integers(0, 256, (6, 8, 3)), rng.integers(-20, 20, (6, 8, 3))
+    return [cv2.resize(np.clip(start + i * step, 0, 255).astype(np.uint8), (width, height))
+            for i in range(number)]
+
+
+def jpeg(picture):
+    return cv2.imencode('.jpg', picture)[1].tobytes()
 
 
 def start(module, log, *arguments, **parameters):
@@ -58,11 +75,16 @@ class Probe:
     def __init__(self):
         self._context = rclpy.Context()
         rclpy.init(context=self._context)
-        self.node = rclpy.create_node('probe', context=self._context)
         self._executor = SingleThreadedExecutor(context=self._context)
-        self._executor.add_node(self.node)
+        self.node = self.create_node('probe')
         self._statuses = {}
         self.node.create_subscription(DiagnosticArray, '/diagnostics', self._on_diagnostics, 10)
+
+    def create_node(self, name):
+        """Return a new node that is served while the probe waits."""
+        node = rclpy.create_node(name, context=self._context)
+        self._executor.add_node(node)
+        return node
 
     def close(self):
         self._executor.shutdown()
@@ -114,27 +136,32 @@ class Probe:
 
 
 class CameraProbe:
-    """One camera of the node as a user sees it: publishes images, collects what comes out."""
+    """
+    One camera of the node as a user sees it: publishes images, collects what comes out.
 
-    def __init__(self, probe, node, name, outputs=('label',), raw=True):
+    node: its name and namespace; topic: of the images, by default /<name>/image; raw: whether
+    uncompressed images are published.
+    """
+
+    def __init__(self, probe, node, name, outputs=('label',), raw=True, topic=None):
         self.probe, self.name = probe, f'{node}: {name}'
-        create = probe.node.create_publisher
-        self.images = create(Image, f'/{name}/image', RELIABLE) if raw else None
-        self.compressed = create(CompressedImage, f'/{name}/image/compressed', RELIABLE)
+        create, topic = probe.node.create_publisher, topic or f'/{name}/image'
+        self.images = create(Image, topic, RELIABLE) if raw else None
+        self.compressed = create(CompressedImage, f'{topic}/compressed', RELIABLE)
         self.info = create(CameraInfo, f'/{name}/camera_info', RELIABLE)
         self.received = {output: [] for output in outputs}
-        self._node, self._subscriptions = node, {}
+        self._topic, self._subscriptions = f'/{node}/{name}', {}
         for output in outputs:
             self.listen(output)
         main = self.images if raw else self.compressed
         probe.wait(main.get_subscription_count, f'the node to subscribe to {main.topic_name}')
+        probe.spin(0.3)     # best effort: the node must know this end too, or misses the first
 
     def listen(self, output):
         """Subscribe to an output."""
         self._subscriptions[output] = self.probe.node.create_subscription(
             CameraInfo if output == 'camera_info' else Image,
-            f'/{self._node}/{self.name.split()[-1]}/{output}',
-            self.received[output].append, RELIABLE)
+            f'{self._topic}/{output}', self.received[output].append, RELIABLE)
 
     def turn_away(self, output):
         """Unsubscribe from an output."""

@@ -41,14 +41,14 @@ def images():
 
 @pytest.fixture(scope='module')
 def expected(bundle, images):
-    """Labels of a stream in this process."""
+    """Return the labels of a stream in this process."""
     stream = Stream(backends.load(Bundle.load(bundle), 'onnxruntime'))
     return [stream.step(image, number * STEP).labels for number, image in enumerate(images)]
 
 
 @pytest.fixture(scope='module')
 def bag(tmp_path_factory, images, expected):
-    """A bag whose exact labels are the stream's own, but for one void frame."""
+    """Return a bag whose exact labels are the stream's own, but for one void frame."""
     path = tmp_path_factory.mktemp('bags') / 'drive'
     with BagWriter(path) as writer:
         for number, (image, labels) in enumerate(zip(images, expected)):

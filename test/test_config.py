@@ -7,11 +7,10 @@ import re
 
 import jsonschema
 import pytest
+import rclpy
 import yaml
 
-rclpy = pytest.importorskip('rclpy')
-
-from ros_vseg import parameters  # noqa: E402, I100
+from ros_vseg import parameters
 
 CONFIG = Path(__file__).parents[1] / 'config'
 TEXT = (CONFIG / 'vseg.yaml').read_text()

@@ -14,7 +14,7 @@ from std_msgs.msg import String
 from ros_vseg.contact_sheet import contact_sheet, MARGIN, Row, Samples, WIDTH
 from ros_vseg.labels import load_label_set, overlay
 from ros_vseg.media import open_source
-from ros_vseg.record import LATCHED
+from ros_vseg.record import EXACT, LATCHED
 from ros_vseg.summary import PAIRS_KEPT, Summary
 
 CAMVID = load_label_set('camvid')
@@ -111,33 +111,37 @@ def _wait_end(probe, child, timeout=20.0):
     return child.process.returncode
 
 
-def _publishers(probe, names=('label', 'overlay', 'image', 'exact_label')):
-    publishers = {name: probe.node.create_publisher(Image, name, 10) for name in names}
+def _publishers(probe):
+    publishers = {name: probe.node.create_publisher(Image, name, 10)
+                  for name in ('label', 'overlay', 'image')}
+    publishers['exact_label'] = probe.node.create_publisher(Image, 'exact_label', EXACT)
     probe.label_info = probe.node.create_publisher(String, 'label_info', LATCHED)
     probe.label_info.publish(String(data=json.dumps(CAMVID.to_dict())))
     return publishers
 
 
 def _send(probe, publishers, count=20):
-    """Publish ``count`` frames, 100 ms of stamp apart; return the label images."""
-    probe.wait(lambda: publishers['label'].get_subscription_count()
-               and publishers['overlay'].get_subscription_count()
-               and publishers['exact_label'].get_subscription_count()
-               and probe.label_info.get_subscription_count(), 'the recorder')
-    sent, rng = [], np.random.default_rng(0)
-    now = probe.node.get_clock().now().nanoseconds
-    for number in range(count):
-        stamp = now + number * 100 * MS
-        labels = rng.integers(0, 11, (48, 64), np.uint8)
-        picture = np.full((48, 64, 3), 10 * number, np.uint8)
+    """
+    Publish ``count`` frames, 100 ms of stamp apart; return their stamps and label images.
+
+    The exact labels go out before the recorder can be there: they are latched.
+    """
+    rng, now = np.random.default_rng(0), probe.node.get_clock().now().nanoseconds
+    frames = [(now + number * 100 * MS, rng.integers(0, 11, (48, 64), np.uint8))
+              for number in range(count)]
+    for stamp, labels in frames:
         exact = labels.copy()
         exact[:24] = 255                      # void above, right below
         publishers['exact_label'].publish(image(exact, stamp, 'mono8'))
+    probe.wait(lambda: publishers['label'].get_subscription_count()
+               and publishers['overlay'].get_subscription_count()
+               and probe.label_info.get_subscription_count(), 'the recorder')
+    for number, (stamp, labels) in enumerate(frames):
         publishers['label'].publish(image(labels, stamp, 'mono8'))
+        picture = np.full((48, 64, 3), 10 * number, np.uint8)
         publishers['overlay'].publish(image(picture, stamp))
-        sent.append((stamp, labels))
         probe.spin(0.03)
-    return sent
+    return frames
 
 
 def test_recorder_keeps_what_was_published_and_ends_by_itself(probe, tmp_path):

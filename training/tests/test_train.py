@@ -93,6 +93,17 @@ def test_killed_and_resumed_equals_uninterrupted(data, tmp_path):
         assert torch.equal(resumed[key], value), key
 
 
+def test_logit_adjustment_takes_back_its_share_of_the_class_weights(trained, tmp_path):
+    checkpoint = torch.load(trained, map_location='cpu', weights_only=True)
+    bias = checkpoint['state_dict']['student.head.classify.bias'].clone()
+    checkpoint['state_dict']['class_weights'] = torch.arange(1.0, 12.0)
+    checkpoint['hyper_parameters']['recipe']['loss']['logit_adjustment'] = 0.5
+    torch.save(checkpoint, tmp_path / 'adjusted.ckpt')
+    student, _ = load_student(tmp_path / 'adjusted.ckpt')
+    expected = bias - 0.5 * torch.arange(1.0, 12.0).log()
+    torch.testing.assert_close(student.head.classify.bias.data, expected)
+
+
 def test_checkpoint_errors_are_one_line(tmp_path, trained):
     (tmp_path / 'text.ckpt').write_text('no checkpoint')
     (tmp_path / 'cut.ckpt').write_bytes(trained.read_bytes()[:5000])

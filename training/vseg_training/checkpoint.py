@@ -11,7 +11,8 @@ def load_student(path):
     """
     Student in eval mode and its recipe, from a checkpoint of ``vseg-train fit``.
 
-    The averaged weights are taken. ValueError names a file that is not such a checkpoint.
+    The averaged weights are taken, with the recipe's logit adjustment. ValueError names a file
+    that is not such a checkpoint.
     """
     try:
         checkpoint = torch.load(path, map_location='cpu', weights_only=True)
@@ -21,6 +22,8 @@ def load_student(path):
                  if key.startswith('student.')}
         student = build_student(recipe)
         student.load_state_dict(state)
+        shift = checkpoint['state_dict']['class_weights'].log() * recipe.loss.logit_adjustment
+        student.head.classify.bias.data -= shift
     except FileNotFoundError:
         raise ValueError(
             f'checkpoint {path} does not exist: train one by vseg-train fit') from None

@@ -63,7 +63,9 @@ class Loss:
     """
     Weights: auxiliary head, diversity (alpha_1 and theta_div); OHEM threshold and floor.
 
-    ``class_balance`` c weights a class of frequency p by 1 / ln(c + p) (ENet); 0: no weights.
+    ``class_balance`` c weights a class of frequency p by w = 1 / ln(c + p) (ENet); 0: no weights.
+    A weighted loss shifts the scores by ln w; ``logit_adjustment`` is the share that is taken
+    back from the trained student.
     """
 
     auxiliary: float = 0.4
@@ -72,6 +74,7 @@ class Loss:
     ohem_threshold: float = 0.7
     ohem_min_kept: float = 0.1
     class_balance: float = 0.0
+    logit_adjustment: float = 0.0
 
 
 @dataclass

@@ -1,0 +1,210 @@
+# Copyright 2026 The ros_vseg authors
+# SPDX-License-Identifier: Apache-2.0
+"""The node as a process, over DDS: bursts, large and bad images, cameras that change or vanish."""
+import re
+import time
+
+import numpy as np
+import pytest
+import ros_helpers as ros
+from ros_helpers import FRAME, jpeg, pictures, stamps
+
+from ros_vseg.camera import Camera, LatestSlot
+from ros_vseg.image import to_label_array
+from ros_vseg.labels import colorize, overlay
+from ros_vseg.parameters import declare, VSEG_NODE
+from ros_vseg.stream import Stream
+
+WARN, ERROR = 1, 2      # levels of a DiagnosticStatus
+
+
+def test_the_newest_frame_wins_and_drops_are_counted(rear):
+    # Confidence of a large image takes long: frames arrive faster than they are labelled.
+    before, start, number = rear.values(), next(stamps), 20
+    data = jpeg(pictures(1, 1080, 1920)[0])
+    for i in range(number):
+        rear.compressed.publish(ros.compressed(data, start + i * FRAME))
+        rear.probe.spin(0.01)
+    rear.wait_for(start + (number - 1) * FRAME)
+    rear.probe.spin(0.3)
+    labelled = [ros.stamp_of(m) for m in rear.received['label'] if ros.stamp_of(m) >= start]
+    assert labelled == sorted(set(labelled))
+    after = rear.values()
+    received, superseded, done = (
+        after[key] - before[key] for key in ('received', 'dropped_superseded', 'labelled'))
+    assert received == number and superseded > 0
+    assert done == len(labelled) == number - superseded
+
+
+def test_large_images_all_arrive(front):
+    before, begin, number = front.values(), time.monotonic(), 15
+    message = ros.image(np.full((1024, 2048, 3), 99, np.uint8), 0)
+    for i in range(number):
+        message.header.stamp = front.probe.node.get_clock().now().to_msg()
+        front.images.publish(message)
+        front.probe.spin(begin + (i + 1) * 0.1 - time.monotonic())
+    front.wait_for(ros.stamp_of(message))
+    after = front.values()
+    assert after['received'] - before['received'] == number
+    assert after['labelled'] > before['labelled']
+    assert 0 < after['latency_p50_ms'] <= after['latency_p95_ms'] <= after['latency_p99_ms'] < 1e3
+    assert after['processing_p50_ms'] < after['latency_p50_ms']
+    stages = sum(after[f'stage_{name}_ms']
+                 for name in ('image', 'resize', 'network', 'decode', 'publish'))
+    assert 0 < stages < 2 * after['processing_p95_ms']
+
+
+# Bad input: counted by cause, named in the log, and the next frame is labelled
+
+GOOD = pictures(1, seed=4)[0]
+NAN = np.full((120, 160), np.nan, np.float32)
+BAD_IMAGES = {
+    'step': (GOOD, 'rgb8', {'step': 479}, 'step'),
+    'short data': (GOOD, 'rgb8', {'data': b'\0' * 100}, 'data'),
+    'long data': (GOOD, 'rgb8', {'data': b'\0' * 60000}, 'data'),
+    'zero size': (GOOD, 'rgb8', {'width': 0, 'height': 0}, 'size'),
+    'encoding': (GOOD, 'rgb9', {}, 'encoding'),
+    'no encoding': (GOOD, '', {}, 'encoding'),
+    'NaN': (NAN, '32FC1', {}, 'nan'),
+}
+
+
+@pytest.mark.parametrize('case', BAD_IMAGES)
+def test_bad_image(front, node, case):
+    pixels, encoding, changes, cause = BAD_IMAGES[case]
+    before, start = front.dropped(cause), next(stamps)
+    front.images.publish(ros.image(pixels, start, encoding, **changes))
+    front.probe.wait(lambda: front.dropped(cause) == before + 1, f'{cause} to be counted')
+    label = front.label(ros.image(GOOD, start + FRAME))
+    assert label.height == 120
+    assert start not in map(ros.stamp_of, front.received['label'])
+    assert 'image on /front/image not labelled' in node.log.read_text()
+
+
+@pytest.mark.parametrize('data', [jpeg(GOOD)[:700], b'', b'not a picture'],
+                         ids=['truncated', 'empty', 'text'])
+def test_bad_compressed_image(rear, data):
+    before, start = rear.dropped('decode'), next(stamps)
+    rear.compressed.publish(ros.compressed(data, start))
+    rear.probe.wait(lambda: rear.dropped('decode') == before + 1, 'the image to be counted')
+    rear.label(ros.compressed(jpeg(GOOD), start + FRAME))
+    assert start not in map(ros.stamp_of, rear.received['label'])
+
+
+def test_errors_of_one_cause_are_logged_once_and_shown_as_a_warning(front, node):
+    start, mark = next(stamps), node.log.read_text().count('rgb7')
+    for i in range(20):
+        front.images.publish(ros.image(GOOD, start + i * FRAME, 'rgb7'))
+
+    def warned():
+        level, message, _ = front.probe.status(front.name)
+        return level == WARN and 'encoding' in message
+
+    assert front.probe.wait(warned, 'a warning')
+    assert node.log.read_text().count('rgb7') - mark <= 1
+
+
+def test_changes_in_mid_stream_empty_the_pool(front, backend):
+    front.label(ros.image(GOOD, start := next(stamps)))
+    before, small = front.values(), pictures(1, 60, 80)[0]
+    steps = ((None, GOOD, start + FRAME, 'camera'),
+             ('size', small, start + 2 * FRAME, 'camera'),
+             ('frame_id', small, start + 3 * FRAME, 'other'),
+             ('time_back', small, start + FRAME + 1, 'other'),
+             ('gap', small, start + 3 * ros.SECOND, 'other'))
+    for cause, pixels, stamp, frame_id in steps:
+        label = front.label(ros.image(pixels, stamp, frame_id=frame_id))
+        assert label.header.frame_id == frame_id
+        if cause:
+            alone = Stream(backend).step(pixels, stamp).labels
+            np.testing.assert_array_equal(to_label_array(label), alone)
+    after = front.values()
+    for cause in ('size', 'frame_id', 'time_back', 'gap'):
+        assert after[f'resets_{cause}'] - before.get(f'resets_{cause}', 0) == 1, cause
+    assert after['context_frames'] == 0
+
+
+class Spy(Stream):
+    """A stream that notes what is asked of it, and fails for black images."""
+
+    def __init__(self, backend):
+        super().__init__(backend)
+        self.asked = []
+
+    def step(self, image, stamp, frame_id='', confidence=False):
+        if not image.any():
+            raise RuntimeError('the device is gone')
+        self.asked.append(confidence)
+        return super().step(image, stamp, frame_id, confidence)
+
+
+@pytest.fixture
+def inner(probe, backend):
+    """Return a Camera with a Spy, in a node of this process."""
+    node = probe.create_node('inner')
+    declare(node, VSEG_NODE)
+    camera = Camera(node, 'inner', Spy(backend), backend.bundle.info.label_set)
+    node.create_timer(0.05, camera.update_subscriptions)
+    camera.activate()
+    yield camera
+    camera.destroy()
+    node.destroy_node()
+
+
+def test_only_what_is_listened_to_is_computed(inner, probe, monkeypatch):
+    painted = []
+    for name, paint in (('colorize', colorize), ('overlay', overlay)):
+        monkeypatch.setattr(f'ros_vseg.camera.{name}', lambda *arguments, name=name, paint=paint:
+                            painted.append(name) or paint(*arguments))
+    seen = ros.CameraProbe(probe, 'inner', 'inner')
+    seen.label(ros.image(GOOD, 1))
+    assert (inner._stream.asked, painted) == ([False], [])
+    for output in ('confidence', 'color'):
+        seen.received[output] = []
+        seen.listen(output)
+    probe.wait(lambda: all(map(inner._listened, ('confidence', 'color'))), 'the match')
+    seen.label(ros.image(GOOD, 2), 'color')
+    assert (inner._stream.asked, painted) == ([False, True], ['colorize'])
+
+
+def test_a_failure_inside_costs_one_frame(inner, probe, capfd):
+    seen = ros.CameraProbe(probe, 'inner', 'inner')
+    for stamp in (2, 4):
+        seen.images.publish(ros.image(np.zeros_like(GOOD), stamp - 1))
+        probe.wait(lambda: inner.statistics.report()[0].get('dropped_internal') == str(stamp // 2),
+                   'the failure')
+        seen.label(ros.image(GOOD, stamp))
+    values = inner.statistics.report()[0]
+    assert (values['resets_internal'], values['received'], values['labelled']) == ('2', '4', '2')
+    log = capfd.readouterr().err
+    assert log.count('Traceback') == 1 and 'RuntimeError: the device is gone' in log
+
+
+def test_repeated_stamp_is_labelled(front):
+    front.label(ros.image(GOOD, stamp := next(stamps)))
+    front.images.publish(ros.image(GOOD, stamp))
+    front.probe.wait(
+        lambda: [ros.stamp_of(m) for m in front.received['label']].count(stamp) == 2, 'both')
+    assert front.values()['context_frames'] == 1
+
+
+def test_camera_that_stops_and_returns(rear):
+    rear.label(ros.compressed(jpeg(GOOD), start := next(stamps)))
+    rear.probe.wait(lambda: rear.probe.status(rear.name)[0] == WARN, 'silence to be noticed')
+    assert re.match('no image for . s from 1 publisher', rear.probe.last(rear.name)[1])
+    topic = rear.compressed.topic_name
+    rear.probe.node.destroy_publisher(rear.compressed)
+    rear.probe.wait(lambda: rear.probe.status(rear.name)[0] == ERROR, 'the loss to be noticed')
+    assert 'no publisher on /rear/image' in rear.probe.last(rear.name)[1]
+    rear.compressed = rear.probe.node.create_publisher(
+        type(ros.compressed(b'', 0)), topic, ros.RELIABLE)
+    rear.probe.wait(lambda: rear.probe.status(rear.name)[0] == WARN, 'the node to match again')
+    rear.label(ros.compressed(jpeg(GOOD), start + 20 * ros.SECOND))
+    assert rear.values()['resets_gap'] >= 1
+
+
+def test_latest_slot():
+    slot = LatestSlot()
+    assert [slot.put(1), slot.put(2), slot.take(), slot.put(3)] == [False, True, 2, False]
+    slot.close()
+    assert slot.take() is None
