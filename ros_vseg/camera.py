@@ -68,6 +68,7 @@ class Camera:
     def __init__(self, node, name, stream, label_set):
         self.name = name
         self.topic = node.resolve_topic_name(f'{name}/image')
+        self._compressed_topic = node.resolve_topic_name(f'{name}/image/compressed')
         self.statistics = Statistics()
         self.active = False
         self._node = node
@@ -121,7 +122,7 @@ class Camera:
     def publishers(self):
         """Return how many publishers offer images, raw or compressed."""
         return sum(self._node.count_publishers(topic)
-                   for topic in (self.topic, f'{self.topic}/compressed'))
+                   for topic in (self.topic, self._compressed_topic))
 
     def update_subscriptions(self):
         """Subscribe and unsubscribe, to follow who listens and who publishes; call it often."""
@@ -166,21 +167,25 @@ class Camera:
 
     def _work(self, slot):
         while (item := slot.take()) is not None:
+            message, arrival = item
             try:
-                self._label(*item)
+                self._label(message, arrival)
             except ImageError as error:
-                self._refuse(error.cause, str(error))
+                self._refuse(message, error.cause, str(error))
             except Exception as error:      # a bug or a device: say all, go on with the next
                 known = 'internal' in self._logged
-                self._refuse('internal', repr(error) if known else traceback.format_exc())
+                self._refuse(
+                    message, 'internal', repr(error) if known else traceback.format_exc())
                 self._reset_cause = 'internal'
 
-    def _refuse(self, cause, reason):
+    def _refuse(self, message, cause, reason):
         self.statistics.count(f'dropped_{cause}')
         now = time.monotonic()
         if now - self._logged.get(cause, -LOG_PERIOD) >= LOG_PERIOD:
             self._logged[cause] = now
-            self._logger.error(f'image on {self.topic} not labelled: {reason}')
+            compressed = isinstance(message, CompressedImage)
+            topic = self._compressed_topic if compressed else self.topic
+            self._logger.error(f'image on {topic} not labelled: {reason}')
 
     def _label(self, message, arrival):
         start = time.monotonic()

@@ -13,6 +13,7 @@ from ros_vseg.errors import VsegError
 
 EXAMPLES = """examples:
   vseg run drive.mcap -o labelled
+  vseg run drive.mcap -o labelled.mcap
   vseg run frames/ -o labelled --save labels bag --backend onnxruntime
   vseg info bundle.onnx
   vseg doctor"""
@@ -87,10 +88,10 @@ def build_parser():
     commands = parser.add_subparsers(required=True, metavar='COMMAND')
     run = commands.add_parser('run', help='label a bag, a video or a folder of images')
     run.add_argument('input', type=Path, help='bag, video file or folder of images')
-    run.add_argument('-o', '--output', type=Path, required=True, help='folder to write to')
-    run.add_argument('--save', nargs='+', default=['labels', 'overlay'],
-                     choices=['labels', 'color', 'overlay', 'bag'],
-                     help='what to write (default: labels overlay)')
+    run.add_argument('-o', '--output', type=Path, required=True,
+                     help='folder to write to, or a bag to write (NAME.mcap)')
+    run.add_argument('--save', nargs='+', choices=['labels', 'color', 'overlay', 'bag'],
+                     help='what to write into the folder (default: labels overlay)')
     run.add_argument('--bundle', type=Path, help='student to run (default: the shipped one)')
     run.add_argument('--backend', default='auto', help='auto, openvino or onnxruntime')
     run.add_argument('--precision', default='auto', help='auto, fp32 or bf16')

@@ -122,6 +122,7 @@ def main(arguments=None):
                         help='the student to run (default: the shipped one)')
     options = parser.parse_args(arguments)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))    # unwinds: children are stopped
+    signal.signal(signal.SIGINT, signal.default_int_handler)    # a script's & has it ignored
     try:
         summary = run(options.input, options.topic, options.bundle, options.output)
     except KeyboardInterrupt:

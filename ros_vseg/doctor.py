@@ -51,7 +51,8 @@ def _ros():
                         'rmw_fastrtps_cpp, or set RMW_IMPLEMENTATION')]
     distribution = os.environ.get('ROS_DISTRO', 'not sourced')
     domain = os.environ.get('ROS_DOMAIN_ID', '0')
-    reach = os.environ.get('ROS_AUTOMATIC_DISCOVERY_RANGE', 'SUBNET')
+    reach = os.environ.get('ROS_AUTOMATIC_DISCOVERY_RANGE') or (  # the other one is Humble's
+        'LOCALHOST' if os.environ.get('ROS_LOCALHOST_ONLY') == '1' else 'SUBNET')
     return [Finding(OK, 'ROS 2', f'{distribution}, rclpy in {Path(rclpy.__file__).parent}'),
             Finding(OK, 'RMW', f'{rmw}, domain {domain}, discovery {reach}')]
 
@@ -93,10 +94,14 @@ def _backends():
 def _gpu():
     if not shutil.which('nvidia-smi'):
         return Finding(OK, 'NVIDIA GPU', 'none: labelling runs on the processor')
-    found = subprocess.run(
-        ['nvidia-smi', '--query-gpu=name,driver_version', '--format=csv,noheader'],
-        capture_output=True, text=True, timeout=20, check=False)
-    return Finding(OK, 'NVIDIA GPU', (found.stdout or found.stderr).strip())
+    try:
+        found = subprocess.run(
+            ['nvidia-smi', '--query-gpu=name,driver_version', '--format=csv,noheader'],
+            capture_output=True, text=True, timeout=20, check=True)
+    except (OSError, subprocess.SubprocessError) as error:
+        return Finding(HINT, 'NVIDIA GPU', f'{error}: check the driver; labelling runs on the '
+                       'processor')
+    return Finding(OK, 'NVIDIA GPU', '; '.join(found.stdout.strip().splitlines()))
 
 
 def _bundle(path):

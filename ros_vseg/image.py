@@ -52,6 +52,8 @@ _UYVY, _YUYV = _code(cv2.COLOR_YUV2RGB_UYVY), _code(cv2.COLOR_YUV2RGB_YUY2)
 # OpenCV names a Bayer pattern by the second row's second and third pixel, ROS by the first two
 _BAYER = {'rggb': cv2.COLOR_BayerBG2RGB, 'bggr': cv2.COLOR_BayerRG2RGB,
           'gbrg': cv2.COLOR_BayerGR2RGB, 'grbg': cv2.COLOR_BayerGB2RGB}
+_COLOR = cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION
+_PNG = b'\x89PNG'
 
 LAYOUTS = {
     'rgb8': Layout('u1', 3), 'bgr8': Layout('u1', 3, _BGR), '8UC3': Layout('u1', 3, _BGR),
@@ -125,25 +127,45 @@ def compressed_to_rgb(message):
     """
     Pixels of a sensor_msgs/CompressedImage (JPEG or PNG): uint8 [H, W, 3] RGB.
 
-    ImageError for another format and for data that is damaged or cut short.
+    As the sensor saw them: EXIF does not turn the image, since camera_info would not turn with
+    it. The grey image of a Bayer topic is a mosaic and becomes colour. ImageError for another
+    format and for data that is damaged or cut short.
     """
+    pattern = _BAYER.get(message.format[6:10]) if message.format.startswith('bayer_') else None
+    image = _decode(message, _COLOR if pattern is None else cv2.IMREAD_UNCHANGED)
+    if image.ndim == 2:
+        image = cv2.cvtColor(image, pattern)
+        return _from16(image) if image.dtype == np.uint16 else image
+    return cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
+
+
+def compressed_to_label_array(message):
+    """Ids of a sensor_msgs/CompressedImage that is a grey 8-bit PNG: uint8 [H, W]; ImageError."""
+    labels = _decode(message, cv2.IMREAD_UNCHANGED)
+    if bytes(message.data[:4]) != _PNG or labels.ndim != 2 or labels.dtype != np.uint8:
+        raise ImageError(f'compressed label image ({message.format!r}) is not a grey 8-bit PNG of '
+                         'class ids: publish that (JPEG changes ids)', 'decode')
+    return labels
+
+
+def _decode(message, flags):
     data = bytes(message.data)
     # a decoder fills a truncated image with grey and does not complain: look for its end
     if data[:3] == b'\xff\xd8\xff':
         whole = data.rfind(b'\xff\xd9') > data.rfind(b'\xff\xda') > 0  # end after start of scan
-    elif data[:4] == b'\x89PNG':
+    elif data[:4] == _PNG:
         whole = b'IEND' in data[-64:]
     else:
         raise ImageError(f'compressed image ({message.format!r}, {len(data)} bytes) is neither '
                          'JPEG nor PNG: publish one of them', 'decode')
     try:
-        image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR) if whole else None
+        image = cv2.imdecode(np.frombuffer(data, np.uint8), flags) if whole else None
     except cv2.error:  # a header that asks for too many pixels
         image = None
     if image is None:
         raise ImageError(f'compressed image ({message.format!r}, {len(data)} bytes) is damaged or '
                          'cut short: check the driver and the network', 'decode')
-    return cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
+    return image
 
 
 def fill_image(message, pixels, encoding):

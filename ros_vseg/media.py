@@ -1,7 +1,7 @@
 # Copyright 2026 The ros_vseg authors
 # SPDX-License-Identifier: Apache-2.0
 """Frames from bags, videos and folders of images, without ROS."""
-from collections import Counter, defaultdict
+from collections import Counter, defaultdict, deque
 from contextlib import contextmanager
 import logging
 from pathlib import Path
@@ -13,10 +13,12 @@ from rosbags.highlevel import AnyReader
 from rosbags.typesys import get_typestore, Stores
 
 from ros_vseg.errors import ImageError, MediaError, VsegError
-from ros_vseg.image import compressed_to_rgb, to_label_array, to_rgb
+from ros_vseg.image import (
+    compressed_to_label_array, compressed_to_rgb, to_label_array, to_rgb)
 
 IMAGE, COMPRESSED = 'sensor_msgs/msg/Image', 'sensor_msgs/msg/CompressedImage'
 DEFAULT_FPS = 15.0  # of folders, whose images carry no time
+PAIRS_KEPT = 8  # frames that wait for their labels, or the other way round
 _STILLS = ('.png', '.jpg', '.jpeg', '.bmp', '.tif', '.tiff')
 _BAGS = ('.mcap', '.db3', '.bag')
 
@@ -116,20 +118,23 @@ class VideoSource(Source):
             while True:
                 more, image = video.read()
                 if not more:
-                    return
+                    break
                 yield Frame(cv2.cvtColor(image, cv2.COLOR_BGR2RGB),
                             round(number * 1e9 / self.fps), 'camera', f'{number:06d}')
                 number += 1
         finally:
             video.release()
+        if self.count and number < 0.98 * self.count:  # some containers only estimate it
+            log.warning('%s ends after %d of %d frames: it is cut short or damaged',
+                        self._path, number, self.count)
 
 
 class BagSource(Source):
     """
     One image topic of a bag, stamped by the message headers.
 
-    A topic next to it that ends in /label holds exact labels, paired by equal stamps; a label
-    image comes before or right after its frame.
+    A topic next to it that ends in /label holds exact labels, paired by equal stamps at most
+    PAIRS_KEPT images apart.
     """
 
     def __init__(self, path, topic=None):
@@ -171,24 +176,25 @@ class BagSource(Source):
 
     def __iter__(self):
         self.refused.clear()
-        labels, waiting, stamps = {}, None, Counter()
+        labels, waiting, stamps = {}, deque(), Counter()
         for topic, stamp, pixels, frame_id in self._images():
             if topic == self._label_topic:
-                labels = {stamp: pixels}
-                if waiting and waiting.stamp == stamp:
-                    yield waiting._replace(labels=labels.pop(stamp))
-                    waiting = None
-                continue
-            if waiting:
-                yield waiting
-            name = f'{stamp}-{stamps[stamp]}' if stamps[stamp] else str(stamp)
-            stamps[stamp] += 1
-            waiting = Frame(pixels, stamp, frame_id, name, labels.pop(stamp, None))
-            if not self._label_topic or waiting.labels is not None:
-                yield waiting
-                waiting = None
-        if waiting:
-            yield waiting
+                labels[stamp] = pixels
+                if len(labels) > PAIRS_KEPT:
+                    del labels[next(iter(labels))]
+            else:
+                name = f'{stamp}-{stamps[stamp]}' if stamps[stamp] else str(stamp)
+                stamps[stamp] += 1
+                waiting.append(Frame(pixels, stamp, frame_id, name))
+            patience = PAIRS_KEPT if self._label_topic else 0
+            while waiting and (waiting[0].stamp in labels or len(waiting) > patience):
+                yield self._labelled(waiting.popleft(), labels)
+        for frame in waiting:
+            yield self._labelled(frame, labels)
+
+    @staticmethod
+    def _labelled(frame, labels):
+        return frame._replace(labels=labels.pop(frame.stamp, None))
 
     def _images(self):
         """Yield topic, stamp in ns, pixels and frame_id of images and labels as recorded."""
@@ -200,19 +206,11 @@ class BagSource(Source):
                 stamp = message.header.stamp.sec * 10**9 + message.header.stamp.nanosec
                 read = to_rgb if connection.msgtype == IMAGE else compressed_to_rgb
                 if connection.topic == self._label_topic:
-                    read = to_label_array if connection.msgtype == IMAGE else _png_labels
+                    read = (to_label_array if connection.msgtype == IMAGE
+                            else compressed_to_label_array)
                 try:
                     pixels = read(message)
                 except ImageError as error:
                     self.refuse(f'{connection.topic} at {stamp} ns', error.cause, error)
                     continue
                 yield connection.topic, stamp or received, pixels, message.header.frame_id
-
-
-def _png_labels(message):
-    """Ids of a sensor_msgs/CompressedImage with a grey 8-bit PNG: uint8 [H, W]."""
-    labels = cv2.imdecode(np.frombuffer(message.data, np.uint8), cv2.IMREAD_UNCHANGED)
-    if labels is None or labels.ndim != 2 or labels.dtype != np.uint8:
-        raise ImageError('a compressed label image is a grey 8-bit PNG of class ids: this is '
-                         'another one, or damaged', 'decode')
-    return labels

@@ -34,22 +34,25 @@ class BagWriter:
     """
     A ROS 2 bag (MCAP, metadata version 8: Humble reads it) in a folder named ``path``.
 
-    The folder appears when ``close`` is called, or at the end of a ``with`` block that did not
-    fail; an older bag of that name is replaced. MediaError if it cannot be written, or anything
-    but a bag has that name.
+    If ``path`` ends in .mcap, it is that one file instead. The bag appears when ``close`` is
+    called, or at the end of a ``with`` block that did not fail. A folder with an older bag is
+    replaced. MediaError if it cannot be written, or anything else has that name.
     """
 
     def __init__(self, path):
         self._path, self._partial = Path(path), _partial(path)
+        self._is_file = self._path.suffix == '.mcap'
+        if self._path.exists() and self._is_file:  # perhaps a recording: never replaced
+            raise MediaError(f'{path} exists: remove it or choose another output')
         if self._path.exists() and not (self._path / 'metadata.yaml').exists():
             raise MediaError(f'{path} exists and is no bag: remove it or choose another output')
+        # one folder deeper: the file inside a bag is named after the bag's folder
+        self._made = self._partial / (self._path.stem if self._is_file else self._path.name)
         self._connections = {}
         shutil.rmtree(self._partial, ignore_errors=True)
         try:
-            # one folder deeper: the file inside a bag is named after the bag's folder
             self._partial.mkdir()
-            self._writer = Writer(self._partial / self._path.name, version=8,
-                                  storage_plugin=StoragePlugin.MCAP)
+            self._writer = Writer(self._made, version=8, storage_plugin=StoragePlugin.MCAP)
             self._writer.open()
         except OSError as error:
             raise self._failed(error) from error
@@ -92,9 +95,12 @@ class BagWriter:
         """Complete the bag and give it its name."""
         try:
             self._writer.close()
-            shutil.rmtree(self._path, ignore_errors=True)
-            os.replace(self._partial / self._path.name, self._path)
-            self._partial.rmdir()
+            if self._is_file:
+                os.replace(self._made / f'{self._made.name}.mcap', self._path)
+            else:
+                shutil.rmtree(self._path, ignore_errors=True)
+                os.replace(self._made, self._path)
+            shutil.rmtree(self._partial, ignore_errors=True)
         except OSError as error:
             self.discard()
             raise self._failed(error) from error
@@ -120,7 +126,8 @@ class VideoWriter:
     """
     An mp4 video; it appears when ``close`` is called. MediaError if it cannot be written.
 
-    All images have the size of the first.
+    All images have the size of the first. MPEG-4 Part 2, which players show and browsers do not:
+    OpenCV's wheels have no H.264 encoder, and their VP9 takes some 75 times as long.
     """
 
     def __init__(self, path, fps):

@@ -100,9 +100,7 @@ class VsegNode(LifecycleNode):
         self._clean_up()
         return SUCCESS
 
-    def on_shutdown(self, state):
-        self._clean_up()
-        return SUCCESS
+    on_shutdown = on_error = on_cleanup
 
     def destroy_node(self):
         self._clean_up()

@@ -9,8 +9,9 @@ import time
 import numpy as np
 from tqdm import tqdm
 
+from ros_vseg.errors import MediaError
 from ros_vseg.iou import ConfusionMatrix
-from ros_vseg.labels import colorize, overlay
+from ros_vseg.labels import colorize, overlay, remap_table
 from ros_vseg.media_writers import BagWriter, VideoWriter, write_png
 
 
@@ -18,11 +19,12 @@ OUTPUTS = ('labels', 'color', 'overlay', 'bag')
 
 
 class Report:
-    """Counts, times and agreement with exact labels of one run."""
+    """Counts, times and agreement with exact labels, which have the bundle's ids, of one run."""
 
-    def __init__(self, label_set):
-        self.label_set, self.frames = label_set, 0
-        self.confusion = ConfusionMatrix(len(label_set.names))
+    def __init__(self, stream):
+        self.label_set, self.frames = stream.label_set, 0
+        self._table = remap_table(stream.info.label_set, stream.label_set)
+        self.confusion = ConfusionMatrix(len(self.label_set.names))
         self._times, self._start = defaultdict(list), time.perf_counter()
 
     def add(self, frame, result):
@@ -31,7 +33,7 @@ class Report:
         for stage, seconds in result.times.items():
             self._times[stage].append(seconds)
         if frame.labels is not None and frame.labels.shape == result.labels.shape:
-            self.confusion.update(frame.labels, result.labels)
+            self.confusion.update(self._table[frame.labels], result.labels)
 
     def lines(self, source, stream):
         """Return the report as lines of text."""
@@ -51,22 +53,28 @@ class Report:
         return lines
 
 
-def run(source, stream, output, save, alpha=0.5):
+def run(source, stream, output, save=None, alpha=0.5):
     """
     Label every frame of a source and write what ``save`` names, of OUTPUTS, into a folder.
 
     labels/NAME.png (8-bit ids), color/NAME.png, overlay.mp4, and bag/ with the topics label,
-    color and overlay. Returns a Report. MediaError if the output cannot be written; videos and
-    bags are whole or absent.
+    color and overlay; by default labels and overlay. An output that ends in .mcap is that bag
+    alone. Returns a Report. MediaError if the output cannot be written; videos and bags are whole
+    or absent.
     """
     output = Path(output)
-    report = Report(stream.label_set)
+    is_bag = output.suffix == '.mcap'
+    save = save or (['bag'] if is_bag else ['labels', 'overlay'])
+    if is_bag and set(save) != {'bag'}:
+        raise MediaError(f'{output} is to be a bag, which is no place for {", ".join(save)}: give '
+                         'a folder to write to')
+    report = Report(stream)
     with contextlib.ExitStack() as stack:
         video = bag = None
         if 'overlay' in save:
             video = stack.enter_context(VideoWriter(output / 'overlay.mp4', source.fps))
         if 'bag' in save:
-            bag = stack.enter_context(BagWriter(output / 'bag'))
+            bag = stack.enter_context(BagWriter(output if is_bag else output / 'bag'))
         for frame in tqdm(source, total=source.count, unit=' frames', ncols=80, disable=None):
             result = stream.step(frame.image, frame.stamp, frame.frame_id)
             report.add(frame, result)

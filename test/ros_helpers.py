@@ -36,12 +36,12 @@ def jpeg(picture):
     return cv2.imencode('.jpg', picture)[1].tobytes()
 
 
-def start(module, log, *arguments, **parameters):
+def start(module, log, *arguments, environment=None, **parameters):
     """Start ``python -m ros_vseg.<module>`` with ROS arguments and parameters; a Child."""
     argv = [sys.executable, '-m', f'ros_vseg.{module}', '--ros-args', *arguments]
     for name, value in parameters.items():
         argv += ['-p', f'{name}:={value}']
-    return Child(module, argv, None, log)
+    return Child(module, argv, environment, log)
 
 
 def header(stamp, frame_id='camera'):

@@ -1,6 +1,7 @@
 # Copyright 2026 The ros_vseg authors
 # SPDX-License-Identifier: Apache-2.0
 """The node as a process, over DDS: bursts, large and bad images, cameras that change or vanish."""
+import os
 import re
 import time
 
@@ -13,9 +14,11 @@ from ros_vseg.camera import Camera, LatestSlot
 from ros_vseg.image import to_label_array
 from ros_vseg.labels import colorize, overlay
 from ros_vseg.parameters import declare, VSEG_NODE
+from ros_vseg.processes import PROFILE_VARIABLES
 from ros_vseg.stream import Stream
 
 WARN, ERROR = 1, 2      # levels of a DiagnosticStatus
+GOOD = pictures(1, seed=4)[0]
 
 
 def test_the_newest_frame_wins_and_drops_are_counted(rear):
@@ -54,9 +57,28 @@ def test_large_images_all_arrive(front):
     assert 0 < stages < 2 * after['processing_p95_ms']
 
 
+def test_images_that_vanish_without_the_profile_are_counted_and_explained(rear, tmp_path):
+    (tmp_path / 'images').mkdir()
+    picture = np.random.default_rng(0).integers(0, 256, (1024, 2048, 3), np.uint8)
+    for number in range(30):
+        (tmp_path / f'images/{number:02d}.jpg').write_bytes(jpeg(picture))
+    bare = {k: v for k, v in os.environ.items() if k not in PROFILE_VARIABLES}
+    with ros.start('replay', tmp_path / 'log', '-r', 'camera/image:=/rear/image',
+                   environment=bare, path=tmp_path / 'images') as child:
+        def explained():
+            level, message, _ = rear.probe.status(rear.name)
+            return level == WARN and 'config/fastdds.xml' in message and 'lost' in message
+        rear.probe.wait(explained, 'the loss to be explained')
+        assert rear.values()['lost_in_transport'] > 0
+        rear.probe.wait(lambda: child.process.poll() is not None, 'the replay to end')
+    # Nobody publishes raw images any more: the node turns to the compressed ones again.
+    rear.probe.wait(rear.compressed.get_subscription_count, 'the node to come back')
+    rear.probe.spin(0.3)
+    rear.label(ros.compressed(jpeg(GOOD), next(stamps)))
+
+
 # Bad input: counted by cause, named in the log, and the next frame is labelled
 
-GOOD = pictures(1, seed=4)[0]
 NAN = np.full((120, 160), np.nan, np.float32)
 BAD_IMAGES = {
     'step': (GOOD, 'rgb8', {'step': 479}, 'step'),
