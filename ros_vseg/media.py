@@ -133,7 +133,7 @@ class BagSource(Source):
     """
     One image topic of a bag, stamped by the message headers.
 
-    A topic next to it that ends in /label holds exact labels, paired by equal stamps at most
+    A topic next to it that ends in /label holds exact labels, paired by equal stamps less than
     PAIRS_KEPT images apart.
     """
 

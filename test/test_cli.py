@@ -107,13 +107,32 @@ classes:
       from: {json.dumps([n for n in names if n not in ('road', 'sky')])}}}
   - {{id: 1, name: road, color: [0, 255, 0]}}
 """)
-    assert vseg('run', bag, '-o', tmp_path / 'out', '--bundle', bundle, '--label-set', target,
-                '--backend', 'onnxruntime', '--save', 'labels').returncode == 0
+    done = vseg('run', bag, '-o', tmp_path / 'out', '--bundle', bundle, '--label-set', target,
+                '--backend', 'onnxruntime', '--save', 'labels')
+    assert done.returncode == 0, done.stderr
+    assert 'mIoU             100.00 %' in done.stdout   # exact labels are relabelled too
     table = np.zeros(256, np.uint8)
     table[names.index('road')], table[names.index('sky')] = 1, 255
     for number, labels in enumerate(expected):
         kept = cv2.imread(str(tmp_path / f'out/labels/{number * STEP + STEP}.png'), -1)
         np.testing.assert_array_equal(kept, table[labels])
+
+
+def test_run_writes_one_bag_file(bag, bundle, images, expected, tmp_path):
+    output = tmp_path / 'labelled.mcap'
+    done = vseg('run', bag, '-o', output, '--bundle', bundle, '--backend', 'onnxruntime')
+    assert done.returncode == 0, done.stderr
+    assert [file.name for file in tmp_path.iterdir()] == ['labelled.mcap']
+    label_set = load_label_set('camvid')
+    wanted = {
+        'label': lambda image, labels: np.repeat(labels[..., None], 3, axis=2),
+        'color': lambda image, labels: label_set.palette[labels],
+        'overlay': lambda image, labels: overlay(image, labels, label_set)}
+    for topic, picture in wanted.items():
+        frames = list(open_source(output, topic))
+        assert [frame.stamp for frame in frames] == [(i + 1) * STEP for i in range(FRAMES)]
+        for frame, image, labels in zip(frames, images, expected):
+            np.testing.assert_array_equal(frame.image, picture(image, labels))
 
 
 def test_run_goes_on_after_an_unreadable_frame(bundle, images, tmp_path):
@@ -146,6 +165,10 @@ def test_info_tells_all(bundle):
      'does not fit'),
     (['run', '{bag}', '-o', '{out}', '--bundle', '{bundle}', '--topic', '/rear'],
      'choose one of /front/image'),
+    (['run', '{bag}', '-o', '{bag}/drive.mcap', '--bundle', '{bundle}'],
+     'drive.mcap exists: remove it or choose another output'),
+    (['run', '{bag}', '-o', '{out}.mcap', '--bundle', '{bundle}', '--save', 'labels'],
+     'is to be a bag'),
     (['info', '{text}'], 'is no ONNX file'),
     (['bench', 'everything'], 'no benchmark everything'),
 ])
@@ -168,6 +191,17 @@ def test_doctor_finds_this_machine_fit(bundle):
     done = vseg('doctor', '--bundle', bundle)
     assert done.returncode == 0, done.stdout
     assert 'rmw_fastrtps_cpp' in done.stdout and 'runs on' in done.stdout
+
+
+def test_doctor_goes_on_with_a_broken_gpu_driver(tmp_path, monkeypatch):
+    tool = tmp_path / 'nvidia-smi'
+    tool.write_text('#!/bin/sh\necho no driver\nexit 9\n')
+    tool.chmod(0o755)
+    monkeypatch.setenv('PATH', str(tmp_path))
+    finding = doctor._gpu()
+    assert finding.state == doctor.HINT and 'check the driver' in finding.text
+    tool.write_text('#!/bin/sh\necho NVIDIA Orin, 540.4\n')
+    assert doctor._gpu() == (doctor.OK, 'NVIDIA GPU', 'NVIDIA Orin, 540.4')
 
 
 def test_doctor_names_what_is_missing(tmp_path, monkeypatch):

@@ -2,6 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Image messages: each encoding against pixels worked out here, and each kind of damage."""
 import array
+import struct
 from types import SimpleNamespace
 
 import cv2
@@ -10,7 +11,8 @@ import pytest
 from rosbags.typesys import get_typestore, Stores
 
 from ros_vseg.errors import ImageError
-from ros_vseg.image import compressed_to_rgb, fill_image, LAYOUTS, to_label_array, to_rgb
+from ros_vseg.image import (
+    compressed_to_label_array, compressed_to_rgb, fill_image, LAYOUTS, to_label_array, to_rgb)
 
 TYPES = get_typestore(Stores.ROS2_HUMBLE).types
 RED, GREEN, BLUE, GREY = (250, 20, 10), (15, 240, 30), (5, 25, 230), (100, 100, 100)
@@ -223,6 +225,62 @@ def test_compressed_grey():
     data = cv2.imencode('.png', grey)[1]
     rgb = compressed_to_rgb(SimpleNamespace(format='mono8; png compressed', data=data.ravel()))
     np.testing.assert_array_equal(rgb, np.repeat(grey[..., None], 3, axis=2))
+
+
+def test_exif_does_not_turn_the_image():
+    """EXIF orientation 6 asks a viewer to turn the picture: camera_info would not fit it."""
+    data = cv2.imencode('.jpg', two_halves(24, 32)[..., ::-1])[1].tobytes()
+    tag = struct.pack('>HHIHH', 0x0112, 3, 1, 6, 0)
+    exif = b'Exif\0\0MM\0*' + struct.pack('>IH', 8, 1) + tag + bytes(4)
+    turned = data[:2] + b'\xff\xe1' + struct.pack('>H', len(exif) + 2) + exif + data[2:]
+    assert cv2.imdecode(np.frombuffer(turned, np.uint8), cv2.IMREAD_COLOR).shape == (32, 24, 3)
+    np.testing.assert_array_equal(
+        compressed_to_rgb(SimpleNamespace(format='jpeg', data=turned)),
+        compressed_to_rgb(SimpleNamespace(format='jpeg', data=data)))
+
+
+@pytest.mark.parametrize('encoding, form', [
+    ('bayer_rggb8', 'bayer_rggb8; png compressed '), ('bayer_rggb16', 'bayer_rggb16; png'),
+    ('bayer_bggr8', 'bayer_bggr8; png compressed bayer_bggr8')])
+def test_compressed_bayer(encoding, form):
+    """image_transport compresses the mosaic itself and names its pattern first."""
+    dtype = np.uint16 if encoding.endswith('16') else np.uint8
+    mosaic = np.zeros((6, 6), dtype)
+    mosaic[::2, ::2] = 200 * (257 if dtype == np.uint16 else 1)
+    data = cv2.imencode('.png', mosaic)[1].tobytes()
+    rgb = compressed_to_rgb(SimpleNamespace(format=form, data=data))
+    assert rgb.dtype == np.uint8
+    light = [200, 0, 0] if 'rggb' in encoding else [0, 0, 200]
+    np.testing.assert_array_equal(rgb[2:4, 2:4], [[light] * 2] * 2)
+
+
+def test_compressed_bayer_that_its_driver_made_colour():
+    image = rgb_image()
+    data = cv2.imencode('.png', image[..., ::-1])[1].tobytes()
+    colour = SimpleNamespace(format='bayer_rggb8; png compressed bgr8', data=data)
+    np.testing.assert_array_equal(compressed_to_rgb(colour), image)
+
+
+@pytest.mark.parametrize('container', [bytes, lambda data: array.array('B', data),
+                                       lambda data: np.frombuffer(data, np.uint8)])
+def test_compressed_label_array(container):
+    labels = rgb_image()[..., 0]
+    data = container(cv2.imencode('.png', labels)[1].tobytes())
+    found = compressed_to_label_array(SimpleNamespace(format='png', data=data))
+    np.testing.assert_array_equal(found, labels)
+
+
+@pytest.mark.parametrize('kind, pixels, keep, reason', [
+    ('.jpg', rgb_image()[..., 0], None, 'JPEG changes ids'),
+    ('.png', rgb_image(), None, 'is not a grey 8-bit PNG'),
+    ('.png', np.zeros((4, 6), np.uint16), None, 'is not a grey 8-bit PNG'),
+    ('.png', rgb_image()[..., 0], -20, 'cut short'),
+    ('.png', rgb_image()[..., 0], 0, 'neither JPEG nor PNG')])
+def test_compressed_label_damage(kind, pixels, keep, reason):
+    data = cv2.imencode(kind, pixels)[1].tobytes()[:keep]
+    with pytest.raises(ImageError, match=reason) as error:
+        compressed_to_label_array(SimpleNamespace(format='png', data=array.array('B', data)))
+    assert error.value.cause == 'decode'
 
 
 def jpeg():

@@ -83,6 +83,47 @@ def test_labels_of_another_stamp_are_not_taken(tmp_path):
     assert [frame.labels for frame in open_source(tmp_path / 'drive')] == [None] * 4
 
 
+@pytest.mark.parametrize('late, paired', [(1, 12), (7, 12), (8, 8), (-8, 12)])
+def test_labels_that_are_frames_late_or_early(tmp_path, late, paired):
+    """
+    Simulators render labels apart from images; the order of the images stays.
+
+    8 is too late, but for the last 8, which no image pushes out.
+    """
+    with BagWriter(tmp_path / 'drive') as bag:
+        for number in range(12):
+            received = STAMPS[0] + number * PERIOD
+            for topic, pixels, encoding, delay in (
+                    ('/a/image', picture(number), 'rgb8', 0),
+                    ('/a/label', exact(number), 'mono8', late * PERIOD + PERIOD // 2)):
+                header = TYPES['std_msgs/msg/Header'](
+                    TYPES['builtin_interfaces/msg/Time'](*divmod(received, 10**9)), 'camera')
+                bag.message(topic, TYPES['sensor_msgs/msg/Image'](
+                    header, 24, 32, encoding, 0, pixels.strides[0], pixels.reshape(-1)),
+                    received + delay)
+    frames = list(open_source(tmp_path / 'drive'))
+    assert [frame.stamp for frame in frames] == [STAMPS[0] + i * PERIOD for i in range(12)]
+    found = [number for number, frame in enumerate(frames) if frame.labels is not None]
+    assert found == list(range(12 - paired, 12))
+    for number in found:
+        np.testing.assert_array_equal(frames[number].labels, exact(number))
+
+
+@pytest.mark.parametrize('damaged', [
+    b'', png(exact(1))[:-20], cv2.imencode('.jpg', exact(1))[1].tobytes()])
+def test_a_damaged_label_does_not_end_the_bag(tmp_path, damaged):
+    with BagWriter(tmp_path / 'drive') as bag:
+        for number, stamp in enumerate(STAMPS):
+            bag.compressed('/a/image/compressed', png(picture(number)), 'png', stamp)
+            label = damaged if number == 1 else png(exact(number))
+            bag.compressed('/a/label', label, 'png', stamp)
+    source = open_source(tmp_path / 'drive')
+    frames = list(source)
+    assert [frame.labels is None for frame in frames] == [False, True, False, False]
+    np.testing.assert_array_equal(frames[2].labels, exact(2))
+    assert source.refused == {'decode': 1}
+
+
 def test_a_label_topic_can_be_read_as_images(tmp_path):
     path = write_drive(tmp_path / 'drive', labels='after')
     images = [frame.image for frame in open_source(path, '/camera/label')]
@@ -262,6 +303,22 @@ def test_truncated_video(tmp_path):
     (tmp_path / 'drive.mp4').write_bytes(data[:len(data) // 2])
     with pytest.raises(MediaError, match='not a video'):
         open_source(tmp_path / 'drive.mp4')
+
+
+def test_video_that_ends_too_early(tmp_path, caplog):
+    """An AVI tells its length at the front: what is missing cannot be seen when it is opened."""
+    path, noise = tmp_path / 'drive.avi', np.random.default_rng(0).integers(
+        0, 256, (48, 64, 3), np.uint8)
+    video = cv2.VideoWriter(str(path), cv2.VideoWriter_fourcc(*'MJPG'), 10, (64, 48))
+    for _ in range(20):
+        video.write(noise)
+    video.release()
+    whole = path.read_bytes()
+    assert len(list(open_source(path))) == 20 and not caplog.messages
+    path.write_bytes(whole[:len(whole) // 2])
+    found = len(list(open_source(path)))
+    assert 0 < found < 20
+    assert f'drive.avi ends after {found} of 20 frames' in caplog.messages[0]
 
 
 def test_folder(tmp_path):

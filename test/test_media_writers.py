@@ -71,8 +71,26 @@ def test_bag_never_replaces_what_is_no_bag(tmp_path):
     assert os.listdir(tmp_path / 'photos') == ['holiday.jpg']
 
 
+def test_bag_of_one_file(tmp_path):
+    write_drive(tmp_path / 'day.1.mcap')
+    assert os.listdir(tmp_path) == ['day.1.mcap'] and (tmp_path / 'day.1.mcap').is_file()
+    frames = list(open_source(tmp_path / 'day.1.mcap'))
+    assert len(frames) == 4
+    np.testing.assert_array_equal(frames[3].image, picture(3))
+
+
+def test_bag_of_one_file_never_replaces_a_recording(tmp_path):
+    recording = write_drive(tmp_path / 'drive') / 'drive.mcap'
+    before = recording.read_bytes()
+    with pytest.raises(MediaError, match='drive.mcap exists: remove it or choose another'):
+        BagWriter(recording)
+    assert recording.read_bytes() == before
+    assert sorted(os.listdir(tmp_path / 'drive')) == ['drive.mcap', 'metadata.yaml']
+
+
 @pytest.mark.parametrize('make', [
-    lambda path: BagWriter(path / 'drive'), lambda path: VideoWriter(path / 'drive.mp4', 10)])
+    lambda path: BagWriter(path / 'drive'), lambda path: BagWriter(path / 'drive.mcap'),
+    lambda path: VideoWriter(path / 'drive.mp4', 10)])
 def test_an_error_in_between_leaves_nothing(tmp_path, make):
     with pytest.raises(KeyError):
         with make(tmp_path) as writer:
