@@ -2,6 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The decoder gives what dense bilinear upsampling and argmax give."""
 from concurrent.futures import ThreadPoolExecutor
+from itertools import islice
 import os
 from pathlib import Path
 import shutil
@@ -12,8 +13,11 @@ from hypothesis import given, settings, strategies as st
 import numpy as np
 import pytest
 
-from ros_vseg import decode as module
+from ros_vseg import backends, decode as module
+from ros_vseg.bundle import Bundle, default_bundle_path
 from ros_vseg.decode import decode, decode_dense
+from ros_vseg.media import open_source
+from ros_vseg.processes import demo_clip
 
 NEAR_TIE = 1e-5
 
@@ -75,6 +79,17 @@ def problems(draw):
     return scores, size
 
 
+def assert_equals_dense(labels, scores, size):
+    """Check for the dense reference's labels: both round alike, so only true ties may differ."""
+    expected = decode_dense(scores, size)
+    differs = labels != expected
+    if differs.any():
+        full = upsample(np.nan_to_num(scores, nan=-1e4), size)[:, differs]
+        index = np.arange(full.shape[1])
+        gap = np.abs(full[labels[differs], index] - full[expected[differs], index])
+        assert (gap <= NEAR_TIE * np.abs(full).max()).all()
+
+
 @settings(max_examples=300, deadline=None, derandomize=True)
 @given(problems())
 def test_equals_the_dense_reference(problem):
@@ -82,13 +97,15 @@ def test_equals_the_dense_reference(problem):
     labels, sure = decode(scores, size)
     assert sure is None
     assert labels.shape == size and labels.dtype == np.uint8
-    expected = decode_dense(scores, size)
-    differs = labels != expected
-    if differs.any():       # both round alike, so only true ties may fall either way
-        full = upsample(np.nan_to_num(scores, nan=-1e4), size)[:, differs]
-        index = np.arange(full.shape[1])
-        gap = np.abs(full[labels[differs], index] - full[expected[differs], index])
-        assert (gap <= NEAR_TIE * np.abs(full).max()).all()
+    assert_equals_dense(labels, scores, size)
+
+
+def test_equals_the_dense_reference_on_real_scores():
+    student = backends.load(Bundle.load(default_bundle_path()), precision='fp32').stream()
+    for frame in islice(open_source(demo_clip()), 0, None, 10):
+        scores = student.step(frame.image)
+        for size in ((360, 480), (181, 241), (720, 961)):
+            assert_equals_dense(decode(scores, size)[0], scores, size)
 
 
 @settings(max_examples=60, deadline=None, derandomize=True)
