@@ -15,9 +15,6 @@ from ros_vseg.labels import colorize, overlay, remap_table
 from ros_vseg.media_writers import BagWriter, VideoWriter, write_png
 
 
-OUTPUTS = ('labels', 'color', 'overlay', 'bag')
-
-
 class Report:
     """Counts, times and agreement with exact labels, which have the bundle's ids, of one run."""
 
@@ -53,9 +50,9 @@ class Report:
         return lines
 
 
-def run(source, stream, output, save=None, alpha=0.5):
+def run(source, stream, output, save=None):
     """
-    Label every frame of a source and write what ``save`` names, of OUTPUTS, into a folder.
+    Label every frame of a source and write what ``save`` names into a folder.
 
     labels/NAME.png (8-bit ids), color/NAME.png, overlay.mp4, and bag/ with the topics label,
     color and overlay; by default labels and overlay. An output that ends in .mcap is that bag
@@ -84,7 +81,7 @@ def run(source, stream, output, save=None, alpha=0.5):
                 write_png(output / f'color/{frame.name}.png',
                           colorize(result.labels, stream.label_set))
             if video or bag:
-                blend = overlay(frame.image, result.labels, stream.label_set, alpha)
+                blend = overlay(frame.image, result.labels, stream.label_set)
             if video:
                 video.write(blend)
             if bag:
