@@ -12,6 +12,15 @@ from ros_vseg.decode import decode
 from ros_vseg.labels import remap_table
 
 
+def resize_image(image, size):
+    """Image uint8 [H, W, 3] at a network's size (height, width): itself if it has that size."""
+    if image.shape[:2] == tuple(size):
+        return image
+    shrinks = image.shape[0] > size[0] or image.shape[1] > size[1]
+    return cv2.resize(image, (size[1], size[0]),
+                      interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR)
+
+
 class Result(NamedTuple):
     """
     What a frame gave.
@@ -99,10 +108,7 @@ class Stream:
 
     def _resize(self, image):
         info = self.info
-        if image.shape[:2] != (info.height, info.width):
-            shrinks = image.shape[0] > info.height or image.shape[1] > info.width
-            image = cv2.resize(image, (info.width, info.height),
-                               interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR)
+        image = resize_image(image, (info.height, info.width))
         if info.color_order == 'bgr':
             image = cv2.cvtColor(image, cv2.COLOR_RGB2BGR)
         return np.ascontiguousarray(image)

@@ -97,6 +97,16 @@ def test_ohem_of_a_void_clip_is_zero_with_finite_gradients():
     assert scores.grad.abs().sum() == 0
 
 
+def test_ohem_gradients_are_finite_under_autocast():
+    scores = (200 * torch.randn(1, 4, 6, 6)).requires_grad_()
+    labels = torch.randint(0, 4, (1, 6, 6))
+    with torch.autocast('cpu', torch.bfloat16):
+        loss = ohem_cross_entropy(scores, labels, torch.ones(4))
+    assert loss.dtype == torch.float32
+    loss.backward()
+    assert torch.isfinite(scores.grad).all() and scores.grad.abs().sum() > 0
+
+
 def test_iou_by_hand():
     labels = np.array([[0, 0, 1], [1, 255, 11]], np.uint8)
     predicted = np.array([[0, 1, 1], [1, 0, 2]], np.uint8)

@@ -4,29 +4,10 @@
 import pytest
 import torch
 
+from networks import tiny
 from vseg_training.backbones import BACKBONES, build_backbone, load_pretrained
 from vseg_training.models.layers import resize
 from vseg_training.models.prototypes import EMPTY, PrototypeAttention, PrototypeGeneration
-from vseg_training.models.stream import StudentStream
-from vseg_training.models.student import Student
-
-
-def tiny(**options):
-    """Small student with random but lively weights."""
-    torch.manual_seed(0)
-    defaults = {'channels': 16, 'key_channels': 8, 'num_prototypes': 4, 'head_widths': (16, 8)}
-    student = Student(5, **{**defaults, **options})
-    for module in student.modules():
-        if isinstance(module, torch.nn.BatchNorm2d):
-            torch.nn.init.uniform_(module.weight, 0.8, 1.6)
-            module.momentum = 1.0
-    # batch statistics of one clip, without which a random network says nothing of its input
-    student.train()
-    with torch.no_grad():
-        student(resize(255 * torch.rand(4, 3, 4, 6), (96, 128))[None])
-        student.attention.phi.weight *= 8
-        student.attention.g.weight *= 8
-    return student
 
 
 @pytest.mark.parametrize('stride', [8, 16, 32])
@@ -127,7 +108,8 @@ def test_attention_ignores_order_and_empty_slots():
 @pytest.mark.parametrize('options', [
     {}, {'backbone': 'mobilenet_v2', 'output_stride': 32}, {'head_widths': ()},
     {'backbone': 'resnet18', 'output_stride': 8, 'head_widths': (8,)}, {'context_frames': 1},
-    {'context_frames': 0}, {'num_prototypes': 9},
+    {'context_frames': 0}, {'num_prototypes': 9}, {'non_local': 'pixel', 'context_frames': 2},
+    {'non_local': 'none', 'context_frames': 0},
 ])
 def test_clip_equals_stream(options):
     """Every frame of a clip sees what a stream's pool would hold at that frame."""
@@ -138,7 +120,7 @@ def test_clip_equals_stream(options):
         scores = student(clip)['scores']
     step = student.output_stride
     assert scores.shape == (1, length, 5, -(-65 // step), -(-94 // step))
-    stream = StudentStream(student)
+    stream = student.stream()
     for frame in range(length):
         expected = stream.step(clip[0, frame].permute(1, 2, 0).contiguous())
         torch.testing.assert_close(scores[0, frame], expected, atol=1e-2, rtol=1e-2)
@@ -148,7 +130,7 @@ def test_context_changes_the_scores_and_reset_forgets():
     student = tiny().eval()
     coarse = 255 * torch.rand(2, 3, 4, 6)  # large blobs: pixel noise averages out
     first, second = resize(coarse, (64, 96)).permute(0, 2, 3, 1).contiguous().byte()
-    stream = StudentStream(student)
+    stream = student.stream()
     alone = stream.step(second)
     stream.reset()
     stream.step(first)
@@ -171,3 +153,19 @@ def test_gradients_reach_every_parameter():
 def test_too_many_skips_are_refused():
     with pytest.raises(ValueError, match='shorten head_widths'):
         tiny(output_stride=8, head_widths=(8, 8))
+
+
+def test_pixel_form_attends_to_every_pixel():
+    """Table III: with each pixel as its own prototype, the memory is all pixels of a frame."""
+    student = tiny(non_local='pixel', context_frames=0).eval()
+    _, features, memory, projection = student.encode(torch.rand(1, 3, 64, 96))
+    assert projection is None and memory.shape == (1, 24, 24)
+    pixels = features.flatten(2).transpose(1, 2)
+    torch.testing.assert_close(memory, student.attention.memorise(pixels))
+
+
+def test_options_that_do_not_exist_are_named():
+    with pytest.raises(ValueError, match='non_local .banana. is unknown'):
+        tiny(non_local='banana')
+    with pytest.raises(ValueError, match='context_frames to 0'):
+        tiny(non_local='none')

@@ -93,9 +93,16 @@ def test_killed_and_resumed_equals_uninterrupted(data, tmp_path):
         assert torch.equal(resumed[key], value), key
 
 
+def test_the_end_of_a_run_is_kept(data, tmp_path):
+    """Also where max_steps is no multiple of checkpoint_every."""
+    last = fit(load_recipe(write_recipe(tmp_path, data, 7), ['data.val=null']), tmp_path / 'out')
+    assert last.name == 'last.ckpt'
+    assert torch.load(last, map_location='cpu', weights_only=True)['global_step'] == 7
+
+
 def test_logit_adjustment_takes_back_its_share_of_the_class_weights(trained, tmp_path):
     checkpoint = torch.load(trained, map_location='cpu', weights_only=True)
-    bias = checkpoint['state_dict']['student.head.classify.bias'].clone()
+    bias = checkpoint['state_dict']['network.head.classify.bias'].clone()
     checkpoint['state_dict']['class_weights'] = torch.arange(1.0, 12.0)
     checkpoint['hyper_parameters']['recipe']['loss']['logit_adjustment'] = 0.5
     torch.save(checkpoint, tmp_path / 'adjusted.ckpt')
@@ -129,7 +136,8 @@ def test_unset_variable_and_unknown_recipe_are_named(monkeypatch):
 
 
 def test_shipped_recipes_are_valid(monkeypatch):
-    monkeypatch.setenv('CAMVID', 'somewhere')
+    for name in ('CAMVID', 'CITYSCAPES'):
+        monkeypatch.setenv(name, 'somewhere')
     for path in RECIPES.glob('*.yaml'):
         assert load_recipe(path.stem).name == path.stem
 

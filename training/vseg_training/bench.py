@@ -12,7 +12,6 @@ from ros_vseg.bundle import Bundle
 
 from .checkpoint import load_student
 from .export import export_bundle
-from .models.stream import StudentStream
 
 
 def bench(checkpoint, frames):
@@ -23,7 +22,7 @@ def bench(checkpoint, frames):
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / 'student.onnx'
         export_bundle(student, recipe, path)
-        streams = {'torch eager': StudentStream(student)}
+        streams = {'torch eager': student.stream()}
         for name, reason in backends.available().items():
             if reason is None:
                 backend = backends.load(Bundle.load(path), name)

@@ -1,33 +1,83 @@
 # Copyright 2026 The ros_vseg authors
 # SPDX-License-Identifier: Apache-2.0
 """Reading a checkpoint of ``vseg-train fit`` without trusting it."""
+import logging
+
 import torch
 
+from .models.student import Student
 from .recipe import from_dict
-from .train import build_student
+from .task import build_network
 
 
-def load_student(path):
-    """
-    Student in eval mode and its recipe, from a checkpoint of ``vseg-train fit``.
+log = logging.getLogger(__name__)
 
-    The averaged weights are taken, with the recipe's logit adjustment. ValueError names a file
-    that is not such a checkpoint.
-    """
+
+def _read(path):
+    """(network state, class weights, recipe) of a checkpoint."""
     try:
         checkpoint = torch.load(path, map_location='cpu', weights_only=True)
         recipe = from_dict(checkpoint['hyper_parameters']['recipe'])
-        state = {key.removeprefix('student.'): value
+        state = {key.removeprefix('network.'): value
                  for key, value in checkpoint['state_dict'].items()
-                 if key.startswith('student.')}
-        student = build_student(recipe)
-        student.load_state_dict(state)
-        shift = checkpoint['state_dict']['class_weights'].log() * recipe.loss.logit_adjustment
-        student.head.classify.bias.data -= shift
+                 if key.startswith('network.')}
+        return state, checkpoint['state_dict']['class_weights'], recipe
     except FileNotFoundError:
         raise ValueError(
             f'checkpoint {path} does not exist: train one by vseg-train fit') from None
     except Exception as error:
-        raise ValueError(f'{path} is not a checkpoint of vseg-train fit, or is damaged '
-                         f'({type(error).__name__}: {str(error).splitlines()[0]})') from error
-    return student.eval(), recipe
+        raise _damaged(path, error) from error
+
+
+def _damaged(path, error):
+    return ValueError(f'{path} is not a checkpoint of vseg-train fit, or is damaged '
+                      f'({type(error).__name__}: {str(error).splitlines()[0]})')
+
+
+def load_network(path, adjust=True):
+    """
+    Network in eval mode and its recipe, from a checkpoint of ``vseg-train fit``.
+
+    The averaged weights are taken. adjust: apply the recipe's logit adjustment. ValueError names
+    a file that is not such a checkpoint.
+    """
+    state, class_weights, recipe = _read(path)
+    network = build_network(recipe)
+    try:
+        network.load_state_dict(state)
+    except RuntimeError as error:
+        raise _damaged(path, error) from error
+    if adjust:
+        for head in network.heads:
+            head.classify.bias.data -= class_weights.log() * recipe.loss.logit_adjustment
+    return network.eval(), recipe
+
+
+def load_student(path):
+    """Student of a checkpoint and its recipe; ValueError if the checkpoint holds a teacher."""
+    network, recipe = load_network(path)
+    if not isinstance(network, Student):
+        raise ValueError(f'{path} holds a teacher, which no bundle can run: distil a student from '
+                         'it (distill.teacher) and take its checkpoint')
+    return network, recipe
+
+
+def initialise(network, path):
+    """
+    Start a network from a checkpoint's weights (``model.init``).
+
+    Every weight of the same name and shape is taken; the streams of a teacher all start from a
+    student's head, and a student's head from a teacher's first stream. ValueError if nothing fits.
+    """
+    state, _, _ = _read(path)
+    taken = {}
+    for key, own in network.state_dict().items():
+        part, _, rest = key.partition('.')
+        other = {'heads': 'head.' + rest.partition('.')[2], 'head': f'heads.0.{rest}'}.get(part)
+        value = state.get(key, state.get(other))
+        if value is not None and value.shape == own.shape:
+            taken[key] = value
+    if not taken:
+        raise ValueError(f'model.init: no weight of {path} fits this network')
+    network.load_state_dict(taken, strict=False)
+    log.info('took %d of %d weights from %s', len(taken), len(network.state_dict()), path)

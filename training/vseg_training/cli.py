@@ -1,6 +1,6 @@
 # Copyright 2026 The ros_vseg authors
 # SPDX-License-Identifier: Apache-2.0
-"""vseg-train: fit, evaluate, export, bench, street."""
+"""vseg-train: every command of training, each imported when it runs."""
 import argparse
 import json
 import logging
@@ -14,9 +14,51 @@ log = logging.getLogger('vseg-train')
 
 
 def _fit(args):
-    from .train import fit
+    from .train import fit, processes
     recipe = load_recipe(args.config, args.set)
-    print(fit(recipe, args.output or Path('runs') / recipe.name))
+    checkpoint = fit(recipe, args.output or Path('runs') / recipe.name)
+    if processes()[0] == 0:
+        print(checkpoint)
+
+
+def _check_data(args):
+    from .data.check import check_data
+    found = check_data(load_recipe(args.config, args.set), Path('runs') / 'cache')
+    print(*found.lines(), sep='\n')
+    return 1 if found.errors else 0
+
+
+def _profile(args):
+    from .profiling import profile
+    print(profile(load_recipe(args.config, args.set), args.steps))
+
+
+def _load(path, **options):
+    """Network of a checkpoint, on the GPU if there is one, and its recipe."""
+    import torch
+
+    from .checkpoint import load_network
+    network, recipe = load_network(path, **options)
+    return network.to('cuda' if torch.cuda.is_available() else 'cpu'), recipe
+
+
+def _soft_labels(args):
+    from ros_vseg.labels import load_label_set
+
+    from .distill.soft_labels import write_soft_labels
+    from .train import training_sources
+    network, recipe = _load(args.checkpoint, adjust=False)
+    names = load_label_set(recipe.data.label_set).names
+    sources = training_sources(
+        load_recipe(args.config) if args.config else recipe, Path('runs') / 'cache')
+    count = write_soft_labels(network, names, sources, args.output, args.scales, args.flip)
+    print(f'{args.output}: {count} frames written')
+
+
+def _ablate(args):
+    from .ablate import ablate, load_suite
+    for suite in [(Path(path).stem, load_suite(path)) for path in args.suites]:
+        print(ablate(*suite, args.output, args.set), end='\n\n')
 
 
 def _source(recipe, args):
@@ -30,36 +72,36 @@ def _source(recipe, args):
         spec = Source(kind=kind, root=root, split=split or 'val')
     if spec is None:
         raise ValueError('the recipe has no data.val: give --data camvid:FOLDER or folder:FOLDER')
-    return build_source(spec, _num_classes(recipe), recipe.model.context_frames + 1,
-                        Path('runs') / 'cache', recipe.data.size)
-
-
-def _num_classes(recipe):
-    from ros_vseg.labels import load_label_set
-    return len(load_label_set(recipe.data.label_set).names)
+    return build_source(spec, recipe, Path('runs') / 'cache')
 
 
 def _evaluate(args):
     from ros_vseg.labels import load_label_set
 
-    from .evaluate import evaluate_bundle, evaluate_stream
-    from .export import summary
-    if args.model.suffix == '.onnx':
-        recipe = load_recipe(args.config)
-        confusion, seconds = evaluate_bundle(args.model, _source(recipe, args), args.backend)
-    else:
-        from .checkpoint import load_student
-        student, recipe = load_student(args.model)
-        confusion, seconds = evaluate_stream(student, _source(recipe, args), recipe.data.size)
-    report = summary(confusion, load_label_set(recipe.data.label_set))
-    report['ms_per_frame'] = round(1000 * seconds, 1)
+    from .evaluate import report_bundle, report_model, tables
+    reports = {}
+    for path in args.models:
+        bundle = path.suffix == '.onnx'
+        model, recipe = (None, load_recipe(args.config)) if bundle else _load(path)
+        source, label_set = _source(recipe, args), load_label_set(recipe.data.label_set)
+        reports[str(path)] = (
+            report_bundle(path, source, args.backend, label_set) if bundle
+            else report_model(model, source, recipe.data.size, label_set))
     if args.json:
-        print(json.dumps(report, indent=2))
-        return
-    for name, value in report.pop('IoU').items():
-        print(f'{name:>14} {value:6.2f}')
-    for name, value in report.items():
-        print(f'{name:>14} {value:6.2f}')
+        print(json.dumps([{'model': name, **report} for name, report in reports.items()],
+                         indent=2, allow_nan=False))
+    else:
+        print(tables(reports))
+
+
+def _show(args):
+    from ros_vseg.labels import load_label_set
+
+    from .show import show
+    model, recipe = _load(args.checkpoint)
+    png = show(model, _source(recipe, args), recipe.data.size,
+               load_label_set(recipe.data.label_set), args.frames, args.prototypes)
+    args.output.write_bytes(png)
 
 
 def _export(args):
@@ -104,9 +146,41 @@ def build_parser():
     fit.add_argument('--set', action='append', default=[], metavar='KEY=VALUE',
                      help='override one key of the recipe, e.g. optim.max_steps=100')
     fit.set_defaults(run=_fit)
+    check = commands.add_parser(
+        'check-data', help="look through a recipe's data; exit status 1 if there are errors")
+    check.add_argument('--config', required=True, help='as in fit')
+    check.add_argument('--set', action='append', default=[], metavar='KEY=VALUE',
+                       help='as in fit')
+    check.set_defaults(run=_check_data)
+    profile = commands.add_parser(
+        'profile', help='what a training step of a recipe spends its time on, as Markdown')
+    profile.add_argument('--config', required=True, help='as in fit')
+    profile.add_argument('--set', action='append', default=[], metavar='KEY=VALUE',
+                         help='as in fit')
+    profile.add_argument('--steps', type=int, default=20, help='steps to measure')
+    profile.set_defaults(run=_profile)
+    soft_labels = commands.add_parser(
+        'soft-labels', help="write a teacher's predictions of the training frames to disk")
+    soft_labels.add_argument('checkpoint', type=Path, help='checkpoint of the teacher')
+    soft_labels.add_argument('-o', '--output', type=Path, required=True, help='folder to write')
+    soft_labels.add_argument('--config', help="recipe with the frames (default: the teacher's)")
+    soft_labels.add_argument('--scales', type=float, nargs='+', default=[1.0],
+                             help='frame sizes to average over, e.g. 1 1.5')
+    soft_labels.add_argument('--flip', action='store_true', help='average over mirrored frames')
+    soft_labels.set_defaults(run=_soft_labels)
+    ablate = commands.add_parser(
+        'ablate', help='train and measure a suite of recipes; run again to go on')
+    ablate.add_argument('suites', nargs='+', metavar='suite',
+                        help='suite YAML, or the name of a shipped one')
+    ablate.add_argument('-o', '--output', type=Path, default=Path('runs/ablation'),
+                        help='folder of runs, tables and plots (default %(default)s)')
+    ablate.add_argument('--set', action='append', default=[], metavar='KEY=VALUE',
+                        help='override one key of every recipe')
+    ablate.set_defaults(run=_ablate)
     evaluate = commands.add_parser(
-        'evaluate', help='mIoU and IoU per class of a checkpoint or bundle')
-    evaluate.add_argument('model', type=Path, help='checkpoint, or bundle (.onnx)')
+        'evaluate', help='accuracy, consistency over time and cost of models, as Markdown')
+    evaluate.add_argument('models', type=Path, nargs='+', metavar='model',
+                          help='checkpoint, or bundle (.onnx)')
     evaluate.add_argument(
         '--data', help='camvid:FOLDER#SPLIT or folder:FOLDER (default: the recipe)')
     evaluate.add_argument(
@@ -114,6 +188,13 @@ def build_parser():
     evaluate.add_argument('--backend', default='auto', help='backend that runs a bundle')
     evaluate.add_argument('--json', action='store_true', help='print JSON')
     evaluate.set_defaults(run=_evaluate)
+    show = commands.add_parser('show', help='draw what prototypes look at (MGCNet, Fig. 6)')
+    show.add_argument('checkpoint', type=Path)
+    show.add_argument('-o', '--output', type=Path, required=True, help='picture to write (.png)')
+    show.add_argument('--data', help='as in evaluate')
+    show.add_argument('--frames', type=int, default=4, help='rows, spread over the split')
+    show.add_argument('--prototypes', type=int, default=4, help='how many of them')
+    show.set_defaults(run=_show)
     export = commands.add_parser('export', help='write the student of a checkpoint as a bundle')
     export.add_argument('checkpoint', type=Path)
     export.add_argument('-o', '--output', type=Path, required=True, help='bundle to write (.onnx)')
@@ -141,11 +222,10 @@ def main(argv=None):
     logging.getLogger('vseg_training').setLevel(logging.INFO)
     args = build_parser().parse_args(argv)
     try:
-        args.run(args)
+        return args.run(args) or 0
     except (ValueError, OSError) as error:
         print(f'vseg-train: error: {error}', file=sys.stderr)
         return 2
-    return 0
 
 
 if __name__ == '__main__':

@@ -32,6 +32,13 @@ class _Step(torch.nn.Module):
         return self.student.step(image, pool, pool_mask)
 
 
+def count_prototypes(student, size):
+    """Prototypes per frame of (height, width): N, or the pixels of the pixel form."""
+    with torch.inference_mode():
+        image = student.mean.new_zeros(1, 3, *size)
+        return student.eval().encode(image)[2].shape[1]
+
+
 def to_onnx(student, size, batch=1):
     """
     ONNX graph of ``Student.step`` at one size.
@@ -39,7 +46,7 @@ def to_onnx(student, size, batch=1):
     size: (height, width) of the uint8 input. Returns onnx.ModelProto with the inputs image, pool
     and pool_mask (image alone for T = 0) and the outputs scores and prototypes.
     """
-    slots = student.context_frames * student.num_prototypes
+    slots = student.context_frames * count_prototypes(student, size)
     inputs = [torch.zeros(batch, *size, 3, dtype=torch.uint8)]
     if slots:
         inputs += [torch.zeros(batch, slots, student.prototype_dim), torch.zeros(batch, slots)]
@@ -64,11 +71,14 @@ def export_bundle(student, recipe, path, size=None, metrics=None):
     goes into the metadata. Returns the BundleInfo.
     """
     size = tuple(size or recipe.data.size)
+    count = count_prototypes(student, size)
+    if not count:
+        raise ValueError('a bundle needs prototypes: non_local none is a baseline to compare with')
     info = BundleInfo(
         format_version=FORMAT_VERSION, name=recipe.name,
         label_set=load_label_set(recipe.data.label_set), height=size[0], width=size[1],
         color_order='rgb', output_stride=student.output_stride,
-        num_prototypes=student.num_prototypes, channels=student.channels,
+        num_prototypes=count, channels=student.channels,
         pool_frames=student.context_frames, prototype_dim=student.prototype_dim,
         trained_on={'recipe': recipe.name, 'seed': recipe.seed,
                     'sources': [f'{s.kind} {s.split if s.kind != "street" else list(s.seeds)}'

@@ -14,10 +14,18 @@ RECIPES = Path(__file__).parent / 'recipes'
 
 @dataclass
 class Model:
-    """Arguments of ``models.student.Student``; ``weights`` as in ``backbones.load_pretrained``."""
+    """
+    Arguments of ``models.student.Student`` and ``models.teacher.Teacher``.
 
+    ``short_term``: ssc (a student) or msc (a teacher). ``weights`` as in
+    ``backbones.load_pretrained``; ``init``: a checkpoint to start from.
+    """
+
+    short_term: str = 'ssc'
     backbone: str = 'efficientnet_lite0'
     weights: Optional[str] = 'imagenet'
+    init: Optional[str] = None
+    non_local: str = 'prototype'
     output_stride: int = 16
     channels: int = 128
     key_channels: int = 64
@@ -30,13 +38,20 @@ class Model:
 
 @dataclass
 class Source:
-    """One source of clips: kind camvid, folder or street."""
+    """
+    One source of clips: kind camvid, cityscapes, folder or street.
+
+    ``label_map``: YAML from ids on disk to class names, for a folder; ``unlabelled``: clips may
+    end at frames without labels too, for distillation.
+    """
 
     kind: str = 'camvid'
     root: Optional[str] = None
     split: str = 'train'
     seeds: Tuple[int, int] = (0, 200)
     weight: float = 1.0
+    label_map: Optional[str] = None
+    unlabelled: bool = False
 
 
 @dataclass
@@ -61,8 +76,11 @@ class Data:
 @dataclass
 class Loss:
     """
-    Weights: auxiliary head, diversity (alpha_1 and theta_div); OHEM threshold and floor.
+    Weights of Eq. 11, and the options of its terms.
 
+    auxiliary: head; diversity: alpha_1, and theta_div; long_term: alpha_2; co_training: alpha_3,
+    for msc alone; OHEM threshold and floor.
+    ``video_id``: softmax, or bce as the paper has it.
     ``class_balance`` c weights a class of frequency p by w = 1 / ln(c + p) (ENet); 0: no weights.
     A weighted loss shifts the scores by ln w; ``logit_adjustment`` is the share that is taken
     back from the trained student.
@@ -71,10 +89,26 @@ class Loss:
     auxiliary: float = 0.4
     diversity: float = 1.0
     diversity_threshold: float = 0.25
+    long_term: float = 0.4
+    video_id: str = 'softmax'
+    co_training: float = 0.5
     ohem_threshold: float = 0.7
     ohem_min_kept: float = 0.1
     class_balance: float = 0.0
     logit_adjustment: float = 0.0
+
+
+@dataclass
+class Distillation:
+    """
+    Teacher and weights of Eq. 15: uncertainty (beta_1, L_uct) and structural (beta_2, L_st).
+
+    ``teacher``: a checkpoint of ``vseg-train fit``, or a folder of ``vseg-train soft-labels``.
+    """
+
+    teacher: Optional[str] = None
+    uncertainty: float = 0.5
+    structural: float = 0.4
 
 
 @dataclass
@@ -103,6 +137,7 @@ class Recipe:
     model: Model = field(default_factory=Model)
     data: Data = field(default_factory=Data)
     loss: Loss = field(default_factory=Loss)
+    distill: Distillation = field(default_factory=Distillation)
     optim: Optimisation = field(default_factory=Optimisation)
 
 
@@ -114,9 +149,9 @@ def load_recipe(path, overrides=()):
     of the wrong type or an unset variable.
     """
     file = Path(path)
-    if not file.exists() and (RECIPES / f'{path}.yaml').exists():
+    if not file.is_file() and (RECIPES / f'{path}.yaml').exists():
         file = RECIPES / f'{path}.yaml'
-    if not file.exists():
+    if not file.is_file():
         names = ', '.join(sorted(p.stem for p in RECIPES.glob('*.yaml')))
         raise ValueError(f'recipe {path} does not exist: give a YAML file or one of {names}')
     try:

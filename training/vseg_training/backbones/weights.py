@@ -43,10 +43,15 @@ def load_pretrained(backbone, name, source):
     """
     Load public ImageNet weights into a backbone.
 
-    source: 'imagenet' (an installed package or a download) or a state-dict file. The classifier's
-    keys may be left over; a missing or misshapen backbone key is a ValueError that names it.
+    source: 'imagenet' (an installed package or a download), a state-dict file, or a checkpoint of
+    ``vseg-train fit``, whose backbone is taken. The classifier's keys may be left over; a missing
+    or misshapen backbone key is a ValueError that names it.
     """
     state = _read(name, source)
+    if 'hyper_parameters' in state:
+        part = 'network.backbone.'
+        state = {key.removeprefix(part): value for key, value in state['state_dict'].items()
+                 if key.startswith(part)}
     own = backbone.state_dict()
     missing = [key for key, value in own.items()
                if 'num_batches_tracked' not in key

@@ -1,25 +1,45 @@
 # Copyright 2026 The ros_vseg authors
 # SPDX-License-Identifier: Apache-2.0
 """Training data: sources of labelled clips."""
+from pathlib import Path
+
+from ros_vseg.labels import load_label_set
+
 from .augment import Augmentation
-from .clips import class_frequency, Clip, ClipSource, VOID
-from .folders import CamVid, FolderFrames
+from .cityscapes import Cityscapes
+from .clips import class_frequency, Clip, ClipSource, PADDING, VOID
+from .folders import CamVid, FolderFrames, read_label_map
 from .loader import build_loader, ClipDataset
+from .soft_labels import SoftLabels
 from .street_clips import StreetClips
 
 
-__all__ = ['VOID', 'Augmentation', 'CamVid', 'Clip', 'ClipDataset', 'ClipSource', 'FolderFrames',
-           'StreetClips', 'build_loader', 'build_source', 'class_frequency']
+__all__ = ['PADDING', 'VOID', 'Augmentation', 'CamVid', 'Cityscapes', 'Clip', 'ClipDataset',
+           'ClipSource', 'FolderFrames', 'SoftLabels', 'StreetClips', 'build_loader',
+           'build_source', 'class_frequency']
 
 
-def build_source(source, num_classes, length, cache, size):
-    """ClipSource of a recipe's ``Source``; ValueError for an unknown kind or a missing root."""
+def build_source(source, recipe, cache):
+    """
+    ClipSource of a ``Source`` of a recipe; rendered streets are kept in the folder cache.
+
+    ValueError for an unknown kind, a missing root or an empty split.
+    """
     if source.kind == 'street':
-        return StreetClips(range(*source.seeds), length, cache, size)
-    if source.kind not in ('camvid', 'folder'):
-        raise ValueError(f'source kind {source.kind!r} is unknown: use camvid, folder or street')
+        return StreetClips(
+            range(*source.seeds), recipe.model.context_frames + 1, cache, recipe.data.size)
+    if source.kind not in ('camvid', 'cityscapes', 'folder'):
+        raise ValueError(
+            f'source kind {source.kind!r} is unknown: use camvid, cityscapes, folder or street')
     if not source.root:
         raise ValueError(f'a source of kind {source.kind} needs root, the folder of its data')
     if source.kind == 'camvid':
-        return CamVid(source.root, source.split)
-    return FolderFrames(source.root, num_classes)
+        return CamVid(source.root, source.split, source.unlabelled)
+    if source.kind == 'cityscapes':
+        return Cityscapes(source.root, source.split, source.unlabelled)
+    # of the root's own images only where it has no split of that name
+    part = f'{source.split}/' if (Path(source.root) / source.split / 'images').is_dir() else ''
+    names = load_label_set(recipe.data.label_set).names
+    table = read_label_map(source.label_map, names) if source.label_map else None
+    return FolderFrames(source.root, len(names), table, source.unlabelled,
+                        f'{part}images', f'{part}labels')

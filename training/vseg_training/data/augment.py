@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
-from .clips import Clip, VOID
+from .clips import Clip, PADDING
 
 
 @dataclass
@@ -16,7 +16,7 @@ class Augmentation:
 
     crop: (height, width) in pixels. scale: range of the scale factor. brightness: largest shift
     in grey levels. contrast: largest relative change around grey level 128; saturation: largest
-    relative change around the pixel's own grey value. Void fills what lies outside the frame.
+    relative change around the pixel's own grey value. Padding fills what lies outside.
     """
 
     crop: tuple = (320, 320)
@@ -25,20 +25,18 @@ class Augmentation:
     contrast: float = 0.0
     saturation: float = 0.0
 
-    def __call__(self, clip, rng):
-        """Clip and numpy Generator -> Clip of crop size."""
-        matrix = self._geometry(clip.images.shape[1:3], rng)
-        size = (self.crop[1], self.crop[0])
+    def draw(self, size, rng):
+        """Draw by a numpy Generator, for all frames of a clip of size (height, width)."""
+        matrix = self._geometry(size, rng)
         gain = 1 + self.contrast * rng.uniform(-1, 1)
         shift = self.brightness * rng.uniform(-1, 1) + 128 * (1 - gain)
         colour = 1 + self.saturation * rng.uniform(-1, 1)
-        images, labels = [], []
-        for image, label in zip(clip.images, clip.labels):
-            image = cv2.warpAffine(image, matrix, size, flags=cv2.INTER_LINEAR)
-            images.append(self._recolour(image, gain, shift, colour))
-            labels.append(cv2.warpAffine(label, matrix, size, flags=cv2.INTER_NEAREST,
-                                         borderMode=cv2.BORDER_CONSTANT, borderValue=VOID))
-        return Clip(np.stack(images), np.stack(labels))
+        return Draw(matrix, tuple(self.crop), gain, shift, colour)
+
+    def __call__(self, clip, rng):
+        """Clip and numpy Generator -> Clip of crop size."""
+        draw = self.draw(clip.images.shape[1:3], rng)
+        return Clip(draw.images(clip.images), draw.labels(clip.labels))
 
     def _geometry(self, size, rng):
         scale = np.exp(rng.uniform(*np.log(self.scale)))
@@ -50,9 +48,31 @@ class Augmentation:
         return np.float32([[-scale if flip else scale, 0, across - offset[1]],
                            [0, scale, -offset[0]]])
 
-    @staticmethod
-    def _recolour(image, gain, shift, colour):
-        if colour != 1:
+
+@dataclass
+class Draw:
+    """One draw of an Augmentation; ``matrix``, 2x3, maps pixels of the frame to the crop."""
+
+    matrix: np.ndarray
+    crop: tuple
+    gain: float
+    shift: float
+    colour: float
+
+    def images(self, images):
+        """Augment images uint8 [L, H, W, 3]."""
+        return np.stack([self._recolour(
+            cv2.warpAffine(image, self.matrix, self.crop[::-1], flags=cv2.INTER_LINEAR))
+            for image in images])
+
+    def labels(self, labels):
+        """Augment labels uint8 [L, H, W]; what lies outside the frame is PADDING."""
+        return np.stack([cv2.warpAffine(
+            label, self.matrix, self.crop[::-1], flags=cv2.INTER_NEAREST,
+            borderMode=cv2.BORDER_CONSTANT, borderValue=PADDING) for label in labels])
+
+    def _recolour(self, image):
+        if self.colour != 1:
             grey = cv2.cvtColor(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY), cv2.COLOR_GRAY2RGB)
-            image = cv2.addWeighted(image, colour, grey, 1 - colour, 0)
-        return cv2.convertScaleAbs(np.clip(image * np.float32(gain) + shift, 0, 255))
+            image = cv2.addWeighted(image, self.colour, grey, 1 - self.colour, 0)
+        return cv2.convertScaleAbs(np.clip(image * np.float32(self.gain) + self.shift, 0, 255))

@@ -6,7 +6,8 @@ from typing import NamedTuple
 import numpy as np
 
 
-VOID = 255
+VOID = 255  # a pixel that no one labelled
+PADDING = 254  # a pixel outside the frame, which augmentation filled in
 
 
 class Clip(NamedTuple):
@@ -25,29 +26,66 @@ class ClipSource:
     """
 
     drives = ()
+    unlabelled = False  # whether training clips may end at frames without labels
 
     def read(self, key):
         """Image and labels of one frame."""
         raise NotImplementedError
 
+    def frame_name(self, key):
+        """Name of a frame in messages and on disk, unique among sources: a relative path."""
+        raise NotImplementedError
+
+    def read_image(self, key):
+        """Image of one frame."""
+        return self.read(key)[0]
+
+    def has_labels(self, key):
+        """Whether a frame has labels, without reading them."""
+        return True
+
     def frames(self):
-        """Every (drive index, position) in order."""
-        return [(d, i) for d, drive in enumerate(self.drives) for i in range(len(drive))]
+        """Every (drive index, position) at which a training clip may end, in order."""
+        return [(d, i) for d, drive in enumerate(self.drives) for i, key in enumerate(drive)
+                if self.unlabelled or self.has_labels(key)]
 
-    def clip(self, drive, position, length):
-        """
-        Clip that ends at a frame; at the start of a drive the first frame is repeated.
+    def clip_keys(self, drive, position, length):
+        """Keys of a clip that ends at a frame; at a drive's start the first is repeated."""
+        return [self.drives[drive][max(0, position - back)] for back in range(length - 1, -1, -1)]
 
-        Frames of one clip are resized to nothing: all frames of a drive must share one size.
+    def distant_keys(self, drive, position, length, interval):
         """
-        keys = [self.drives[drive][max(0, position - back)] for back in range(length - 1, -1, -1)]
+        Keys of the distant frames of a clip: interval, 2 * interval ... before its end.
+
+        Where that leaves the drive, the walk turns back at its ends (MGCNet Sec. III-C, R).
+        """
+        last = len(self.drives[drive]) - 1
+        turned = [(position - interval * step) % (2 * last) if last else 0
+                  for step in range(length, 0, -1)]
+        return [self.drives[drive][min(place, 2 * last - place)] for place in turned]
+
+    def load(self, keys):
+        """Clip of some frames; ValueError if they are not of one size."""
         images, labels = zip(*(self.read(key) for key in keys))
-        return Clip(np.stack(images), np.stack(labels))
+        return Clip(self._stack(keys, images), np.stack(labels))
+
+    def load_images(self, keys):
+        """Images uint8 [L, H, W, 3] of some frames; ValueError if they are not of one size."""
+        return self._stack(keys, [self.read_image(key) for key in keys])
+
+    def _stack(self, keys, images):
+        for key, image in zip(keys, images):
+            if image.shape != images[0].shape:
+                raise ValueError(
+                    f'{self.frame_name(keys[0])} is {images[0].shape[:2]}, but '
+                    f'{self.frame_name(key)} of the same drive is {image.shape[:2]}: put frames '
+                    'of one size into a drive')
+        return np.stack(images)
 
 
 def class_frequency(source, num_classes, most=400):
-    """Share of labelled pixels per class, float64 [K], of about ``most`` spread frames."""
-    keys = [key for drive in source.drives for key in drive]
+    """Share of labelled pixels per class, float64 [K], of about ``most`` labelled frames."""
+    keys = [key for drive in source.drives for key in drive if source.has_labels(key)]
     counts = np.zeros(256, np.int64)
     for key in keys[::max(1, len(keys) // most)]:
         counts += np.bincount(source.read(key)[1].ravel(), minlength=256)

@@ -6,6 +6,16 @@ import torch
 from torch.utils.data import DataLoader, Dataset
 
 
+INTERVAL = 5  # frames between distant frames (MGCNet, R)
+
+
+class DataError(ValueError):
+    """A mistake in the data; loaders wrap it into their worker's traceback, its own line stays."""
+
+    def __init__(self, message):
+        super().__init__(message.rpartition('DataError: ')[2].strip())
+
+
 class ClipDataset(Dataset):
     """
     Resumable stream of augmented clips from weighted sources.
@@ -13,15 +23,23 @@ class ClipDataset(Dataset):
     Every step draws a clip length from ``lengths`` and holds ``frames`` frames in all, so that
     short clips bring more scenes and long ones more context. All draws are functions of the seed
     and the step, so a resumed run sees exactly what an uninterrupted one would. Each source is
-    walked through in a new random order per pass. Items, by (sample number, clip length):
-    images uint8 [L, 3, h, w], labels int64 [L, h, w].
+    walked through in a new random order per pass. distant: whether clips bring as many distant
+    frames as they have, ``INTERVAL`` apart; soft_labels: a SoftLabels that has every frame's.
+
+    An item, by (sample number, clip length), is a dict: images uint8 [L, 3, h, w], labels int64
+    [L, h, w], video (int, the drive's number among all sources), name (of the last frame), and if
+    asked for distant (images like the clip's) and targets (a dict, see ``SoftLabels.clip``).
+    DataError for files that cannot be used.
     """
 
-    def __init__(self, sources, weights, lengths, frames, augmentation, seed, steps):
+    def __init__(self, sources, weights, lengths, frames, augmentation, seed, steps,
+                 distant=False, soft_labels=None):
         if any(frames % length for length in lengths):
             raise ValueError(f'frames_per_step {frames} must be a multiple of all clip lengths '
                              f'{list(lengths)}')
         self.sources, self.augmentation, self.seed = sources, augmentation, seed
+        self.distant, self.soft_labels = distant, soft_labels
+        self.first_video = np.cumsum([0] + [len(source.drives) for source in sources])
         self.frames = [source.frames() for source in sources]
         rng = np.random.default_rng(seed)
         self.lengths = rng.choice(lengths, steps)
@@ -43,22 +61,56 @@ class ClipDataset(Dataset):
         frames = self.frames[which]
         turn, place = divmod(int(self.rank[number]), len(frames))
         order = np.random.default_rng([self.seed, which, turn]).permutation(len(frames))
-        clip = self.sources[which].clip(*frames[order[place]], length)
-        clip = self.augmentation(clip, np.random.default_rng([self.seed, number]))
-        images = torch.from_numpy(np.ascontiguousarray(clip.images.transpose(0, 3, 1, 2)))
-        return images, torch.from_numpy(clip.labels.astype(np.int64))
+        drive, position = frames[order[place]]
+        try:
+            return self._item(which, drive, position, length, number)
+        except (ValueError, OSError) as error:
+            raise DataError(str(error)) from error
+
+    def _item(self, which, drive, position, length, number):
+        source = self.sources[which]
+        keys = source.clip_keys(drive, position, length)
+        clip = source.load(keys)
+        size = clip.images.shape[1:3]
+        draw = self.augmentation.draw(size, np.random.default_rng([self.seed, number]))
+        item = {'images': _tensor(draw.images(clip.images)),
+                'labels': torch.from_numpy(draw.labels(clip.labels).astype(np.int64)),
+                'video': int(self.first_video[which]) + drive,
+                'name': source.frame_name(keys[-1])}
+        if self.distant:
+            far = source.load_images(source.distant_keys(drive, position, length, INTERVAL))
+            item['distant'] = _tensor(draw.images(far))
+        if self.soft_labels:
+            item['targets'] = self.soft_labels.clip(source, keys, size, draw.matrix, draw.crop)
+        return item
+
+    @property
+    def num_videos(self):
+        """Drives of all sources."""
+        return int(self.first_video[-1])
+
+
+def _tensor(images):
+    return torch.from_numpy(np.ascontiguousarray(images.transpose(0, 3, 1, 2)))
 
 
 class _Batches:
-    """Batch sampler over the steps of a ClipDataset, from a step on."""
+    """Batch sampler over the steps of a ClipDataset, from a step on: a process's share of each."""
 
-    def __init__(self, dataset, start_step):
+    def __init__(self, dataset, start_step, rank, world):
         self.dataset, self.start_step = dataset, start_step
+        self.rank, self.world = rank, world
+        for length, clips in zip(dataset.lengths, np.diff(dataset.starts)):
+            if clips % world:
+                raise ValueError(
+                    f'a step of {clips * length} frames has {clips} clips of {length}, which '
+                    f'{world} processes cannot share evenly: change frames_per_step, clip_lengths '
+                    'or the number of processes')
 
     def __iter__(self):
         starts, lengths = self.dataset.starts, self.dataset.lengths
         for step in range(self.start_step, len(lengths)):
-            numbers = range(starts[step], starts[step + 1])
+            numbers = range(starts[step], starts[step + 1])[self.rank::self.world]
             yield [(number, int(lengths[step])) for number in numbers]
 
     def __len__(self):
@@ -66,6 +118,11 @@ class _Batches:
         return len(self.dataset.lengths)
 
 
-def build_loader(dataset, start_step, workers):
-    """Loader over the batches from ``start_step`` on."""
-    return DataLoader(dataset, batch_sampler=_Batches(dataset, start_step), num_workers=workers)
+def build_loader(dataset, start_step, workers, rank=0, world=1):
+    """
+    Loader over the batches from ``start_step`` on, for process ``rank`` of ``world``.
+
+    ValueError if the processes cannot share the clips of every step evenly.
+    """
+    batches = _Batches(dataset, start_step, rank, world)
+    return DataLoader(dataset, batch_sampler=batches, num_workers=workers)

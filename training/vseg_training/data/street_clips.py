@@ -33,6 +33,10 @@ class StreetClips(ClipSource):
                      labels=np.stack([frame.labels for frame in frames]))
         os.replace(partial, path)
 
+    def frame_name(self, key):
+        """Name of a frame."""
+        return f'street/{key[0]}-{key[1]}'
+
     def read(self, key):
         """Image and labels of one frame."""
         seed, index = key

@@ -1,8 +1,11 @@
 # Copyright 2026 The ros_vseg authors
 # SPDX-License-Identifier: Apache-2.0
 """Losses: functions of tensors that return one scalar, a float32 mean over elements."""
+from .co_training import co_training_loss
 from .diversity import diversity, diversity_loss
+from .long_term import video_id_loss
 from .ohem import ohem_cross_entropy
 
 
-__all__ = ['diversity', 'diversity_loss', 'ohem_cross_entropy']
+__all__ = ['co_training_loss', 'diversity', 'diversity_loss', 'ohem_cross_entropy',
+           'video_id_loss']

@@ -1,7 +1,10 @@
 # Copyright 2026 The ros_vseg authors
 # SPDX-License-Identifier: Apache-2.0
-"""Metrics of label images; the mIoU is the runtime's own."""
+"""Metrics of label images and of models; the mIoU is the runtime's own."""
 from ros_vseg.iou import ConfusionMatrix
 
+from .cost import flops, parameters
+from .temporal import TemporalConsistency, VideoConsistency
 
-__all__ = ['ConfusionMatrix']
+
+__all__ = ['ConfusionMatrix', 'TemporalConsistency', 'VideoConsistency', 'flops', 'parameters']

@@ -15,3 +15,8 @@ def conv_bn_relu(inputs, outputs, kernel=1):
 def resize(x, size):
     """Bilinear resize with align_corners=False, the convention of every resize here."""
     return F.interpolate(x, size=size, mode='bilinear', align_corners=False)
+
+
+def resize_labels(labels, size):
+    """Nearest-neighbour resize of label images int64 [B, H, W] to (height, width)."""
+    return F.interpolate(labels[:, None].float(), size=size, mode='nearest-exact')[:, 0].long()

@@ -27,6 +27,17 @@ class PrototypeGeneration(nn.Module):
         return projection @ features.flatten(2).transpose(1, 2), projection
 
 
+class PixelGeneration(nn.Module):
+    """
+    The pixel-to-pixel form (MGCNet, Table III): every pixel is its own prototype.
+
+    ``forward``: float [B, C, h, w] -> prototypes [B, h*w, C], projection None.
+    """
+
+    def forward(self, features):
+        return features.flatten(2).transpose(1, 2), None
+
+
 class PrototypeAttention(nn.Module):
     """
     Attention of pixels to prototypes of one or several frames (MGCNet Eq. 3, 4, 7 and 8, SSC).
@@ -63,6 +74,24 @@ class PrototypeAttention(nn.Module):
         context = scores.softmax(-1) @ values
         context = context.transpose(1, 2).unflatten(2, features.shape[2:])
         return self.out(torch.cat([features, context], 1))
+
+
+class NoPrototypes(nn.Module):
+    """No prototypes, for the baseline of MGCNet's Table I: float [B, C, h, w] -> [B, 0, C]."""
+
+    def forward(self, features):
+        return features.new_zeros(len(features), 0, features.shape[1]), None
+
+
+class NoAttention(nn.Module):
+    """``PrototypeAttention`` without prototypes: features stay as they are."""
+
+    def memorise(self, prototypes):
+        """Return the (absent) prototypes."""
+        return prototypes
+
+    def forward(self, features, memory, mask=None):
+        return features
 
 
 def causal_mask(frames, num_prototypes, context, like):

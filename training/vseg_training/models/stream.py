@@ -27,14 +27,45 @@ class StudentStream:
         """Segment the next frame and put its prototypes into the pool's oldest slot."""
         student = self.student
         image = torch.as_tensor(image, device=student.mean.device)[None]
-        if self.pool is None:
-            slots = student.context_frames * student.num_prototypes
-            self.pool = image.new_zeros(1, slots, student.prototype_dim, dtype=torch.float32)
-            self.mask = self.pool.new_full((1, slots), EMPTY)
-        scores, prototypes = student.step(image, self.pool, self.mask)
+        pool, mask = self.pool, self.mask
+        if pool is None:
+            pool = image.new_zeros(1, 0, student.prototype_dim, dtype=torch.float32)
+            mask = pool[..., 0]
+        scores, prototypes = student.step(image, pool, mask)
         if student.context_frames:
-            start = self.frames % student.context_frames * student.num_prototypes
-            self.pool[:, start:start + student.num_prototypes] = prototypes
-            self.mask[:, start:start + student.num_prototypes] = 0
+            count = prototypes.shape[1]
+            if self.pool is None:
+                slots = student.context_frames * count
+                self.pool = prototypes.new_zeros(1, slots, student.prototype_dim)
+                self.mask = self.pool.new_full((1, slots), EMPTY)
+            start = self.frames % student.context_frames * count
+            self.pool[:, start:start + count] = prototypes
+            self.mask[:, start:start + count] = 0
         self.frames += 1
         return scores[0]
+
+
+class TeacherStream:
+    """
+    A stream of frames through a teacher, with the prototypes of the last T frames.
+
+    ``step``: uint8 [H, W, 3] RGB -> log of the mean prediction (Eq. 9) [K, h, w]. ``streams`` and
+    ``projection`` are those of the last frame.
+    """
+
+    def __init__(self, teacher):
+        self.teacher = teacher
+        self.reset()
+
+    def reset(self):
+        """Forget all earlier frames."""
+        self.memories, self.streams, self.projection = [], None, None
+
+    @torch.inference_mode()
+    def step(self, image):
+        """Segment the next frame and keep its prototypes for the following T."""
+        image = torch.as_tensor(image, device=self.teacher.mean.device)[None]
+        scores, memory, self.projection = self.teacher.step(image, self.memories)
+        self.memories = [memory, *self.memories][:self.teacher.context_frames]
+        self.streams = scores.float().softmax(2)
+        return self.streams.mean(0)[0].log()

@@ -1,0 +1,89 @@
+# Copyright 2026 The ros_vseg authors
+# SPDX-License-Identifier: Apache-2.0
+"""Suites: rows that share runs, tables with mean and spread, and the shipped ones."""
+import json
+
+import cv2
+import pytest
+
+from folders import write_folder
+from vseg_training.ablate import ablate, load_suite, SUITES, table
+from vseg_training.cli import main
+from vseg_training.recipe import load_recipe
+
+RECIPE = """
+model: {{weights: null, channels: 16, key_channels: 8, num_prototypes: 4, head_widths: [8, 8]}}
+data:
+  train: [{{kind: folder, root: {root}}}]
+  val: {{kind: folder, root: {root}}}
+  crop: [64, 96]
+  frames_per_step: 4
+  size: [64, 96]
+  workers: 0
+loss: {{long_term: 0}}
+optim: {{max_steps: 2, warmup_steps: 1, validate_every: 2, precision: 32-true}}
+"""
+SUITE = """
+title: Table
+recipe: {recipe}
+seeds: [0, 1]
+rows:
+  - {{name: T = 1, set: [model.context_frames=1]}}
+  - {{name: T = 3}}
+  - {{name: again, set: [model.context_frames=3]}}
+"""
+
+
+@pytest.fixture(scope='module')
+def suite(tmp_path_factory):
+    folder = tmp_path_factory.mktemp('suite')
+    data = write_folder(folder / 'data', drives=1, frames=4)
+    (folder / 'recipe.yaml').write_text(RECIPE.format(root=data))
+    path = folder / 'small.yaml'
+    path.write_text(SUITE.format(recipe=folder / 'recipe.yaml'))
+    return path
+
+
+def test_a_suite_becomes_a_table_and_a_plot(suite, tmp_path, capsys):
+    assert main(['ablate', str(suite), '-o', str(tmp_path)]) == 0
+    text = (tmp_path / 'small.md').read_text()
+    assert text.strip() in capsys.readouterr().out
+    reports = [json.loads(path.read_text())['report']
+               for path in tmp_path.glob('runs/*/report.json')]
+    assert len(reports) == 4  # two rows are the same recipe: it runs once per seed
+    lines = {line.split(' | ')[0].strip('| '): line for line in text.splitlines()}
+    assert lines['T = 3'].split(' | ')[1:5] == lines['again'].split(' | ')[1:5]
+    assert ' ± ' in lines['T = 1'] and 'of 2 seed(s)' in text
+    picture = cv2.imread(str(tmp_path / 'small.png'))
+    assert picture.std() > 10
+    before = {path: path.stat().st_mtime_ns for path in tmp_path.glob('runs/*/*.ckpt')}
+    ablate('small', load_suite(suite), tmp_path)
+    assert before == {path: path.stat().st_mtime_ns for path in tmp_path.glob('runs/*/*.ckpt')}
+
+
+def test_mean_and_spread_by_hand():
+    keys = ('TC', 'VC8', 'VC16', 'parameters_M', 'ms_per_frame')
+    runs = [{'mIoU': value, **dict.fromkeys(keys)} for value in (60.0, 62.0, 64.0)]
+    assert '| 62.00 ± 2.00 | - | - |' in table('t', {'row': runs})
+    assert '| 60.00 | - |' in table('t', {'row': runs[:1]})
+
+
+def test_shipped_suites_name_valid_recipes(monkeypatch):
+    monkeypatch.setenv('CAMVID', 'somewhere')
+    assert len(list(SUITES.glob('*.yaml'))) >= 6
+    for path in SUITES.glob('*.yaml'):
+        suite = load_suite(path.stem)
+        for row in suite.rows:
+            load_recipe(suite.recipe, [*suite.set, *row.set])
+
+
+@pytest.mark.parametrize('text, message', [
+    ('rows: []', 'rows must have names'), ('banana: 1', 'banana'),
+    ('rows: [{name: a}, {name: a}]', 'each its own')])
+def test_bad_suites_are_named(text, message, tmp_path):
+    path = tmp_path / 'bad.yaml'
+    path.write_text(text)
+    with pytest.raises(ValueError, match=message):
+        load_suite(path)
+    with pytest.raises(ValueError, match='table1'):
+        load_suite('nothing')

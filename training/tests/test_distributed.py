@@ -1,0 +1,110 @@
+# Copyright 2026 The ros_vseg authors
+# SPDX-License-Identifier: Apache-2.0
+"""Two processes that share every step train as one does, and end together when one fails."""
+import csv
+import os
+import socket
+import subprocess
+import sys
+
+import pytest
+from test_train import write_recipe
+import torch
+
+from folders import write_folder
+from vseg_training.data import build_loader, ClipDataset, FolderFrames
+from vseg_training.recipe import load_recipe
+from vseg_training.train import fit
+
+
+# in double precision, as round-off grows from step to step
+SET = ['data.frames_per_step=8', 'optim.precision=64-true', 'optim.checkpoint_every=1',
+       'optim.validate_every=3']
+FAILING = """
+import sys
+from vseg_training.cli import main
+from vseg_training.task import SegmentationTask
+losses = SegmentationTask.losses
+def bad(self, output, labels):
+    terms = losses(self, output, labels)
+    if self.global_rank == 1 and self.global_step == 2:
+        terms['scores'] = terms['scores'] * float('nan')
+    return terms
+SegmentationTask.losses = bad
+sys.exit(main())
+"""
+
+
+@pytest.fixture(scope='module')
+def recipe(tmp_path_factory):
+    folder = tmp_path_factory.mktemp('distributed')
+    return write_recipe(folder, write_folder(folder / 'data', drives=2, frames=4), 6)
+
+
+def torchrun(program, recipe, output):
+    """Start ``vseg-train fit`` as two processes on the CPU."""
+    with socket.socket() as probe:
+        probe.bind(('127.0.0.1', 0))
+        port = str(probe.getsockname()[1])
+    overrides = [part for one in SET for part in ('--set', one)]
+    return subprocess.Popen(
+        [sys.executable, '-m', 'torch.distributed.run', '--nproc-per-node', '2', '--master-addr',
+         '127.0.0.1', '--master-port', port, *program, 'fit', '--config', str(recipe), '--output',
+         str(output), *overrides],
+        env={**os.environ, 'OMP_NUM_THREADS': '1', 'CUDA_VISIBLE_DEVICES': ''},
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+
+def losses(output):
+    with (output / 'metrics' / 'metrics.csv').open() as file:
+        return {int(row['step']): float(row['loss']) for row in csv.DictReader(file)
+                if row['loss']}
+
+
+def test_two_processes_equal_one(recipe, tmp_path):
+    process = torchrun(['-m', 'vseg_training.cli'], recipe, tmp_path / 'two')
+    fit(load_recipe(recipe, SET), tmp_path / 'one')
+    out, errors = process.communicate(timeout=100)
+    assert process.returncode == 0, errors[-3000:]
+    assert out.count('best.ckpt') == 1
+    curve = losses(tmp_path / 'one')
+    assert len(curve) == 6
+    assert losses(tmp_path / 'two') == pytest.approx(curve, rel=1e-3)
+    for name in ('last', 'best'):
+        one, two = (torch.load(tmp_path / folder / f'{name}.ckpt', weights_only=True)
+                    for folder in ('one', 'two'))
+        assert two['global_step'] == one['global_step']
+        for part in ('state_dict', 'current_model_state'):
+            for key, value in one[part].items():
+                torch.testing.assert_close(two[part][key], value, rtol=1e-3, atol=1e-3, msg=key)
+
+
+def test_all_processes_end_when_the_loss_of_one_is_not_finite(recipe, tmp_path):
+    (tmp_path / 'failing.py').write_text(FAILING)
+    process = torchrun([str(tmp_path / 'failing.py')], recipe, tmp_path / 'out')
+    _, errors = process.communicate(timeout=100)
+    assert process.returncode
+    assert 'vseg-train: error: loss term scores is not finite at step 2, clips ' in errors
+    assert 'Traceback' not in errors.split('ChildFailedError')[0].split('vseg-train: error')[0]
+    last = torch.load(tmp_path / 'out' / 'last.ckpt', weights_only=True)
+    assert last['global_step'] == 2
+    assert not list((tmp_path / 'out').glob('*.tmp'))
+
+
+def dataset(root, frames, lengths):
+    return ClipDataset([FolderFrames(root, 11)], [1.0], lengths, frames, None, 0, 20)
+
+
+def test_processes_share_the_clips_of_every_step(tmp_path):
+    clips = dataset(write_folder(tmp_path), 8, [1, 2, 4])
+    whole = list(build_loader(clips, 3, 0).batch_sampler)
+    halves = [list(build_loader(clips, 3, 0, rank, 2).batch_sampler) for rank in (0, 1)]
+    assert [sorted(a + b) for a, b in zip(*halves)] == whole
+    assert all(len(a) == len(b) for a, b in zip(*halves))
+
+
+def test_clips_that_cannot_be_shared_are_named(tmp_path):
+    clips = dataset(write_folder(tmp_path), 4, [4])
+    with pytest.raises(ValueError, match='4 frames has 1 clips of 4, which 2 processes.*'
+                                         'frames_per_step, clip_lengths'):
+        build_loader(clips, 0, 0, 0, 2)

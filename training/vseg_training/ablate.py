@@ -1,0 +1,152 @@
+# Copyright 2026 The ros_vseg authors
+# SPDX-License-Identifier: Apache-2.0
+"""A suite of recipes over seeds: trained, measured, and written as a table and a plot."""
+from dataclasses import dataclass, field
+import hashlib
+import json
+import logging
+import os
+from pathlib import Path
+from typing import Any, List
+
+import numpy as np
+from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from ros_vseg.labels import load_label_set
+
+from .checkpoint import load_network
+from .data import build_source
+from .evaluate import report_model
+from .recipe import load_recipe, to_dict
+from .train import fit
+
+
+log = logging.getLogger(__name__)
+SUITES = Path(__file__).parent / 'suites'
+COLUMNS = {'mIoU': 'mIoU', 'TC': 'TC', 'VC8': 'VC8', 'VC16': 'VC16',
+           'parameters_M': 'parameters (M)', 'ms_per_frame': 'ms/frame'}
+
+
+@dataclass
+class Row:
+    """One line of the table: a recipe that differs from the suite's by ``set``, KEY=VALUE each."""
+
+    name: str = ''
+    set: List[str] = field(default_factory=list)  # noqa: A003
+
+
+@dataclass
+class Suite:
+    """A table: rows that share a recipe, overrides for all of them, and the seeds of each."""
+
+    title: str = ''
+    recipe: str = ''
+    set: List[str] = field(default_factory=list)  # noqa: A003
+    seeds: List[int] = field(default_factory=lambda: [0])
+    rows: List[Row] = field(default_factory=list)
+
+
+def load_suite(path):
+    """Read a suite: a YAML file or the name of a shipped one; ValueError names what is wrong."""
+    file = Path(path)
+    if not file.is_file():
+        file = SUITES / f'{path}.yaml'
+    if not file.is_file():
+        names = ', '.join(sorted(p.stem for p in SUITES.glob('*.yaml')))
+        raise ValueError(f'suite {path} does not exist: give a YAML file or one of {names}')
+    try:
+        suite = OmegaConf.to_object(
+            OmegaConf.merge(OmegaConf.structured(Suite), OmegaConf.load(file)))
+    except OmegaConfBaseException as error:
+        where = f', key {error.full_key}' if error.full_key else ''
+        raise ValueError(f'suite {path}{where}: {str(error).splitlines()[0]}') from error
+    names = [row.name for row in suite.rows]
+    if not names or not all(names) or len(set(names)) < len(names):
+        raise ValueError(f'suite {path}: rows must have names, each its own')
+    return suite
+
+
+def _measure(recipe, runs):
+    """
+    Train and measure one recipe; what was done before is read back.
+
+    A run's folder is named by a hash of its recipe, so that tables share their common rows.
+    """
+    described = to_dict(recipe)
+    digest = hashlib.sha256(json.dumps(described, sort_keys=True).encode()).hexdigest()[:12]
+    folder = runs / digest
+    done = folder / 'report.json'
+    if done.exists():
+        return json.loads(done.read_text())['report']
+    network, _ = load_network(fit(recipe, folder))
+    source = build_source(recipe.data.val, recipe, runs / 'cache')
+    report = report_model(
+        network, source, recipe.data.size, load_label_set(recipe.data.label_set))
+    partial = done.with_suffix('.tmp')
+    partial.write_text(json.dumps({'report': report, 'recipe': described}, indent=1))
+    os.replace(partial, done)
+    return report
+
+
+def ablate(name, suite, output, overrides=()):
+    """
+    Train every row of a suite with every seed, and write ``<name>.md`` and ``<name>.png``.
+
+    Runs that are finished are kept, an unfinished one is resumed. overrides: KEY=VALUE for all
+    rows. Returns the Markdown table: mean, and after +- the standard deviation over seeds.
+    """
+    output = Path(output)
+    output.mkdir(parents=True, exist_ok=True)
+    plan = [(row, seed, load_recipe(suite.recipe, [
+        *suite.set, *row.set, *overrides, f'seed={seed}']))
+        for row in suite.rows for seed in suite.seeds]
+    if any(recipe.data.val is None for _, _, recipe in plan):
+        raise ValueError(f'recipe {suite.recipe} has no data.val to measure on')
+    reports = {row.name: [] for row in suite.rows}
+    for row, seed, recipe in plan:
+        log.info('%s: %s, seed %d', name, row.name, seed)
+        reports[row.name].append(_measure(recipe, output / 'runs'))
+    text = table(suite.title, reports)
+    (output / f'{name}.md').write_text(text + '\n')
+    plot(suite.title, reports, output / f'{name}.png')
+    return text
+
+
+def _cell(values: List[Any]):
+    values = [value for value in values if value is not None]
+    if not values:
+        return '-'
+    spread = f' ± {np.std(values, ddof=1):.2f}' if len(values) > 1 else ''
+    return f'{np.mean(values):.2f}{spread}'
+
+
+def table(title, reports):
+    """Markdown table of lists of reports (one per seed) by row name."""
+    seeds = len(next(iter(reports.values())))
+    head = [title or 'row', *COLUMNS.values()]
+    lines = [head, ['---'] + ['---:'] * len(COLUMNS)]
+    for name, runs in reports.items():
+        lines.append([name, *(_cell([run[key] for run in runs]) for key in COLUMNS)])
+    body = '\n'.join(f'| {" | ".join(line)} |' for line in lines)
+    return f'{body}\n\nMean{" ± standard deviation" if seeds > 1 else ""} of {seeds} seed(s).'
+
+
+def plot(title, reports, path):
+    """Dot plot of the mIoU by row: a dot per seed and a bar at the mean."""
+    import matplotlib
+    matplotlib.use('Agg')
+    from matplotlib import pyplot
+    figure, axes = pyplot.subplots(
+        figsize=(7, 1.2 + 0.32 * len(reports)), layout='constrained')
+    for place, runs in enumerate(reports.values()):
+        values = [run['mIoU'] for run in runs]
+        axes.plot(values, [place] * len(values), 'o', color='#1f6f8b', alpha=0.7)
+        axes.plot([np.mean(values)] * 2, [place - 0.3, place + 0.3], color='#c1440e', lw=2)
+    axes.set_yticks(range(len(reports)), list(reports))
+    axes.invert_yaxis()
+    axes.grid(axis='x', alpha=0.3)
+    axes.set_xlabel('mIoU (%)')
+    axes.set_title(title)
+    figure.savefig(path, dpi=130)
+    pyplot.close(figure)

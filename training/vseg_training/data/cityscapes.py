@@ -1,0 +1,59 @@
+# Copyright 2026 The ros_vseg authors
+# SPDX-License-Identifier: Apache-2.0
+"""Cityscapes: snippets of video with one labelled frame each, 19 classes."""
+from pathlib import Path
+
+import numpy as np
+
+from .clips import VOID
+from .folders import FolderFrames
+
+
+# labelIds of the 19 classes in the order of their train ids; all other ids are void
+_LABEL_IDS = (7, 8, 11, 12, 13, 17, 19, 20, 21, 22, 23, 24, 25, 26, 27, 28, 31, 32, 33)
+_SUFFIX = '_leftImg8bit'
+
+
+class Cityscapes(FolderFrames):
+    """
+    Cityscapes as it is unpacked: ``leftImg8bit_sequence/<split>`` and ``gtFine/<split>``.
+
+    Frames are ``<city>/<city>_<sequence>_<frame>_leftImg8bit.png``; of each snippet of 30 the 20th
+    is labelled, in ``..._gtFine_labelTrainIds.png`` or ``..._gtFine_labelIds.png``. Consecutive
+    frames are one drive. Without the sequence package, ``leftImg8bit`` serves: labelled frames
+    alone, each its own drive.
+    """
+
+    def __init__(self, root, split, unlabelled=False):
+        folders = [f'{name}/{split}' for name in ('leftImg8bit_sequence', 'leftImg8bit')]
+        images = next((f for f in folders if (Path(root) / f).is_dir()), folders[0])
+        count = len(_LABEL_IDS)
+        self._label_ids, self._train_ids = np.full((2, 256), VOID, np.int16)
+        self._label_ids[list(_LABEL_IDS)] = self._train_ids[:count] = range(count)
+        super().__init__(root, count, None, unlabelled, images, f'gtFine/{split}')
+
+    def _group(self, paths):
+        drives, last = [], None
+        for path in paths:
+            try:
+                city, sequence, frame = path.stem.removesuffix(_SUFFIX).rsplit('_', 2)
+                place = city, sequence, int(frame)
+            except ValueError:
+                raise ValueError(f'{path} is not named <city>_<sequence>_<frame>{_SUFFIX}.png as '
+                                 'Cityscapes names its frames') from None
+            if last is None or place[:2] != last[:2] or place[2] != last[2] + 1:
+                drives.append([])
+            drives[-1].append(path)
+            last = place
+        return drives
+
+    def label_path(self, key):
+        """Path of a frame's label file, whether it exists or not."""
+        stem = key.stem.removesuffix(_SUFFIX)
+        folder = self.root / self.label_folder / key.parent.name
+        train_ids = folder / f'{stem}_gtFine_labelTrainIds.png'
+        return train_ids if train_ids.exists() else folder / f'{stem}_gtFine_labelIds.png'
+
+    def table_of(self, path):
+        """Table of the ids in one label file."""
+        return self._train_ids if path.stem.endswith('TrainIds') else self._label_ids

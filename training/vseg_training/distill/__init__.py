@@ -1,0 +1,10 @@
+# Copyright 2026 The ros_vseg authors
+# SPDX-License-Identifier: Apache-2.0
+"""Distillation methods; teacher and student meet only here."""
+from .structure import structural_loss
+from .targets import distillation_terms, Targets, teacher_targets
+from .uncertainty import uncertainty_loss, uncertainty_map
+
+
+__all__ = ['Targets', 'distillation_terms', 'structural_loss', 'teacher_targets',
+           'uncertainty_loss', 'uncertainty_map']

@@ -1,0 +1,87 @@
+# Copyright 2026 The ros_vseg authors
+# SPDX-License-Identifier: Apache-2.0
+"""How far a run is, how fast it was, and what it waited for."""
+import logging
+import resource
+import sys
+import time
+
+from lightning.pytorch.callbacks import Callback, TQDMProgressBar
+from lightning.pytorch.profilers import Profiler
+import torch
+
+
+log = logging.getLogger(__name__)
+WARM_UP = 5  # first steps that the figures leave out
+
+
+class ProgressBar(TQDMProgressBar):
+    """Progress bar over all steps of the run, also when it was resumed."""
+
+    def on_train_start(self, trainer, *_):
+        """Set the total: a resumed run begins no epoch, where Lightning would set it."""
+        super().on_train_start(trainer)
+        self.train_progress_bar.total = trainer.max_steps
+        self.train_progress_bar.initial = trainer.global_step
+
+
+class WaitTimer(Profiler):
+    """``seconds``: how long the training loop waited for batches."""
+
+    def __init__(self):
+        super().__init__()
+        self.seconds = self._begin = 0.0
+
+    def start(self, action_name):
+        if action_name.endswith('train_dataloader_next'):
+            self._begin = time.perf_counter()
+
+    def stop(self, action_name):
+        if action_name.endswith('train_dataloader_next'):
+            self.seconds += time.perf_counter() - self._begin
+
+    def describe(self):
+        """Print nothing: the report is ``SpeedReport``'s."""
+
+
+class SpeedReport(Callback):
+    """
+    Speed of the steps after ``WARM_UP``, without validation and the writing of checkpoints.
+
+    waits: the trainer's profiler. ``steps`` and ``images`` (of all processes) count what was
+    measured, ``seconds`` is their time, waits included. Logged as one line at the end.
+    """
+
+    def __init__(self, waits):
+        self.waits = waits
+        self.steps, self.images, self._busy = -WARM_UP, 0, 0.0
+
+    @property
+    def seconds(self):
+        """Seconds of the measured steps."""
+        return self._busy + self.waits.seconds
+
+    def on_train_batch_start(self, *_):
+        self._begin = time.perf_counter()
+
+    def on_train_batch_end(self, trainer, module, outputs, batch, batch_idx):
+        self.steps += 1
+        if self.steps > 0:
+            self._busy += time.perf_counter() - self._begin
+            self.images += batch['images'].shape[:2].numel() * trainer.world_size
+        else:
+            self.waits.seconds = 0.0
+
+    def on_train_end(self, trainer, *_):
+        if trainer.is_global_zero and self.steps > 0:
+            log.info('%.1f images/s over %d steps, %.1f %% of the time waiting for data, peak '
+                     'memory %.2f GB per process', self.images / self.seconds, self.steps,
+                     100 * self.waits.seconds / self.seconds, peak_memory() / 1e9)
+
+
+def peak_memory():
+    """Bytes that this process took at most: on its GPU if it used one, else of main memory."""
+    if torch.cuda.is_available() and torch.cuda.max_memory_allocated():
+        return torch.cuda.max_memory_allocated()
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (
+        1 if sys.platform == 'darwin' else 1024)
