@@ -5,7 +5,9 @@ import cv2
 import numpy as np
 import pytest
 
+from networks import tiny
 from vseg_training.data import build_source, Cityscapes, VOID
+from vseg_training.evaluate import evaluate_stream
 from vseg_training.recipe import Recipe, Source
 
 
@@ -62,6 +64,17 @@ def test_train_ids_come_first(tree, tmp_path):
     labels = source.read(key)[1]
     assert (labels[:8] == VOID).all() and (labels[8:] == 18).all()
     assert set(np.unique(source.read(source.drives[1][0])[1])) == {0, 13, VOID}
+
+
+def test_validation_reads_what_the_labelled_frames_attend_to(tree, monkeypatch):
+    """The mIoU of all frames, from the T before each labelled one and itself."""
+    student, source = tiny(context_frames=2).eval(), Cityscapes(tree, 'train')
+    confusion, seconds = evaluate_stream(student, source)
+    assert len(seconds) == 4 * 3
+    monkeypatch.setattr(source, 'has_labels', lambda key: True)
+    everything, seconds = evaluate_stream(student, source)
+    assert len(seconds) == 4 * 30
+    np.testing.assert_array_equal(confusion.counts, everything.counts)
 
 
 def test_recipes_read_it(tree, tmp_path):

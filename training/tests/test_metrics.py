@@ -178,7 +178,7 @@ def test_pairs_and_windows_do_not_join_drives():
     class Copy:
         """A model whose prediction is the image: another constant in every drive."""
 
-        num_classes, training = 4, False
+        num_classes, context_frames, training = 4, 0, False
 
         def eval(self):  # noqa: A003
             return self

@@ -55,17 +55,26 @@ class VideoMetrics:
                 **{name: 100 * window.value() for name, window in self.windows.items()}}
 
 
-def _run(source, start, num_classes, video):
+def _seen_by_labels(source, drive, context):
+    """Frames of a drive that a labelled frame attends to, and the labelled ones."""
+    return [key for number, key in enumerate(drive)
+            if any(source.has_labels(one) for one in drive[number:number + context + 1])]
+
+
+def _run(source, start, num_classes, context, video):
     """
     Stream every drive; (ConfusionMatrix, seconds per frame).
 
-    ``start()`` begins a drive and returns a function: image, stamp, shape -> labels.
+    ``start()`` begins a drive and returns a function: image, stamp, shape -> labels. Without video
+    only frames are read that the labels of a split depend on, with context earlier ones.
     """
     confusion, seconds = ConfusionMatrix(num_classes), []
     for drive in source.drives:
         step = start()
         if video:
             video.begin()
+        else:
+            drive = _seen_by_labels(source, drive, context)
         for number, key in enumerate(drive):
             image, truth = source.read(key)
             begin = time.perf_counter()
@@ -96,7 +105,7 @@ def evaluate_stream(model, source, size=None, video=None):
         return step
 
     training = model.training
-    result = _run(source, start, model.eval().num_classes, video)
+    result = _run(source, start, model.eval().num_classes, model.context_frames, video)
     model.train(training)
     return result
 
@@ -113,7 +122,7 @@ def evaluate_bundle(bundle, source, backend='auto', video=None):
         stream = Stream(loaded)
         return lambda image, stamp, _: stream.step(image, stamp).labels
 
-    return _run(source, start, bundle.num_classes, video)
+    return _run(source, start, bundle.num_classes, bundle.info.pool_frames, video)
 
 
 def _report(evaluate, label_set, cost):
