@@ -18,6 +18,7 @@ from ros_vseg.bundle import Bundle, default_bundle_path
 from ros_vseg.decode import decode, decode_dense
 from ros_vseg.media import open_source
 from ros_vseg.processes import demo_clip
+from ros_vseg.stream import resize_image
 
 NEAR_TIE = 1e-5
 
@@ -101,9 +102,11 @@ def test_equals_the_dense_reference(problem):
 
 
 def test_equals_the_dense_reference_on_real_scores():
-    student = backends.load(Bundle.load(default_bundle_path()), precision='fp32').stream()
+    bundle = Bundle.load(default_bundle_path())
+    student = backends.load(bundle, precision='fp32').stream()
     for frame in islice(open_source(demo_clip()), 0, None, 10):
-        scores = student.step(frame.image)
+        image = resize_image(frame.image, (bundle.info.height, bundle.info.width))
+        scores = student.step(image)
         for size in ((360, 480), (181, 241), (720, 961)):
             assert_equals_dense(decode(scores, size)[0], scores, size)
 

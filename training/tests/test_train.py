@@ -157,6 +157,15 @@ def test_export_carries_its_metrics(bundle, trained, data):
     assert bundle.info.trained_on['recipe'] == 'blocks'
 
 
+def test_metrics_of_a_bundle_are_at_its_own_size(trained, data, tmp_path):
+    path = tmp_path / 'small.onnx'
+    assert main(['export', str(trained), '-o', str(path), '--size', '32x48']) == 0
+    student, _ = load_student(trained)
+    confusion, _ = evaluate_stream(student, FolderFrames(data, 11), (32, 48))
+    stated = Bundle.load(path).info.metrics['folder train']['mIoU']
+    assert stated == pytest.approx(100 * confusion.mean_iou(), abs=0.01)
+
+
 @pytest.mark.parametrize('name', [n for n, why in backends.available().items() if why is None])
 def test_golden_clip_agrees_with_torch(bundle, trained, data, name):
     """12 frames with warm-up, a reset in the middle and a missing frame, float32 within 1e-3."""

@@ -111,12 +111,12 @@ def _export(args):
     from .evaluate import evaluate_stream
     from .export import export_bundle, summary
     student, recipe = load_student(args.checkpoint)
-    metrics = {}
+    metrics, size = {}, args.size or tuple(recipe.data.size)
     if recipe.data.val is not None and not args.no_evaluate:
-        confusion, _ = evaluate_stream(student, _source(recipe, args), args.size)
+        confusion, _ = evaluate_stream(student, _source(recipe, args), size)
         metrics[f'{recipe.data.val.kind} {recipe.data.val.split}'] = summary(
             confusion, load_label_set(recipe.data.label_set))
-    export_bundle(student, recipe, args.output, args.size, metrics)
+    export_bundle(student, recipe, args.output, size, metrics)
     print(f'{args.output}: {args.output.stat().st_size / 1e6:.1f} MB')
 
 
