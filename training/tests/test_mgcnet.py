@@ -140,6 +140,15 @@ def test_a_teacher_starts_from_a_student_and_a_student_from_a_checkpoint(recipe,
     assert torch.equal(load_network(again)[0].head.classify.weight, before.head.classify.weight)
 
 
+def test_queries_and_keys_of_another_attention_scale_start_anew(recipe, teacher, tmp_path):
+    begun = train(recipe, tmp_path / 'student', f'model.init={teacher}', 'optim.lr=0.0',
+                  'model.attention_scale=0.5', 'optim.max_steps=1')
+    before, after = load_network(teacher)[0].attention, load_network(begun)[0].attention
+    assert torch.equal(after.g.weight, before.g.weight)
+    assert not torch.equal(after.theta.weight, before.theta.weight)
+    assert not torch.equal(after.phi.weight, before.phi.weight)
+
+
 def test_a_teacher_is_no_bundle(teacher, tmp_path, capsys):
     assert main(['export', str(teacher), '-o', str(tmp_path / 'teacher.onnx')]) == 2
     assert 'holds a teacher' in capsys.readouterr().err

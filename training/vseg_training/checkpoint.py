@@ -11,6 +11,7 @@ from .task import build_network
 
 
 log = logging.getLogger(__name__)
+_SCALED = ('attention.theta.', 'attention.phi.')
 
 
 def _read(path):
@@ -67,11 +68,14 @@ def initialise(network, path):
     Start a network from a checkpoint's weights (``model.init``).
 
     Every weight of the same name and shape is taken; the streams of a teacher all start from a
-    student's head, and a student's head from a teacher's first stream. ValueError if nothing fits.
+    student's head, and a student's head from a teacher's first stream. theta and phi are taken
+    only from a network of the same attention scale. ValueError if nothing fits.
     """
-    state, _, _ = _read(path)
-    taken = {}
+    state, _, recipe = _read(path)
+    taken, scale = {}, getattr(network.attention, 'scale', None)
     for key, own in network.state_dict().items():
+        if key.startswith(_SCALED) and recipe.model.attention_scale != scale:
+            continue  # scores of another scale: what made them saturate would do so again
         part, _, rest = key.partition('.')
         other = {'heads': 'head.' + rest.partition('.')[2], 'head': f'heads.0.{rest}'}.get(part)
         value = state.get(key, state.get(other))
