@@ -76,7 +76,7 @@ def _child(tmp_path, code):
 
 
 def test_death_is_told_with_the_last_words(tmp_path):
-    with _child(tmp_path, 'print("first"); raise SystemExit("the reason")') as child:
+    with _child(tmp_path, 'print("first", flush=True); raise SystemExit("the reason")') as child:
         child.process.wait(20)
         with pytest.raises(ChildError, match=r'(?s)exit code 1:.*first.*the reason'):
             child.check()
