@@ -128,7 +128,9 @@ class Recorder(Node):
             self._diagnostics[status.name] = {item.key: item.value for item in status.values}
 
     def _watch(self):
-        if not self._ready and all(self.count_publishers(one.topic_name) for one in self._outputs):
+        # without the classes there is no contact sheet: they are latched, but may come late
+        if not self._ready and self._label_set and all(
+                self.count_publishers(one.topic_name) for one in self._outputs):
             self._ready = True
             self.get_logger().info(f'{READY} {self.output}')
         limit = 'end_after' if self._summary.labels else 'patience'
