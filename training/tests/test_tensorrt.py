@@ -1,0 +1,128 @@
+# Copyright 2026 The ros_vseg authors
+# SPDX-License-Identifier: Apache-2.0
+"""TensorRT's ONNX parser takes every student and teacher that can be exported; no GPU needed."""
+import gc
+
+from omegaconf import OmegaConf
+import pytest
+
+from vseg_training.backbones import BACKBONES
+from vseg_training.export import export_bundle
+from vseg_training.recipe import from_dict, RECIPES, to_dict
+from vseg_training.task import build_network
+
+trt = pytest.importorskip('tensorrt_rtx')
+
+SIZE = (65, 94)  # a multiple of no stride
+FULL, SKIPS = {'output_stride': 8, 'head_widths': []}, {}
+# with the recipes every backbone, and every form x T x decoder: an export takes seconds
+VARIANTS = [
+    {'backbone': 'efficientnet_lite1', 'context_frames': 0, **SKIPS},
+    {'backbone': 'mobilenet_v2', 'non_local': 'pixel', **FULL},
+    {'backbone': 'resnet18', 'context_frames': 0, **FULL},
+    {'backbone': 'resnet18', 'non_local': 'pixel', **SKIPS},
+    {'backbone': 'resnet18', 'non_local': 'pixel', 'context_frames': 0, **SKIPS},
+    {'backbone': 'resnet50', 'non_local': 'pixel', 'context_frames': 0, **FULL},
+    {'backbone': 'resnet18', 'short_term': 'msc', 'non_local': 'pixel'},
+]
+
+
+def shipped_networks():
+    """Recipes whose networks differ, by name; their data need not be there."""
+    found = {}
+    for path in sorted(RECIPES.glob('*.yaml')):
+        model = to_dict(from_dict({'model': OmegaConf.load(path).model}))['model']
+        model.update(weights=None, init=None)
+        if model not in found.values():
+            found[path.stem] = model
+    return found
+
+
+SHIPPED = shipped_networks()
+ENGINES = ['camvid_ablation', 'camvid_teacher']  # a student and a teacher; a build takes 0.4 s
+
+
+@pytest.fixture(autouse=True)
+def no_collection():
+    """Tracing makes millions of objects: collecting amid it takes a fifth of the time."""
+    gc.disable()
+    yield
+    gc.enable()
+
+
+def as_student(teacher):
+    """
+    Let ``Teacher.step`` take a student's pool, newest frame first and full, and give one score.
+
+    The frames' memories are slices of the pool; what leaves is the log of the mean prediction.
+    """
+    step = teacher.step
+
+    def pooled(image, pool, pool_mask):
+        streams, memory, _ = step(image, pool.chunk(teacher.context_frames, 1))
+        return streams.softmax(2).mean(0).log(), memory
+
+    teacher.step = pooled
+    return teacher
+
+
+def export(model, folder):
+    """Bytes of a bundle with random weights, and its BundleInfo."""
+    recipe = from_dict({'model': model})
+    network = build_network(recipe)
+    if recipe.model.short_term == 'msc':
+        network = as_student(network)
+    path = folder / 'network.onnx'
+    info = export_bundle(network, recipe, path, SIZE)
+    data = path.read_bytes()
+    path.unlink()  # pytest keeps its folders, and a ResNet-101 is large
+    return data, info
+
+
+def parse(data):
+    """Builder, network and parser of a graph; the network's weights live in the parser."""
+    logger = trt.Logger(trt.Logger.INTERNAL_ERROR)
+    builder = trt.Builder(logger)
+    network = builder.create_network(1 << int(trt.NetworkDefinitionCreationFlag.STRONGLY_TYPED))
+    parser = trt.OnnxParser(network, logger)
+    parsed = parser.parse(data)
+    assert parsed, '\n'.join(str(parser.get_error(i)) for i in range(parser.num_errors))
+    return builder, network, parser
+
+
+def assert_fits(network, info):
+    """Inputs and outputs have the names, shapes and types that the metadata promises."""
+    inputs = [network.get_input(i) for i in range(network.num_inputs)]
+    outputs = [network.get_output(i) for i in range(network.num_outputs)]
+    assert {one.name: list(one.shape) for one in [*inputs, *outputs]} == info.shapes()
+    assert [one.name for one in inputs] == ['image', 'pool', 'pool_mask'][:len(inputs)]
+    assert [one.name for one in outputs] == ['scores', 'prototypes']
+    for one in [*inputs, *outputs]:
+        assert one.dtype == (trt.uint8 if one.name == 'image' else trt.float32), one.name
+
+
+@pytest.mark.parametrize('name', SHIPPED)
+def test_every_recipes_network_is_parsed(name, tmp_path):
+    data, info = export(SHIPPED[name], tmp_path)
+    builder, network, parser = parse(data)
+    assert_fits(network, info)
+    if name in ENGINES:
+        config = builder.create_builder_config()
+        config.num_compute_capabilities = 1
+        config.set_compute_capability(trt.ComputeCapability.SM86, 0)
+        engine = builder.build_serialized_network(network, config)
+        assert engine is not None and engine.nbytes <= 4 * len(data)
+
+
+@pytest.mark.parametrize('model', VARIANTS, ids=lambda model: '-'.join(map(str, model.values())))
+def test_every_variant_is_parsed(model, tmp_path):
+    small = {'channels': 16, 'key_channels': 8, 'num_prototypes': 4}
+    data, info = export({**small, **model}, tmp_path)
+    builder, network, parser = parse(data)
+    assert_fits(network, info)
+
+
+def test_every_backbone_and_both_kinds_of_engine_are_tried():
+    tried = {model['backbone'] for model in [*SHIPPED.values(), *VARIANTS]}
+    assert tried == set(BACKBONES)
+    assert [SHIPPED[name]['short_term'] for name in ENGINES] == ['ssc', 'msc']
