@@ -70,10 +70,10 @@ $(VENV)/.runtime: $(VENV)/.created setup.py setup.cfg pyproject.toml $(ROS)
 	@touch $@
 
 $(VENV)/.test: $(VENV)/.runtime
-	$(PIP) --requirement $(ROS) --editable '.[test]'
+	$(PIP) --requirement $(ROS) --editable '.[test,gpu]'
 	@touch $@
 
 $(VENV)/.training: $(VENV)/.test training/pyproject.toml requirements/training.txt
 	$(PIP) --requirement $(ROS) --requirement requirements/training.txt \
-	    --editable '.[test]' --editable training
+	    --editable '.[test,gpu]' --editable training
 	@touch $@

@@ -19,7 +19,7 @@ setup(
     python_requires='>=3.10',
     packages=find_packages(include=['ros_vseg', 'ros_vseg.*']),
     package_data={'ros_vseg': [
-        'bundle.schema.json', 'label_sets/*.yaml', 'models/*', 'demo_clip/*/*']},
+        'bundle.schema.json', 'gpu/*.cu', 'label_sets/*.yaml', 'models/*', 'demo_clip/*/*']},
     data_files=[
         ('share/ament_index/resource_index/packages', ['resource/ros_vseg']),
         ('share/ros_vseg', ['package.xml']),
@@ -41,18 +41,26 @@ setup(
         'rosbags>=0.11',
         'tqdm>=4.57',
     ],
-    extras_require={'test': [
-        'flake8',
-        'flake8-builtins',
-        'flake8-comprehensions',
-        'flake8-docstrings',
-        'flake8-import-order',
-        'flake8-quotes',
-        'hypothesis',
-        'pytest',
-        'pytest-timeout',
-        'setuptools>=70',
-    ]},
+    extras_require={
+        # NVIDIA desktop GPUs, driver 580 or newer; a Jetson has these from JetPack: docs/jetson.md
+        'gpu': [
+            'cuda-bindings>=13.0',
+            'nvidia-cuda-nvrtc>=13.0',
+            'tensorrt-rtx-cu13>=1.4; platform_machine == "x86_64"',
+        ],
+        'test': [
+            'flake8',
+            'flake8-builtins',
+            'flake8-comprehensions',
+            'flake8-docstrings',
+            'flake8-import-order',
+            'flake8-quotes',
+            'hypothesis',
+            'pytest',
+            'pytest-timeout',
+            'setuptools>=70',
+        ],
+    },
     entry_points={'console_scripts': [
         'vseg_node = ros_vseg.node:main',
         'replay = ros_vseg.replay:main',

@@ -22,6 +22,7 @@ ARGUMENTS = (
     ('use_sim_time', 'false', 'Use the clock of a simulation or a replay if true'),
     ('autostart', 'true', 'Configure and activate the node at start'),
     ('log_level', 'info', 'Log level'),
+    ('build_only', 'false', 'Build the TensorRT engine that the parameters need, and end'),
     ('bundle', '', 'Path of the bundle (.onnx) to run; empty: as in params_file'),
     ('cameras', '', "Names of the cameras, such as '[front, rear]'; empty: as in params_file"),
     ('image', 'camera/image',
@@ -52,7 +53,7 @@ def vseg_node(context):
     value = {name: LaunchConfiguration(name).perform(context) for name, _, _ in ARGUMENTS}
     overrides = {
         name: ParameterValue(LaunchConfiguration(name), value_type=bool)
-        for name in ('use_sim_time', 'autostart')}
+        for name in ('use_sim_time', 'autostart', 'build_only')}
     if value['bundle']:
         overrides['bundle'] = ParameterValue(LaunchConfiguration('bundle'), value_type=str)
     if value['cameras']:

@@ -14,6 +14,7 @@ NAMES = {
     'dds': '1024x2048 camera at 10 Hz over DDS',
     'memory': 'memory of the node over 2,000 frames',
 }
+ON_GPU = {'device': 'stages on the GPU, against the floor of bytes and operations'}
 
 
 def run(context, names=()):
@@ -35,6 +36,5 @@ def run(context, names=()):
 
 def module(name):
     """Return the module that holds a benchmark; imported on demand: half of them need ROS."""
-    if name in ('stream', 'backends'):
-        return importlib.import_module('ros_vseg.bench_network')
-    return importlib.import_module(f'ros_vseg.bench_{"decoder" if name == "decoder" else "node"}')
+    file = {'stream': 'network', 'backends': 'network', 'decoder': 'decoder', 'device': 'device'}
+    return importlib.import_module(f'ros_vseg.bench_{file.get(name, "node")}')

@@ -4,12 +4,11 @@
 from dataclasses import replace
 from itertools import cycle
 
-import numpy as np
 import onnx
-from onnx import numpy_helper
 
 from ros_vseg import backends
 from ros_vseg.bench_tools import interleave, Measurement, milliseconds, ratio
+from ros_vseg.graph import with_pool_frames
 
 
 def bench_stream(context):
@@ -57,15 +56,9 @@ def bench_backends(context):
 
 def per_frame(bundle):
     """Return the bundle with a pool of no frames: attention to the frame's own prototypes only."""
-    model = onnx.load_model_from_string(bundle.model)
-    info = replace(bundle.info, pool_frames=0)
-    for name, shape in (('pool', (1, 0, info.prototype_dim)), ('pool_mask', (1, 0))):
-        entry = next(entry for entry in model.graph.input if entry.name == name)
-        model.graph.input.remove(entry)
-        model.graph.initializer.append(
-            numpy_helper.from_array(np.zeros(shape, np.float32), name))
-    del model.graph.value_info[:]       # shapes inside change with the pool's
-    return replace(bundle, info=info, model=model.SerializeToString())
+    model = with_pool_frames(onnx.load_model_from_string(bundle.model), bundle.info, 0)
+    return replace(bundle, info=replace(bundle.info, pool_frames=0),
+                   model=model.SerializeToString())
 
 
 def prototypes_only(bundle):

@@ -13,6 +13,7 @@ import numpy as np
 
 from ros_vseg import backends
 from ros_vseg.bundle import Bundle, default_bundle_path
+from ros_vseg.graph import at_size
 from ros_vseg.media import open_source
 from ros_vseg.processes import demo_clip
 
@@ -30,17 +31,17 @@ class Measurement(NamedTuple):
 class Context:
     """The student under test and frames for it, loaded once for all benchmarks."""
 
-    def __init__(self, bundle_path=None, rounds=40):
+    def __init__(self, bundle_path=None, rounds=40, backend='auto', size=None):
         self.bundle_path = bundle_path or default_bundle_path()
-        self.rounds = rounds
+        self.rounds, self._backend, self._size = rounds, backend, size
 
     @cached_property
     def bundle(self):
-        return Bundle.load(self.bundle_path)
+        return at_size(Bundle.load(self.bundle_path), self._size)
 
     @cached_property
     def backend(self):
-        return backends.load(self.bundle)
+        return backends.load(self.bundle, self._backend)
 
     @cached_property
     def images(self):

@@ -1,6 +1,6 @@
 # Copyright 2026 The ros_vseg authors
 # SPDX-License-Identifier: Apache-2.0
-"""vseg: info, run, bench, doctor."""
+"""vseg: info, run, build, bench, doctor."""
 import argparse
 import importlib.metadata
 import json
@@ -16,6 +16,8 @@ EXAMPLES = """examples:
   vseg run drive.mcap -o labelled.mcap
   vseg run frames/ -o labelled --save labels bag --backend onnxruntime
   vseg info bundle.onnx
+  vseg build bundle.onnx --precision fp16 --for sm86,sm89
+  vseg build bundle.onnx --precision int8 --calibrate frames/
   vseg doctor"""
 
 
@@ -42,20 +44,48 @@ def _flat(value):
 
 def _run(options):
     from ros_vseg import backends
-    from ros_vseg.bundle import Bundle, default_bundle_path
     from ros_vseg.labels import load_label_set
     from ros_vseg.media import open_source
     from ros_vseg.run import run
     from ros_vseg.stream import Stream
     source = open_source(options.input, options.topic)
     backend = backends.load(
-        Bundle.load(options.bundle or default_bundle_path()), options.backend,
-        threads=options.threads, precision=options.precision)
+        _bundle(options), options.backend, threads=options.threads, precision=options.precision,
+        engines=options.engines, may_build=not options.no_build)
     label_set = load_label_set(options.label_set) if options.label_set else None
     stream = Stream(backend, max_gap=options.max_gap,
                     label_set=label_set or backend.bundle.info.label_set)
     report = run(source, stream, options.output, options.save)
     print('\n'.join(report.lines(source, stream)))
+    return 0
+
+
+def _bundle(options):
+    from ros_vseg.bundle import Bundle, default_bundle_path
+    from ros_vseg.graph import at_size, parse_size
+    bundle = Bundle.load(options.bundle or default_bundle_path())
+    return at_size(bundle, parse_size(options.size) if options.size else None)
+
+
+def _build(options):
+    from ros_vseg.engines.calibrate import calibrate
+    from ros_vseg.engines.engine import engine_for
+    from ros_vseg.gpu.cuda import Gpu
+    from ros_vseg.media import open_source
+    if options.batch < 1:
+        raise VsegError(f'batch {options.batch} is too small: give 1 or more')
+    bundle = _bundle(options)
+    targets = options.targets or [Gpu().capability]
+    if options.calibrate:
+        path, frames = calibrate(bundle, open_source(options.calibrate), options.engines)
+        print(f'{path}: calibrated with {frames} frames')
+    for target in targets:
+        path, header, engine = engine_for(
+            bundle, target, options.precision, folder=options.engines, batch=options.batch,
+            progress=True)
+        layers = ', '.join(f'{count} {kind}' for kind, count in header['layers'].items())
+        print(f'{path}\n  {len(engine) / 1e6:.1f} MB, {len(engine) / len(bundle.model):.1f} x the '
+              f'bundle, built in {header["seconds"]:.1f} s\n  {layers}')
     return 0
 
 
@@ -71,11 +101,16 @@ def _doctor(options):
 def _bench(options):
     from ros_vseg import bench
     from ros_vseg.bench_tools import Context
-    unknown = set(options.names) - set(bench.NAMES)
+    from ros_vseg.graph import parse_size
+    known = {**bench.NAMES, **bench.ON_GPU}
+    names = options.names or (bench.ON_GPU if options.backend == 'tensorrt' else bench.NAMES)
+    unknown = set(names) - set(known)
     if unknown:
         raise VsegError(f'no benchmark {", ".join(sorted(unknown))}: choose of '
-                        f'{", ".join(bench.NAMES)}')
-    return bench.run(Context(options.bundle, options.rounds), options.names)
+                        f'{", ".join(known)}')
+    size = parse_size(options.size) if options.size else None
+    return bench.run(
+        Context(options.bundle, options.rounds, options.backend, size), names)
 
 
 def build_parser():
@@ -93,8 +128,13 @@ def build_parser():
     run.add_argument('--save', nargs='+', choices=['labels', 'color', 'overlay', 'bag'],
                      help='what to write into the folder (default: labels overlay)')
     run.add_argument('--bundle', type=Path, help='student to run (default: the shipped one)')
-    run.add_argument('--backend', default='auto', help='auto, openvino or onnxruntime')
-    run.add_argument('--precision', default='auto', help='auto, fp32 or bf16')
+    run.add_argument('--backend', default='auto',
+                     help='auto, tensorrt, onnxruntime_tensorrt, onnxruntime_cuda, openvino or '
+                     'onnxruntime')
+    run.add_argument('--precision', default='auto', help='auto, fp32, fp16, bf16 or int8')
+    run.add_argument('--size', metavar='HxW', help="the network's size (default: the bundle's)")
+    run.add_argument('--engines', type=Path, help='folder of engines (default: ~/.cache/ros_vseg)')
+    run.add_argument('--no-build', action='store_true', help='refuse if there is no engine yet')
     run.add_argument('--threads', type=int, default=0, help='threads per step (0: all)')
     run.add_argument('--topic', help='image topic of a bag with several')
     run.add_argument('--label-set', help='YAML that renames, merges or recolours the classes')
@@ -105,16 +145,37 @@ def build_parser():
     info.add_argument('bundle', nargs='?', type=Path, help='default: the shipped one')
     info.add_argument('--json', action='store_true', help='print JSON')
     info.set_defaults(call=_info)
+    _add_build(commands)
     doctor = commands.add_parser('doctor', help='say what is there, what is missing, and the mend')
     doctor.add_argument('--bundle', type=Path, help='default: the shipped one')
     doctor.set_defaults(call=_doctor)
     bench = commands.add_parser('bench', help='measure the figures of this project here')
     bench.add_argument('names', nargs='*', metavar='NAME',
-                       help='stream, decoder, backends, latency, dds, memory (default: all)')
+                       help='stream, decoder, backends, latency, dds, memory (default: all), or '
+                       'device (default with --backend tensorrt)')
+    bench.add_argument('--backend', default='auto', help='backend to measure (default: auto)')
     bench.add_argument('--bundle', type=Path, help='student to measure (default: the shipped one)')
+    bench.add_argument('--size', metavar='HxW', help="the network's size (default: the bundle's)")
     bench.add_argument('--rounds', type=int, default=40, help='rounds of interleaved timing')
     bench.set_defaults(call=_bench)
     return parser
+
+
+def _add_build(commands):
+    build = commands.add_parser('build', help="build a bundle's TensorRT engine")
+    build.add_argument('bundle', nargs='?', type=Path, help='default: the shipped one')
+    build.add_argument('--precision', default='auto', choices=['auto', 'fp32', 'fp16', 'bf16',
+                                                               'int8'], help='default: fp16')
+    build.add_argument('--batch', type=int, default=1, help='images at once (default: 1)')
+    build.add_argument('--size', metavar='HxW', help="the network's size (default: the bundle's)")
+    build.add_argument('--for', dest='targets', type=lambda text: text.lower().split(','),
+                       metavar='sm86,...', help='GPUs to build for, by compute capability '
+                       '(default: the one that is here)')
+    build.add_argument('--calibrate', type=Path, metavar='PATH',
+                       help='frames for int8: a folder of images, a video or a bag')
+    build.add_argument('--engines', type=Path,
+                       help='folder to keep engines in (default: ~/.cache/ros_vseg)')
+    build.set_defaults(call=_build)
 
 
 def main(arguments=None):

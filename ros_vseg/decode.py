@@ -32,8 +32,8 @@ def decode(scores, size, *, confidence=False, table=None):
     table: uint8 [256] that renames the labels. Returns labels uint8 [H, W] and, if asked for,
     confidence uint8 [H, W], 255 times the largest softmax probability, within 1; else None.
     """
-    first_y, weight_y, starts_y = _axis(scores.shape[1], size[0])
-    first_x, weight_x, starts_x = _axis(scores.shape[2], size[1])
+    first_y, weight_y, starts_y = axis(scores.shape[1], size[0])
+    first_x, weight_x, starts_x = axis(scores.shape[2], size[1])
     cells = _cells(np.ascontiguousarray(scores, np.float32))
     labels = np.empty(size, np.uint8)
     _fill(cells, cells.argmax(2), weight_y, starts_y, weight_x, starts_x, labels)
@@ -48,8 +48,8 @@ def decode(scores, size, *, confidence=False, table=None):
 
 def decode_dense(scores, size):
     """Upsample every class everywhere: the same labels, for tests and benchmarks."""
-    first_y, weight_y, _ = _axis(scores.shape[1], size[0])
-    first_x, weight_x, _ = _axis(scores.shape[2], size[1])
+    first_y, weight_y, _ = axis(scores.shape[1], size[0])
+    first_x, weight_x, _ = axis(scores.shape[2], size[1])
     best = np.full(size, -np.inf, np.float32)
     labels = np.zeros(size, np.uint8)
     finite = np.fmin(np.fmax(np.float32(scores), -LIMIT), LIMIT)  # fmax leaves out NaN
@@ -65,7 +65,7 @@ def decode_dense(scores, size):
 
 
 @lru_cache(maxsize=64)
-def _axis(coarse, full):
+def axis(coarse, full):
     """
     Return how ``full`` output places lie on ``coarse`` cells.
 

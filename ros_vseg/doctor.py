@@ -2,7 +2,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """vseg doctor: what this machine has, what it lacks, and the mend."""
 import importlib
-import importlib.metadata
 import os
 from pathlib import Path
 import platform
@@ -83,9 +82,9 @@ def _shared_memory():
 def _backends():
     findings = []
     for name, reason in backends.available().items():
-        package = backends.BACKENDS[name]
+        package = importlib.import_module(backends.BACKENDS[name][0]) if not reason else None
         findings.append(Finding(HINT, f'backend {name}', reason) if reason else Finding(
-            OK, f'backend {name}', importlib.metadata.version(package)))
+            OK, f'backend {name}', getattr(package, '__version__', 'installed')))
     if all(finding.state == HINT for finding in findings):
         findings.append(Finding(MISSING, 'backend', 'none is installed: pip install openvino'))
     return findings

@@ -33,3 +33,11 @@ class MediaError(VsegError):
 
 class BackendError(VsegError):
     """An inference backend that is not installed or refuses the bundle."""
+
+
+class EngineError(BackendError):
+    """A TensorRT engine that cannot be built, or that is not for this bundle, version or GPU."""
+
+
+class DeviceError(BackendError):
+    """A GPU that is missing, out of memory or lost."""

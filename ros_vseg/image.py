@@ -172,15 +172,25 @@ def fill_image(message, pixels, encoding):
     """
     Put pixels into a sensor_msgs/Image and return it; its header is left alone.
 
-    pixels uint8 [H, W] (mono8) or [H, W, 3] (rgb8).
+    pixels uint8 [H, W] (mono8) or [H, W, 3] (rgb8). Pixels that lie in an array.array become the
+    message's own without a copy; send it before they change.
     """
     pixels = np.ascontiguousarray(pixels)
     message.height, message.width = pixels.shape[:2]
     message.encoding = encoding
     message.is_bigendian = 0
     message.step = pixels.strides[0]
-    # an array.array is taken over as it is; anything else is checked byte by byte
-    data = array('B')
-    data.frombytes(memoryview(pixels).cast('B'))
-    message.data = data
+    data = _owner(pixels)
+    if not isinstance(data, array) or len(data) != pixels.nbytes:
+        data = array('B')
+        data.frombytes(memoryview(pixels).cast('B'))
+    # what rclpy's property does with an array.array where it checks types; else it copies it
+    setattr(message, '_data' if hasattr(message, '_data') else 'data', data)
     return message
+
+
+def _owner(pixels):
+    """Return the object that holds an array's memory."""
+    while isinstance(pixels, np.ndarray) and pixels.base is not None:
+        pixels = pixels.base
+    return pixels.obj if isinstance(pixels, memoryview) else pixels

@@ -9,7 +9,6 @@ import sys
 import traceback
 
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
-import numpy as np
 import rclpy
 from rclpy.clock import Clock, ClockType
 from rclpy.executors import SingleThreadedExecutor
@@ -22,7 +21,10 @@ from std_srvs.srv import Trigger
 from ros_vseg import backends, diagnostics, parameters
 from ros_vseg.bundle import Bundle, default_bundle_path
 from ros_vseg.camera import Camera
+from ros_vseg.engines.engine import engine_for
 from ros_vseg.errors import VsegError
+from ros_vseg.gpu.cuda import Gpu
+from ros_vseg.graph import at_size, parse_size
 from ros_vseg.labels import load_label_set
 from ros_vseg.stream import Stream
 
@@ -120,16 +122,13 @@ class VsegNode(LifecycleNode):
                     f'`ros2 lifecycle set {self.get_fully_qualified_name()}` deactivate, cleanup')
 
     def _configure(self):
-        path = self._value('bundle')
-        bundle = Bundle.load(Path(path).expanduser() if path else default_bundle_path())
+        bundle = self._bundle()
         chosen = self._value('label_set')
         label_set = load_label_set(chosen) if chosen else bundle.info.label_set
         self._backend = backends.load(
-            bundle, self._value('backend'),
-            threads=self._value('threads'), precision=self._value('precision'))
-        # The first frame of all compiles and allocates: let it not be a camera's.
-        blank = np.zeros((bundle.info.height, bundle.info.width, 3), np.uint8)
-        Stream(self._backend).step(blank, 0, confidence=True)
+            bundle, self._value('backend'), fallback=self._value('fallback'),
+            threads=self._value('threads'), precision=self._value('precision'),
+            engines=self._value('engines') or None, may_build=self._value('build'))
         for name in self._value('cameras'):
             stream = Stream(
                 self._backend, max_gap=self._value('max_gap'), label_set=label_set)
@@ -138,6 +137,18 @@ class VsegNode(LifecycleNode):
         self.get_logger().info(
             f'{bundle.info.name} labels {", ".join(self._value("cameras"))} '
             f'with the {len(label_set.names)} classes of {label_set.name}')
+
+    def _bundle(self):
+        path = self._value('bundle')
+        bundle = Bundle.load(Path(path).expanduser() if path else default_bundle_path())
+        size = self._value('size')
+        return at_size(bundle, parse_size(size) if size else None)
+
+    def build(self):
+        """Build the TensorRT engine that the parameters need; VsegError if it cannot be."""
+        path, *_ = engine_for(self._bundle(), Gpu().capability, self._value('precision'),
+                              folder=self._value('engines') or None)
+        self.get_logger().info(f'engine {path} is there')
 
     def _clean_up(self):
         for camera in self._cameras:
@@ -178,9 +189,12 @@ class VsegNode(LifecycleNode):
             own = diagnostics.status(
                 f'{name}: node', level, self._problem or 'not configured', {})
         else:
-            own = diagnostics.status(f'{name}: node', DiagnosticStatus.OK, 'configured', {
-                'backend': self._backend.name, 'device': self._backend.device,
-                'bundle': str(self._backend.bundle.path)})
+            problem = self._backend.problem
+            own = diagnostics.status(
+                f'{name}: node', DiagnosticStatus.WARN if problem else DiagnosticStatus.OK,
+                problem or 'configured', {
+                    'backend': self._backend.name, 'device': self._backend.device,
+                    'bundle': str(self._backend.bundle.path)})
         message = DiagnosticArray(status=[own, *(
             diagnostics.camera_status(camera, name, self._backend) for camera in self._cameras)])
         message.header.stamp = self.get_clock().now().to_msg()
@@ -196,6 +210,9 @@ def main(args=None):
     node = None
     try:
         node = VsegNode()
+        if node.get_parameter('build_only').value:
+            node.build()
+            return 0
         executor = Executor()
         executor.add_node(node)
         node.autostart()
@@ -203,7 +220,7 @@ def main(args=None):
             executor.spin_once(timeout_sec=1.0)
     except KeyboardInterrupt:
         pass
-    except parameters.ParameterError as error:
+    except VsegError as error:
         rclpy.logging.get_logger('vseg_node').fatal(str(error))
         return 1
     finally:

@@ -9,6 +9,7 @@ from rcl_interfaces.msg import (
     FloatingPointRange, IntegerRange, ParameterDescriptor, SetParametersResult)
 from rclpy.exceptions import ParameterException
 
+from ros_vseg.backends import BACKENDS, PRECISIONS
 from ros_vseg.errors import VsegError
 
 FOREIGN = ('use_sim_time', 'start_type_description_service', 'qos_overrides.')   # rclpy's own
@@ -85,11 +86,27 @@ VSEG_NODE = (
         'Label set to publish in: camvid, cityscapes or the path of a YAML file; '
         "empty: the bundle's own.", change='unconfigured'),
     Parameter(
+        'size', '',
+        "Size HxW at which the network runs, such as 256x512; empty: the bundle's own. Smaller is "
+        'faster and coarser.', change='unconfigured'),
+    Parameter(
         'backend', 'auto', 'What computes the network; auto takes the fastest that is installed.',
-        change='unconfigured', choices=('auto', 'openvino', 'onnxruntime')),
+        change='unconfigured', choices=('auto', *BACKENDS)),
     Parameter(
         'precision', 'auto', 'Number format of the network; auto: the fastest that keeps labels.',
-        change='unconfigured', choices=('auto', 'fp32', 'bf16')),
+        change='unconfigured', choices=PRECISIONS),
+    Parameter(
+        'fallback', True,
+        'Whether to go on with the next backend where this one cannot be loaded or its GPU fails.',
+        change='unconfigured'),
+    Parameter(
+        'engines', '', 'Folder of TensorRT engines; empty: ~/.cache/ros_vseg.',
+        change='unconfigured'),
+    Parameter(
+        'build', True, 'Whether a TensorRT engine that is missing may be built at configure.',
+        change='unconfigured'),
+    Parameter(
+        'build_only', False, 'Build the TensorRT engine that these parameters need, and end.'),
     Parameter(
         'threads', 0, 'CPU threads for the network; 0: one per core.',
         change='unconfigured', minimum=0, maximum=256),

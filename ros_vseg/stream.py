@@ -1,24 +1,12 @@
 # Copyright 2026 The ros_vseg authors
 # SPDX-License-Identifier: Apache-2.0
-"""Algorithm 1 of MGCNet as a stream of one camera: warm-up, pool, reset rules, decoding."""
+"""Algorithm 1 of MGCNet as a stream of one camera: warm-up, pool, reset rules."""
 from collections import Counter
-import time
 from typing import NamedTuple, Optional
 
-import cv2
 import numpy as np
 
-from ros_vseg.decode import decode
 from ros_vseg.labels import remap_table
-
-
-def resize_image(image, size):
-    """Image uint8 [H, W, 3] at a network's size (height, width): itself if it has that size."""
-    if image.shape[:2] == tuple(size):
-        return image
-    shrinks = image.shape[0] > size[0] or image.shape[1] > size[1]
-    return cv2.resize(image, (size[1], size[0]),
-                      interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR)
 
 
 class Result(NamedTuple):
@@ -27,7 +15,8 @@ class Result(NamedTuple):
 
     labels uint8 [H, W] at the camera's size; confidence uint8 [H, W] (255 times the largest
     softmax probability) or None; context_frames: earlier frames attended to, 0..T; reset: cause
-    of a reset before this frame, or None; times: seconds of resize, network and decode.
+    of a reset before this frame, or None; times: seconds of resize, network, decode and what else
+    the backend has. labels and confidence hold till the stream's next frame.
     """
 
     labels: np.ndarray
@@ -51,8 +40,8 @@ class Stream:
         self.info = backend.bundle.info
         self.label_set = label_set or self.info.label_set
         renamed = self.label_set != self.info.label_set
-        self._table = remap_table(self.info.label_set, label_set) if renamed else None
-        self._stream = backend.stream()
+        self._stream = backend.stream(
+            remap_table(self.info.label_set, label_set) if renamed else None)
         self.max_gap = max_gap
         self.resets = Counter()
         self._last = self._pending = None
@@ -60,8 +49,8 @@ class Stream:
 
     def _warm_up(self):
         """Let decoder and backend compile and allocate now, not at the first frame."""
-        size = self.info.height, self.info.width
-        decode(self._stream.step(np.zeros((*size, 3), np.uint8)), size, confidence=True)
+        blank = np.zeros((self.info.height, self.info.width, 3), np.uint8)
+        self._stream.label(blank, confidence=True)
         self._stream.reset()
 
     def reset(self, cause='request'):
@@ -82,14 +71,7 @@ class Stream:
             self.reset(cause)
         self._last = stamp, image.shape, frame_id
         cause, self._pending = self._pending, None
-        start = time.perf_counter()
-        resized = self._resize(image)
-        sized = time.perf_counter()
-        scores = self._stream.step(resized)
-        scored = time.perf_counter()
-        labels, sure = decode(scores, image.shape[:2], confidence=confidence, table=self._table)
-        times = {'resize': sized - start, 'network': scored - sized,
-                 'decode': time.perf_counter() - scored}
+        labels, sure, times = self._stream.label(image, confidence)
         return Result(labels, sure, self._stream.context_frames, cause, times)
 
     def _cause(self, stamp, shape, frame_id):
@@ -105,10 +87,3 @@ class Stream:
         if stamp - last_stamp > self.max_gap * 1e9:
             return 'gap'
         return None
-
-    def _resize(self, image):
-        info = self.info
-        image = resize_image(image, (info.height, info.width))
-        if info.color_order == 'bgr':
-            image = cv2.cvtColor(image, cv2.COLOR_RGB2BGR)
-        return np.ascontiguousarray(image)

@@ -11,7 +11,7 @@ import pytest
 from tiny_bundle import build_model, info, NumpyStudent, write_tiny_bundle
 
 from ros_vseg import backends
-from ros_vseg.backends.base import Pool
+from ros_vseg.backends.base import Ring
 from ros_vseg.bundle import Bundle, EMPTY_SLOT
 from ros_vseg.errors import BackendError
 
@@ -175,15 +175,15 @@ def test_auto_falls_back_and_says_why(bundle_of, monkeypatch, caplog):
 def test_missing_backend_names_the_package(bundle_of, monkeypatch):
     hide(monkeypatch, 'openvino', 'onnxruntime')
     assert 'pip install openvino' in backends.available()['openvino']
-    with pytest.raises(BackendError, match='openvino is not installed .*pip install openvino'):
+    with pytest.raises(BackendError, match='openvino cannot be used .*pip install openvino'):
         backends.load(bundle_of(), 'openvino')
     with pytest.raises(BackendError, match='no backend is installed'):
         backends.load(bundle_of())
 
 
 @pytest.mark.parametrize('options, reason', [
-    ({'name': 'tensorflow'}, "backend 'tensorflow' is unknown: use auto, openvino, onnxruntime"),
-    ({'precision': 'int3'}, "precision 'int3' is unknown: use auto, fp32, bf16")])
+    ({'name': 'tensorflow'}, "backend 'tensorflow' is unknown: use auto, tensorrt, "),
+    ({'precision': 'int3'}, "precision 'int3' is unknown: use auto, fp32, fp16, bf16, int8")])
 def test_unknown_names(bundle_of, options, reason):
     with pytest.raises(BackendError) as error:
         backends.load(bundle_of(), **options)
@@ -192,7 +192,7 @@ def test_unknown_names(bundle_of, options, reason):
 
 @needs('onnxruntime')
 def test_precision_that_a_backend_cannot_give(bundle_of):
-    with pytest.raises(BackendError, match='fp32 on a CPU: set precision'):
+    with pytest.raises(BackendError, match='onnxruntime runs in fp32 on a CPU: set precision'):
         backends.load(bundle_of(), 'onnxruntime', precision='bf16')
 
 
@@ -218,24 +218,38 @@ def test_graph_that_a_backend_refuses(bundle_of, name):
         backends.load(bundle, name)
 
 
-def test_pool_is_a_ring_written_in_place():
-    pool = Pool(info(context_frames=2))
-    array, mask = pool.pool, pool.mask
-    assert array.shape == (1, 8, 14) and (mask == EMPTY_SLOT).all()
-    held = []
-    for number in range(1, 5):
-        pool.push(np.full((1, 4, 14), number, np.float32))
-        held.append((array[0, [0, 4], 0].tolist(), mask[0, [0, 4]].tolist(), pool.frames))
-    assert held == [([1, 0], [0, EMPTY_SLOT], 1), ([1, 2], [0, 0], 2), ([3, 2], [0, 0], 2),
-                    ([3, 4], [0, 0], 2)]
-    pool.reset()
-    assert (mask == EMPTY_SLOT).all() and pool.frames == 0
-    pool.push(np.full((1, 4, 14), 9, np.float32))
-    assert mask[0].tolist() == [0] * 4 + [EMPTY_SLOT] * 4
-    assert pool.pool is array and pool.mask is mask
+def test_ring_shows_all_slots_but_empty_ones_and_the_one_at_work():
+    ring = Ring(info(context_frames=2))
+    assert ring.masks.shape == (5, 12) and ring.masks.dtype == np.float32
+    seen = []
+    for _ in range(7):
+        mask = ring.masks[ring.state].reshape(3, 4)
+        assert (mask == mask[:, :1]).all() and set(mask.flat) <= {0, EMPTY_SLOT}
+        seen.append((ring.slot, ring.frames, np.flatnonzero(mask[:, 0] == 0).tolist()))
+        ring.advance()
+    assert seen == [(0, 0, []), (1, 1, [0]), (2, 2, [0, 1]), (0, 2, [1, 2]), (1, 2, [0, 2]),
+                    (2, 2, [0, 1]), (0, 2, [1, 2])]
+    ring.reset()
+    assert (ring.slot, ring.frames, ring.state) == (0, 0, 0)
 
 
-def test_pool_of_a_per_frame_network_stays_empty():
-    pool = Pool(info(context_frames=0))
-    pool.push(np.zeros((1, 4, 14), np.float32))
-    assert pool.frames == 0 and pool.pool.size == 0
+def test_ring_of_a_per_frame_network_stays_empty():
+    ring = Ring(info(context_frames=0))
+    for _ in range(3):
+        assert (ring.slot, ring.frames, ring.state) == (0, 0, 0)
+        ring.advance()
+
+
+@needs('onnxruntime')
+def test_pool_is_written_in_place(bundle_of):
+    """The graph writes the frame's prototypes into the ring: nothing is copied in between."""
+    stream = backends.load(bundle_of(), 'onnxruntime', threads=1).stream()
+    pools = []
+    for number in range(5):
+        stream.step(frame(number))
+        pools.append(stream.inputs()['pool'].reshape(4, 4, 14).copy())
+    for number, slot in enumerate([0, 1, 2, 3, 0]):
+        others = [one for one in range(4) if one != slot]
+        before = pools[number - 1] if number else np.zeros_like(pools[0])
+        np.testing.assert_array_equal(pools[number][others], before[others])
+        assert np.abs(pools[number][slot] - before[slot]).max() > 0

@@ -11,6 +11,7 @@ import pytest
 from tiny_bundle import write_tiny_bundle
 
 from ros_vseg import backends, doctor
+from ros_vseg.backends import tensorrt
 from ros_vseg.bundle import Bundle
 from ros_vseg.labels import load_label_set, overlay
 from ros_vseg.media import open_source
@@ -215,3 +216,68 @@ def test_doctor_names_what_is_missing(tmp_path, monkeypatch):
     assert 'fastdds.xml' in doctor._profile().text
     monkeypatch.setenv('FASTDDS_DEFAULT_PROFILES_FILE', str(tmp_path / 'gone.xml'))
     assert 'not there' in doctor._profile().text
+
+
+def test_build_writes_engines_for_gpus_that_are_not_here(bundle, images, tmp_path):
+    pytest.importorskip('tensorrt_rtx')
+    done = vseg('build', bundle, '--for', 'sm86,SM89', '--engines', tmp_path)
+    assert done.returncode == 0, done.stderr
+    names = sorted(path.name for path in tmp_path.glob('*.engine'))
+    assert [name.split('-')[4] for name in names] == ['sm86', 'sm89']
+    assert all(name in done.stdout for name in names) and 'HALF CONVOLUTION' in done.stdout
+    frames = tmp_path / 'frames'
+    frames.mkdir()
+    for number in range(9):
+        cv2.imwrite(str(frames / f'{number}.png'), images[number % FRAMES])
+    options = ('--precision', 'int8', '--for', 'sm86', '--engines', tmp_path)
+    assert '--calibrate FOLDER' in vseg('build', bundle, *options).stderr
+    done = vseg('build', bundle, *options, '--calibrate', frames)
+    assert done.returncode == 0 and 'calibrated with 9 frames' in done.stdout
+    engine, = tmp_path.glob('*int8*.engine')
+    before = engine.stat().st_mtime_ns
+    assert vseg('build', bundle, *options).returncode == 0
+    assert engine.stat().st_mtime_ns == before
+    vseg('build', bundle, *options, '--calibrate', frames)
+    assert engine.stat().st_mtime_ns > before      # another calibration, another engine
+
+
+@pytest.mark.parametrize('arguments, reason', [
+    (['--for', 'sm33'], 'does not build for sm33'),
+    (['--for', 'sm86', '--size', '96'], "size '96' is not HxW"),
+    (['--for', 'sm86', '--size', '100x128'], 'export it at that size'),
+    (['--for', 'sm86', '--batch', '0'], 'batch 0 is too small'),
+    (['--for', 'sm86', '--precision', 'int8', '--calibrate', '/does/not/exist'],
+     '/does/not/exist'),
+    (['--for', 'sm75', '--precision', 'fp32'], 'use precision fp16 or int8'),
+    (['--for', 'sm86', '--engines', '/dev/null/engines'], 'cannot be written')])
+def test_build_refuses_in_one_line(bundle, tmp_path, arguments, reason):
+    pytest.importorskip('tensorrt_rtx')
+    done = vseg('build', bundle, '--engines', tmp_path, *arguments)
+    assert done.returncode == 2 and reason in done.stderr
+    assert 'Traceback' not in done.stderr and not list(tmp_path.glob('*.engine'))
+
+
+@pytest.mark.skipif(tensorrt.missing() is None, reason='there is a GPU here')
+def test_commands_that_need_a_gpu_say_so(bundle, tmp_path, images):
+    cv2.imwrite(str(tmp_path / '1.png'), images[0])
+    run = ('run', tmp_path, '-o', tmp_path / 'out', '--bundle', bundle, '--backend')
+    for done in (vseg('build', bundle), vseg(*run, 'tensorrt'),
+                 vseg('bench', '--backend', 'tensorrt', '--bundle', bundle)):
+        assert done.returncode == 2 and 'Traceback' not in done.stderr
+        assert 'NVIDIA' in done.stderr or 'pip install' in done.stderr
+    for backend in ('onnxruntime_cuda', 'onnxruntime_tensorrt'):
+        done = vseg(*run, backend)
+        assert done.returncode == 2 and 'pip install onnxruntime-gpu' in done.stderr
+
+
+def test_run_at_another_size(bundle, images, tmp_path):
+    for number, image in enumerate(images):
+        cv2.imwrite(str(tmp_path / f'{number}.png'), image)
+    sizes = {}
+    for size in ('96x128', '48x64'):
+        done = vseg('run', tmp_path, '-o', tmp_path / size, '--bundle', bundle, '--size', size,
+                    '--save', 'labels')
+        assert done.returncode == 0, done.stderr
+        sizes[size] = cv2.imread(str(tmp_path / size / 'labels/0.png'), cv2.IMREAD_UNCHANGED)
+    assert sizes['96x128'].shape == sizes['48x64'].shape == SIZE
+    assert (sizes['96x128'] != sizes['48x64']).any()

@@ -18,7 +18,7 @@ from ros_vseg.bundle import Bundle, default_bundle_path
 from ros_vseg.decode import decode, decode_dense
 from ros_vseg.media import open_source
 from ros_vseg.processes import demo_clip
-from ros_vseg.stream import resize_image
+from ros_vseg.resize import resize_image
 
 NEAR_TIE = 1e-5
 

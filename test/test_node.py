@@ -158,7 +158,8 @@ def test_parameters_are_described(front):
         DescribeParameters, '/vseg_node/describe_parameters', names=['overlay_alpha', 'backend'])
     alpha, backend = response.descriptors
     assert alpha.floating_point_range[0].to_value == 1.0 and 'overlay' in alpha.description
-    assert backend.additional_constraints == 'one of auto, openvino, onnxruntime'
+    assert backend.additional_constraints == (
+        'one of auto, tensorrt, onnxruntime_tensorrt, onnxruntime_cuda, openvino, onnxruntime')
 
 
 def test_lifecycle_goes_round(front, node, bundle, tmp_path):

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 from tiny_bundle import NumpyStudent, write_tiny_bundle
 
-from ros_vseg import backends, decode as decode_module, stream as stream_module
+from ros_vseg import backends, decode as decode_module
+from ros_vseg.backends import base
 from ros_vseg.bundle import Bundle
 from ros_vseg.decode import decode
 from ros_vseg.errors import LabelSetError
@@ -247,9 +248,9 @@ def test_network_and_decoder_run_before_the_first_frame(load, monkeypatch):
     def spy(scores, size, **options):
         calls.append((scores.shape, size, options))
         return decode(scores, size, **options)
-    monkeypatch.setattr(stream_module, 'decode', spy)
+    monkeypatch.setattr(base, 'decode', spy)
     Stream(load())
-    assert calls == [((11, 12, 16), (96, 128), {'confidence': True})]
+    assert calls == [((11, 12, 16), (96, 128), {'confidence': True, 'table': None})]
     kernels = [one for one in vars(decode_module).values() if hasattr(one, 'signatures')]
     before = [list(kernel.signatures) for kernel in kernels]
     assert any(before)

@@ -1,17 +1,55 @@
 # Copyright 2026 The ros_vseg authors
 # SPDX-License-Identifier: Apache-2.0
-"""What a backend is, and the prototype pool that CPU backends share."""
-from typing import Protocol
+"""What a backend is, the ring of prototypes, and what backends on the processor share."""
+from dataclasses import dataclass
+from pathlib import Path
+import time
+from typing import NamedTuple, Optional, Protocol
 
+import cv2
 import numpy as np
 
 from ros_vseg.bundle import EMPTY_SLOT
+from ros_vseg.decode import decode
+from ros_vseg.resize import resize_image
+
+
+@dataclass(frozen=True)
+class Options:
+    """
+    How a bundle is to be made ready; each backend takes what concerns it.
+
+    threads: processor threads per step, 0 for the backend's own choice; precision: 'auto' or of
+    backends.PRECISIONS; engines: folder of TensorRT engines, the user's own cache if None;
+    may_build: whether a missing engine may be built.
+    """
+
+    threads: int = 0
+    precision: str = 'auto'
+    engines: Optional[Path] = None
+    may_build: bool = True
+
+
+class Labels(NamedTuple):
+    """
+    What a backend makes of a frame.
+
+    labels uint8 [H, W] and confidence uint8 [H, W] (or None) at the image's size, till the next
+    frame; times: seconds of each stage by name.
+    """
+
+    labels: np.ndarray
+    confidence: Optional[np.ndarray]
+    times: dict
 
 
 class BackendStream(Protocol):
     """One camera's way through a backend; owns its prototype pool; used by one thread."""
 
     context_frames: int  # earlier frames that the last step attended to, 0..T
+
+    def label(self, image, confidence=False):
+        """Labels of an RGB image uint8 [H, W, 3] of any size."""
 
     def step(self, image):
         """Label uint8 [H, W, 3] of the network's size; scores float32 [K, h, w], till the next."""
@@ -26,41 +64,84 @@ class Backend(Protocol):
     name: str
     device: str  # for people: processor and precision
     bundle: object
+    problem: Optional[str]  # what failed before this backend was chosen, or since
 
-    def stream(self):
-        """Return a new BackendStream."""
+    def stream(self, table=None):
+        """Return a new BackendStream; table: uint8 [256] that renames its labels."""
 
 
-class Pool:
+class Ring:
     """
-    Ring of the prototypes of the last T frames.
+    Where in the pool the prototypes of which frame lie: T + 1 slots of N prototypes.
 
-    pool float32 [1, T*N, D] and mask [1, T*N] (0, or EMPTY_SLOT where a slot is empty) are
-    allocated once and written in place. Attention over prototypes has no order, so the newest
-    frame takes the oldest frame's slot.
+    The frame at work writes its prototypes into ``slot`` while the T others are attended to, so
+    nothing is copied: attention has no order, and the mask leaves the slot at work out. ``state``
+    counts the T states of warm-up and then the T + 1 of a full ring; ``masks`` float32
+    [2 T + 1, (T + 1) N] has a row for each (0, or EMPTY_SLOT where a slot is not to be seen).
     """
 
     def __init__(self, info):
-        shapes = info.shapes()
-        self.pool = np.zeros(shapes.get('pool', [1, 0, info.prototype_dim]), np.float32)
-        self.mask = np.zeros(shapes.get('pool_mask', [1, 0]), np.float32)
-        self._per_frame, self._capacity = info.num_prototypes, info.pool_frames
+        self.capacity = info.pool_frames
+        slots = self.capacity + 1
+        seen = np.zeros((self.capacity + slots, slots), bool)
+        for state in range(self.capacity):
+            seen[state, :state] = True
+        seen[self.capacity:] = ~np.eye(slots, dtype=bool)
+        self.masks = np.where(seen, 0, EMPTY_SLOT).astype(np.float32).repeat(
+            info.num_prototypes, axis=1)
         self.reset()
 
     def reset(self):
-        """Empty every slot."""
-        self.mask.fill(EMPTY_SLOT)
+        """Forget all frames."""
         self._pushed = 0
 
     @property
     def frames(self):
-        """Frames that the pool holds, 0..T."""
-        return min(self._pushed, self._capacity)
+        """Frames that can be attended to, 0..T."""
+        return min(self._pushed, self.capacity)
 
-    def push(self, prototypes):
-        """Put a frame's prototypes float32 [1, N, D] in place of the oldest."""
-        if self._capacity:
-            start = self._pushed % self._capacity * self._per_frame
-            self.pool[:, start:start + self._per_frame] = prototypes
-            self.mask[:, start:start + self._per_frame] = 0
+    @property
+    def slot(self):
+        """Slot that the frame at work writes, 0..T."""
+        return self._pushed % (self.capacity + 1)
+
+    @property
+    def state(self):
+        """Row of masks, 0..2T."""
+        return self._pushed if self._pushed < self.capacity else self.capacity + self.slot
+
+    def advance(self):
+        """Count the frame at work as an earlier one."""
         self._pushed += 1
+
+
+class HostStream:
+    """A BackendStream whose scores come to the processor: it resizes and decodes there."""
+
+    def __init__(self, bundle, table):
+        self.info, self.table = bundle.info, table
+        self.ring = Ring(bundle.info)
+        self.context_frames = 0
+
+    def label(self, image, confidence=False):
+        """See BackendStream."""
+        start = time.perf_counter()
+        resized = self.resize(image)
+        sized = time.perf_counter()
+        scores = self.step(resized)
+        scored = time.perf_counter()
+        labels, sure = decode(
+            scores, image.shape[:2], confidence=confidence, table=self.table)
+        return Labels(labels, sure, {'resize': sized - start, 'network': scored - sized,
+                                     'decode': time.perf_counter() - scored})
+
+    def reset(self):
+        """See BackendStream."""
+        self.ring.reset()
+
+    def resize(self, image):
+        """Image at the network's size and in its colour order."""
+        image = resize_image(image, (self.info.height, self.info.width))
+        if self.info.color_order == 'bgr':
+            image = cv2.cvtColor(image, cv2.COLOR_RGB2BGR)
+        return np.ascontiguousarray(image)

@@ -1,61 +1,126 @@
 # Copyright 2026 The ros_vseg authors
 # SPDX-License-Identifier: Apache-2.0
-"""ONNX Runtime on the CPU: float32 everywhere."""
+"""ONNX Runtime: on the CPU, and on NVIDIA GPUs by its CUDA and TensorRT providers."""
+import numpy as np
 import onnxruntime
 
-from ros_vseg.backends.base import Pool
-from ros_vseg.errors import BackendError
+from ros_vseg.backends.base import HostStream
+from ros_vseg.engines.cache import default_folder
+from ros_vseg.errors import BackendError, DeviceError
+from ros_vseg.graph import ring_model
+
+# backend -> (provider, kind of memory, precisions)
+PROVIDERS = {
+    'onnxruntime': ('CPUExecutionProvider', 'cpu', ('fp32',)),
+    'onnxruntime_cuda': ('CUDAExecutionProvider', 'cuda', ('fp32',)),
+    'onnxruntime_tensorrt': ('TensorrtExecutionProvider', 'cuda', ('fp16', 'fp32')),
+}
 
 
-class OnnxRuntimeStream:
-    """BackendStream over a shared session."""
+class OnnxRuntimeStream(HostStream):
+    """
+    BackendStream over a shared session; the pool stays where the provider computes.
 
-    def __init__(self, session, info):
-        self._session, self._pool = session, Pool(info)
-        self._inputs = {'pool': self._pool.pool, 'pool_mask': self._pool.mask}
-        if not info.pool_frames:
-            self._inputs = {}
-        self.context_frames = 0
+    One I/O binding for each state of the ring: the graph reads the pool at one address, and writes
+    the frame's prototypes into its slot.
+    """
+
+    def __init__(self, session, bundle, table, memory):
+        super().__init__(bundle, table)
+        self._session, self._pool = session, None
+        info, shapes = self.info, self.info.shapes()
+        self._image = onnxruntime.OrtValue.ortvalue_from_numpy(
+            np.zeros(shapes['image'], np.uint8), memory, 0)
+        self._scores = onnxruntime.OrtValue.ortvalue_from_shape_and_type(
+            shapes['scores'], np.float32, 'cpu', 0)
+        slots, values = self.ring.capacity + 1, info.num_prototypes * info.prototype_dim
+        self._pool = onnxruntime.OrtValue.ortvalue_from_numpy(
+            np.zeros((1, slots * info.num_prototypes, info.prototype_dim), np.float32), memory, 0)
+        self._masks = [onnxruntime.OrtValue.ortvalue_from_numpy(row[None], memory, 0)
+                       for row in self.ring.masks]
+        self._bindings = []
+        for state, mask in enumerate(self._masks):
+            binding = session.io_binding()
+            binding.bind_ortvalue_input('image', self._image)
+            if self.ring.capacity:
+                binding.bind_ortvalue_input('pool', self._pool)
+                binding.bind_ortvalue_input('pool_mask', mask)
+            binding.bind_ortvalue_output('scores', self._scores)
+            slot = state if state < self.ring.capacity else state - self.ring.capacity
+            binding.bind_output('prototypes', memory, 0, np.float32, shapes['prototypes'],
+                                self._pool.data_ptr() + 4 * slot * values)
+            self._bindings.append(binding)
 
     def step(self, image):
         """See BackendStream."""
-        self.context_frames = self._pool.frames
-        scores, prototypes = self._session.run(
-            ('scores', 'prototypes'), {'image': image[None], **self._inputs})
-        self._pool.push(prototypes)
-        return scores[0]
+        self.context_frames = self.ring.frames
+        try:
+            self._image.update_inplace(np.ascontiguousarray(image)[None])
+            self._session.run_with_iobinding(self._bindings[self.ring.state])
+        except Exception as error:  # its errors have no common base
+            raise DeviceError(f'onnxruntime failed: {str(error).splitlines()[0]}') from error
+        self.ring.advance()
+        return self._scores.numpy()[0]
 
-    def reset(self):
-        """See BackendStream."""
-        self._pool.reset()
+    def inputs(self):
+        """Return copies of the pool and its mask as the next step will see them, by name."""
+        if not self.ring.capacity:
+            return {}
+        return {'pool': np.array(self._pool.numpy()),
+                'pool_mask': self.ring.masks[self.ring.state][None]}
 
 
 class OnnxRuntimeBackend:
     """Backend that runs the bundle's graph in ONNX Runtime."""
 
-    name, device = 'onnxruntime', 'CPU fp32'
+    problem = None
 
-    def __init__(self, bundle, session):
-        self.bundle, self._session = bundle, session
+    def __init__(self, bundle, session, name, precision):
+        self.bundle, self.name, self._session = bundle, name, session
+        self._memory = PROVIDERS[name][1]
+        self.device = f'{"CPU" if self._memory == "cpu" else "GPU"} {precision}'
 
-    def stream(self):
+    def stream(self, table=None):
         """See Backend."""
-        return OnnxRuntimeStream(self._session, self.bundle.info)
+        return OnnxRuntimeStream(self._session, self.bundle, table, self._memory)
 
 
-def load(bundle, threads, precision):
-    """Backend of a bundle; BackendError for a precision other than fp32."""
-    if precision == 'bf16':
-        raise BackendError('onnxruntime runs in fp32 on a CPU: set precision to auto or fp32, '
-                           'or use openvino')
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = threads
-    options.log_severity_level = 3
-    options.add_free_dimension_override_by_name('batch', 1)
+def missing(name):
+    """Return None, or why this installation of onnxruntime lacks the provider of a backend."""
+    provider = PROVIDERS[name][0]
+    if provider in onnxruntime.get_available_providers():
+        return None
+    return f'this onnxruntime has no {provider}: pip install onnxruntime-gpu in its place'
+
+
+def load(bundle, options, name='onnxruntime'):
+    """Backend of a bundle; BackendError for a precision or a provider that is not there."""
+    provider, memory, precisions = PROVIDERS[name]
+    precision = precisions[0] if options.precision == 'auto' else options.precision
+    if precision not in precisions:
+        where = 'a CPU' if memory == 'cpu' else 'a GPU'
+        raise BackendError(f'{name} runs in {" or ".join(precisions)} on {where}: set precision '
+                           'to auto or one of these, or use another backend')
+    session_options = onnxruntime.SessionOptions()
+    session_options.intra_op_num_threads = options.threads
+    session_options.log_severity_level = 3
+    session_options.add_free_dimension_override_by_name('batch', 1)
     try:
         session = onnxruntime.InferenceSession(
-            bundle.model, options, providers=['CPUExecutionProvider'])
+            ring_model(bundle), session_options,
+            providers=_providers(provider, precision, options), enable_fallback=0)
     except Exception as error:  # its errors have no common base
         raise BackendError(f'onnxruntime {onnxruntime.__version__} refuses {bundle.path}: '
                            f'{str(error).splitlines()[0]}') from error
-    return OnnxRuntimeBackend(bundle, session)
+    if provider not in session.get_providers():     # it falls back without an error
+        raise DeviceError(f'{name} could not be started: {provider} needs an NVIDIA driver and '
+                          'the CUDA libraries of its version')
+    return OnnxRuntimeBackend(bundle, session, name, precision)
+
+
+def _providers(provider, precision, options):
+    if provider != 'TensorrtExecutionProvider':
+        return [provider]
+    folder = options.engines or default_folder()
+    return [(provider, {'trt_fp16_enable': precision == 'fp16', 'trt_engine_cache_enable': True,
+                        'trt_engine_cache_path': str(folder)}), 'CUDAExecutionProvider']

@@ -1,67 +1,80 @@
 # Copyright 2026 The ros_vseg authors
 # SPDX-License-Identifier: Apache-2.0
 """OpenVINO on the CPU: bfloat16 where the processor computes in it, else float32."""
+import numpy as np
 import openvino
 
-from ros_vseg.backends.base import Pool
+from ros_vseg.backends.base import HostStream
 from ros_vseg.errors import BackendError
+from ros_vseg.graph import ring_model
 
 
-class OpenVinoStream:
-    """BackendStream with an infer request of its own; the pool is shared with it, not copied."""
+class OpenVinoStream(HostStream):
+    """BackendStream with an infer request of its own, whose prototypes go straight to the ring."""
 
-    def __init__(self, compiled, info):
-        self._request, self._pool = compiled.create_infer_request(), Pool(info)
-        if info.pool_frames:
-            for name, array in (('pool', self._pool.pool), ('pool_mask', self._pool.mask)):
-                self._request.set_tensor(name, openvino.Tensor(array, shared_memory=True))
+    def __init__(self, compiled, bundle, table):
+        super().__init__(bundle, table)
+        self._request = compiled.create_infer_request()
         self._image = self._request.get_tensor('image')
         self._scores = self._request.get_tensor('scores')
-        self._prototypes = self._request.get_tensor('prototypes')
-        self.context_frames = 0
+        if not self.ring.capacity:
+            return
+        shape = (self.ring.capacity + 1, 1, self.info.num_prototypes, self.info.prototype_dim)
+        pool = np.zeros(shape, np.float32)
+        self._slots = [openvino.Tensor(slot, shared_memory=True) for slot in pool]
+        self._masks = [openvino.Tensor(row[None], shared_memory=True) for row in self.ring.masks]
+        flat = pool.reshape(1, -1, self.info.prototype_dim)
+        self._request.set_tensor('pool', openvino.Tensor(flat, shared_memory=True))
 
     def step(self, image):
         """See BackendStream."""
-        self.context_frames = self._pool.frames
+        ring = self.ring
+        self.context_frames = ring.frames
         self._image.data[0] = image  # sharing it is refused where the message is read-only
+        if ring.capacity:
+            self._request.set_tensor('pool_mask', self._masks[ring.state])
+            self._request.set_tensor('prototypes', self._slots[ring.slot])
         self._request.infer()
-        self._pool.push(self._prototypes.data)
+        ring.advance()
         return self._scores.data[0]
-
-    def reset(self):
-        """See BackendStream."""
-        self._pool.reset()
 
 
 class OpenVinoBackend:
     """Backend that runs the bundle's graph in OpenVINO, tuned for latency."""
 
-    name = 'openvino'
+    name, problem = 'openvino', None
 
     def __init__(self, bundle, compiled, precision):
         self.bundle, self.device, self._compiled = bundle, f'CPU {precision}', compiled
 
-    def stream(self):
+    def stream(self, table=None):
         """See Backend."""
-        return OpenVinoStream(self._compiled, self.bundle.info)
+        return OpenVinoStream(self._compiled, self.bundle, table)
 
 
-def load(bundle, threads, precision):
+def missing(name):
+    """Return None: what can be imported can be used."""
+    return None
+
+
+def load(bundle, options, name='openvino'):
     """Backend of a bundle; BackendError where the processor lacks the precision."""
     core = openvino.Core()
     native = 'BF16' in core.get_property('CPU', 'OPTIMIZATION_CAPABILITIES')
-    if precision == 'bf16' and not native:
+    if options.precision not in ('auto', 'fp32', 'bf16'):
+        raise BackendError(f'openvino runs in fp32 or bf16 here, not in {options.precision}')
+    if options.precision == 'bf16' and not native:
         raise BackendError('this processor has no bf16 arithmetic: set precision to auto or fp32')
-    precision = 'bf16' if native and precision != 'fp32' else 'fp32'
-    options = {'PERFORMANCE_HINT': 'LATENCY',
-               'INFERENCE_PRECISION_HINT': {'bf16': 'bf16', 'fp32': 'f32'}[precision]}
-    if threads:
-        options['INFERENCE_NUM_THREADS'] = threads
+    precision = 'bf16' if native and options.precision != 'fp32' else 'fp32'
+    properties = {'PERFORMANCE_HINT': 'LATENCY',
+                  'INFERENCE_PRECISION_HINT': {'bf16': 'bf16', 'fp32': 'f32'}[precision]}
+    if options.threads:
+        properties['INFERENCE_NUM_THREADS'] = options.threads
     try:
-        model = core.read_model(bundle.model)
-        shapes = bundle.info.shapes()
-        model.reshape({port: shapes[port.get_any_name()] for port in model.inputs})
-        compiled = core.compile_model(model, 'CPU', options)
+        model = core.read_model(ring_model(bundle))
+        model.reshape({port: [1, *(dim.get_length() for dim in list(port.partial_shape)[1:])]
+                       for port in model.inputs})
+        compiled = core.compile_model(model, 'CPU', properties)
     except RuntimeError as error:
         raise BackendError(f'openvino {openvino.__version__} refuses {bundle.path}: '
                            f'{str(error).strip().splitlines()[-1]}') from error

@@ -9,7 +9,8 @@ import torch
 
 from ros_vseg import backends
 from ros_vseg.bundle import Bundle
-from ros_vseg.stream import resize_image, Stream
+from ros_vseg.resize import resize_image
+from ros_vseg.stream import Stream
 
 from .export import summary
 from .metrics import ConfusionMatrix, flops, parameters, TemporalConsistency, VideoConsistency

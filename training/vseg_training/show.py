@@ -6,7 +6,7 @@ import numpy as np
 import torch
 
 from ros_vseg.labels import colorize
-from ros_vseg.stream import resize_image
+from ros_vseg.resize import resize_image
 
 from .evaluate import predict
 

@@ -1,0 +1,145 @@
+# Copyright 2026 The ros_vseg authors
+# SPDX-License-Identifier: Apache-2.0
+"""The precision of a graph is in the graph: float16, bfloat16, and int8 with explicit Q/DQ."""
+import logging
+from pathlib import Path
+import tempfile
+
+import numpy as np
+import onnx
+from onnx import helper, numpy_helper, TensorProto
+
+KINDS = {'fp16': TensorProto.FLOAT16, 'bf16': TensorProto.BFLOAT16}
+LARGEST_HALF, SMALLEST_HALF = np.float32(65504), np.float32(2**-14)
+
+
+def lower(model, precision):
+    """
+    Return a copy of an onnx.ModelProto that computes in 'fp16' or 'bf16'.
+
+    Inputs and outputs keep their types: a Cast stands after each float input and before each
+    output. Weights are rounded, and clipped to what float16 holds. Q/DQ stay as they are.
+    """
+    kind = KINDS[precision]
+    copy = onnx.ModelProto()
+    copy.CopyFrom(model)
+    graph = copy.graph
+    del graph.value_info[:]
+    kept = {name for node in graph.node if node.op_type == 'Resize' for name in node.input[1:]}
+    for weight in graph.initializer:
+        if weight.data_type == TensorProto.FLOAT and weight.name not in kept:
+            weight.CopyFrom(_lowered(weight, weight.name, kind))
+    for node in graph.node:
+        _lower_attributes(node, kind)
+    _cast_ends(graph, kind)
+    for entry in copy.opset_import:
+        if entry.domain in ('', 'ai.onnx'):     # 19: Q/DQ take float16 scales
+            entry.version = max(entry.version, 19)
+    return copy
+
+
+def _lowered(tensor, name, kind):
+    array = numpy_helper.to_array(tensor)
+    if kind == TensorProto.FLOAT16:
+        array = array.clip(-LARGEST_HALF, LARGEST_HALF)
+    return helper.make_tensor(name, kind, array.shape, array.reshape(-1))
+
+
+def _lower_attributes(node, kind):
+    if node.op_type == 'ConstantOfShape' and not node.attribute:    # float32 if nothing is said
+        node.attribute.append(helper.make_attribute(
+            'value', helper.make_tensor('value', TensorProto.FLOAT, [1], [0.0])))
+    for attribute in node.attribute:
+        if node.op_type == 'Cast' and attribute.name == 'to':
+            attribute.i = kind if attribute.i == TensorProto.FLOAT else attribute.i
+        elif attribute.type == onnx.AttributeProto.TENSOR:
+            if attribute.t.data_type == TensorProto.FLOAT:
+                attribute.t.CopyFrom(_lowered(attribute.t, attribute.t.name, kind))
+
+
+def _cast_ends(graph, kind):
+    first, last = [], []
+    for entry in graph.input:
+        if entry.type.tensor_type.elem_type == TensorProto.FLOAT:
+            first.append(helper.make_node('Cast', [entry.name], [f'{entry.name}_low'], to=kind))
+    for entry in graph.output:
+        last.append(helper.make_node('Cast', [f'{entry.name}_low'], [entry.name],
+                                     to=entry.type.tensor_type.elem_type))
+    renamed = {node.input[0]: node.output[0] for node in first}
+    renamed.update({node.output[0]: node.input[0] for node in last})
+    for node in graph.node:
+        for names in (node.input, node.output):
+            names[:] = [renamed.get(name, name) for name in names]
+    nodes = [*first, *graph.node, *last]
+    del graph.node[:]
+    graph.node.extend(nodes)
+
+
+class _Frames:
+    """Calibration inputs as onnxruntime asks for them."""
+
+    def __init__(self, inputs):
+        self._inputs = iter(inputs)
+
+    def get_next(self):
+        return next(self._inputs, None)
+
+
+def quantize(model, inputs):
+    """
+    Return a copy of an onnx.ModelProto whose convolutions have Q/DQ: post-training, static.
+
+    int8, symmetric; weights per channel, activations per tensor by the range that ``inputs``
+    (dicts of the graph's input arrays) give; biases stay floating (TensorRT's parser refuses
+    int32 ones), and so do the first convolution, whose input spreads the widest, and the depthwise
+    ones, which int8 would pad with constants of several times the feature map.
+    """
+    from onnxruntime.quantization import CalibrationMethod, QuantFormat, quantize_static, QuantType
+    copy = onnx.ModelProto()    # its weights are moved into a file and lost
+    copy.CopyFrom(model)
+    for number, node in enumerate(copy.graph.node):
+        node.name = node.name or f'node_{number}'   # nodes are left out by their names
+    convolutions = [node for node in copy.graph.node if node.op_type == 'Conv']
+    floating = convolutions[:1] + [node for node in convolutions if _is_depthwise(node)]
+    logging.getLogger().addFilter(_no_advice)
+    try:
+        with tempfile.TemporaryDirectory(prefix='vseg-') as folder:
+            path = Path(folder) / 'quantized.onnx'
+            quantize_static(
+                copy, path, _Frames(inputs), quant_format=QuantFormat.QDQ, per_channel=True,
+                op_types_to_quantize=['Conv'], nodes_to_exclude=[node.name for node in floating],
+                activation_type=QuantType.QInt8, weight_type=QuantType.QInt8,
+                calibrate_method=CalibrationMethod.MinMax,
+                extra_options={'ActivationSymmetric': True, 'WeightSymmetric': True,
+                               'QuantizeBias': False})
+            quantized = onnx.load(path)
+    finally:
+        logging.getLogger().removeFilter(_no_advice)
+    _raise_scales(quantized.graph)
+    return quantized
+
+
+def _is_depthwise(node):
+    return any(one.name == 'group' and one.i > 1 for one in node.attribute)
+
+
+def _no_advice(record):
+    return 'pre-processing' not in record.getMessage()
+
+
+def _raise_scales(graph):
+    """Quantise weights anew whose scale would be 0 in float16: channels that are all but dead."""
+    tensors = {one.name: one for one in graph.initializer}
+    for node in graph.node:
+        if node.op_type != 'DequantizeLinear' or node.input[0] not in tensors:
+            continue
+        weight, scale = tensors[node.input[0]], tensors[node.input[1]]
+        old = numpy_helper.to_array(scale)
+        new = np.maximum(old, SMALLEST_HALF)
+        if (new == old).all():
+            continue
+        values = numpy_helper.to_array(weight)
+        ratio = np.reshape(old / new, (-1, *[1] * (values.ndim - 1)))
+        values = np.rint(values * ratio).astype(np.int8)
+        weight.CopyFrom(numpy_helper.from_array(values, weight.name))
+        scale.CopyFrom(numpy_helper.from_array(new, scale.name))

@@ -1,0 +1,200 @@
+# Copyright 2026 The ros_vseg authors
+# SPDX-License-Identifier: Apache-2.0
+"""Edits of a bundle's graph that keep its numbers: input size, batch, slots of the pool."""
+from dataclasses import replace
+import hashlib
+import re
+
+import numpy as np
+import onnx
+from onnx import numpy_helper, shape_inference
+
+from ros_vseg.errors import BundleError
+
+SHAPE_INPUTS = {'Reshape': 1, 'Resize': 3, 'ConstantOfShape': 0, 'Expand': 1}
+
+
+def parse_size(text):
+    """Return (height, width) of a text such as '256x512'; BundleError if it is none."""
+    match = re.fullmatch(r'([0-9]{1,5})x([0-9]{1,5})', text.strip())
+    if match is None:
+        raise BundleError(f'size {text!r} is not HxW, height first, such as 256x512')
+    return int(match[1]), int(match[2])
+
+
+def with_pool_frames(model, info, frames):
+    """
+    Return a copy of an onnx.ModelProto whose pool has slots for ``frames`` frames.
+
+    The weights know nothing of the number: attention over prototypes takes any. frames = 0 takes
+    the inputs pool and pool_mask away; the network then attends to its own prototypes only.
+    """
+    model = _copy(model)
+    shapes = replace(info, pool_frames=frames).shapes()
+    for name in ('pool', 'pool_mask'):
+        entry = next((one for one in model.graph.input if one.name == name), None)
+        if entry is None:
+            continue
+        if frames:
+            _set_dims(entry, [None, *shapes[name][1:]])
+        else:
+            shape = (1, 0, info.prototype_dim)[:len(entry.type.tensor_type.shape.dim)]
+            model.graph.input.remove(entry)
+            model.graph.initializer.append(
+                numpy_helper.from_array(np.zeros(shape, np.float32), name))
+    return model
+
+
+def ring_model(bundle):
+    """Return a bundle's graph, serialised, with the slots of a Ring."""
+    info = bundle.info
+    if not info.pool_frames:
+        return bundle.model
+    model = onnx.load_model_from_string(bundle.model)
+    return with_pool_frames(model, info, info.pool_frames + 1).SerializeToString()
+
+
+def at_size(bundle, size):
+    """
+    Return the bundle for another input size (height, width); its weights stay as they are.
+
+    BundleError if the graph cannot be written for that size, or the size is too small.
+    """
+    old = bundle.info
+    if size is None or tuple(size) == (old.height, old.width):
+        return bundle
+    if min(size) < 32:
+        raise BundleError(f'size {size[0]}x{size[1]} is too small: give at least 32x32')
+    new = replace(old, height=size[0], width=size[1])
+    model = _rewrite(onnx.load_model_from_string(bundle.model), old, new, 1, bundle.path)
+    data = model.SerializeToString()
+    return replace(bundle, info=new, model=data, sha256=hashlib.sha256(data).hexdigest())
+
+
+def with_batch(model, info, batch, path):
+    """Return an onnx.ModelProto of ``ring_model``'s kind for several images at once."""
+    if batch == 1:      # the graph's own, or a name that is to become a number
+        model = _copy(model)
+        for entry in [*model.graph.input, *model.graph.output]:
+            _set_dims(entry, [1])
+        return model
+    ringed = replace(info, pool_frames=info.pool_frames + 1) if info.pool_frames else info
+    return _rewrite(model, ringed, ringed, batch, path)
+
+
+def _rewrite(model, old, new, batch, path):
+    """
+    Return a graph with what its exporter wrote as numbers written anew.
+
+    These are the targets of Reshape ([B, C, h w] or [B, C, h, w]), Resize and ConstantOfShape.
+    BundleError if the graph then does not give ``scores`` of the size's shape.
+    """
+    model, shapes = _copy(model), new.shapes()
+    for entry in [*model.graph.input, *model.graph.output]:
+        _set_dims(entry, [batch, *shapes[entry.name][1:]])
+    constants = {one.name: numpy_helper.to_array(one) for one in model.graph.initializer}
+    sizes = (old.height, old.width), (new.height, new.width)
+    for node in model.graph.node:
+        place = SHAPE_INPUTS.get(node.op_type)
+        if place is None or len(node.input) <= place or node.input[place] not in constants:
+            continue
+        target = _new_target(constants[node.input[place]], *sizes, batch)
+        node.input[place] = 'shape_' + 'x'.join(map(str, target))
+        if node.input[place] not in constants:
+            constants[node.input[place]] = target
+            model.graph.initializer.append(numpy_helper.from_array(target, node.input[place]))
+    _drop_unused(model)
+    _check_outputs(model, shapes, batch, path)
+    return model
+
+
+def group_by_eight(model):
+    """
+    Write depthwise convolutions of an onnx.ModelProto, in place, with groups of eight channels.
+
+    The new weights are zero but for the channel's own, so the numbers stay. For Turing (SM75),
+    where TensorRT for RTX pads one-channel groups to eight channels by constants of seven times
+    the feature map, in the engine file.
+    """
+    weights = {one.name: one for one in model.graph.initializer}
+    for node in model.graph.node:
+        group = next((one for one in node.attribute if one.name == 'group'), None)
+        if node.op_type != 'Conv' or group is None or node.input[1] not in weights:
+            continue
+        weight = weights[node.input[1]]
+        array = numpy_helper.to_array(weight)
+        if array.shape[1] != 1 or len(array) != group.i or len(array) % 8:
+            continue
+        wide = np.zeros((len(array), 8, *array.shape[2:]), array.dtype)
+        wide[np.arange(len(array)), np.arange(len(array)) % 8] = array[:, 0]
+        node.input[1] = f'{weight.name}_by_eight'
+        if node.input[1] not in weights:
+            weights[node.input[1]] = numpy_helper.from_array(wide, node.input[1])
+            model.graph.initializer.append(weights[node.input[1]])
+        group.i = len(array) // 8
+    _drop_unused(model)
+
+
+def _copy(model):
+    copy = onnx.ModelProto()
+    copy.CopyFrom(model)
+    del copy.graph.value_info[:]    # shapes inside follow from the new ones
+    return copy
+
+
+def _set_dims(entry, dims):
+    for dim, value in zip(entry.type.tensor_type.shape.dim, dims):
+        if value is not None:
+            dim.dim_value = value
+
+
+def _new_target(target, old, new, batch):
+    """Write a constant shape anew: the batch first, height and width or their product last."""
+    target = np.array(target, np.int64)
+    target[0] = batch if target[0] == 1 else target[0]
+    if len(target) == 4:
+        target[2:] = [_scaled(one, *axis) for one, axis in zip(target[2:], zip(old, new))]
+    elif len(target) == 3 and target[2] > 0:
+        stride = _stride(target[2], old)
+        if stride:
+            target[2] = np.prod([-(-one // stride) for one in new])
+    return target
+
+
+def _stride(pixels, size):
+    """Stride 2^k of a feature map of ``size`` that has so many pixels, or None."""
+    return next((2**k for k in range(8) if np.prod([-(-one // 2**k) for one in size]) == pixels),
+                None)
+
+
+def _scaled(coarse, old, new):
+    """Return how long an axis of ``coarse`` cells is for a new input: ceil(new / stride)."""
+    stride = next((2**k for k in range(8) if -(-old // 2**k) == coarse), None)
+    return -(-new // stride) if stride else coarse
+
+
+def _drop_unused(model):
+    used = {name for node in model.graph.node for name in node.input}
+    kept = [one for one in model.graph.initializer if one.name in used]
+    del model.graph.initializer[:]
+    model.graph.initializer.extend(kept)
+
+
+def _check_outputs(model, shapes, batch, path):
+    """Raise BundleError unless the graph is consistent and gives outputs of its shapes."""
+    bare = _copy(model)
+    for entry in bare.graph.output:
+        entry.type.tensor_type.ClearField('shape')
+    try:
+        onnx.checker.check_model(model)
+        inferred = shape_inference.infer_shapes(bare, strict_mode=True, data_prop=True)
+        found = {entry.name: [dim.dim_value for dim in entry.type.tensor_type.shape.dim]
+                 for entry in inferred.graph.output}
+    except (shape_inference.InferenceError, onnx.checker.ValidationError) as error:
+        found, reason = {}, str(error).strip().splitlines()[-1]
+    for name in ('scores', 'prototypes'):
+        expected = [batch, *shapes[name][1:]]
+        if found.get(name) != expected:
+            reason = f'{name} is {found[name]}, not {expected}' if found else reason
+            raise BundleError(f'{path} cannot run at {shapes["image"][1]}x{shapes["image"][2]} '
+                              f'with batch {batch} ({reason}): export it at that size')

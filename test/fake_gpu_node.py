@@ -1,0 +1,48 @@
+# Copyright 2026 The ros_vseg authors
+# SPDX-License-Identifier: Apache-2.0
+"""
+The real node in a process of its own, on a FAKE GPU that is lost after some frames.
+
+``python fake_gpu_node.py KERNELS FRAMES --ros-args ...``; KERNELS: library of ``host_kernels``.
+"""
+import ctypes
+import sys
+
+from fake_cuda import FakeCudaDriver, FakeEngine
+
+from ros_vseg import node
+from ros_vseg.backends import tensorrt
+from ros_vseg.engines.jit import Contexts
+from ros_vseg.gpu import cuda
+
+
+class LostGpu(FakeCudaDriver):
+    """Fails at every call once it has replayed ``frames`` graphs."""
+
+    def __init__(self, library, frames):
+        super().__init__(library)
+        self._left = frames
+
+    def __getattr__(self, name):
+        if name == 'cuGraphLaunch':
+            self._left -= 1
+        if name.startswith('cu') and self._left < 0:
+            return lambda *_: (self.CUresult.CUDA_ERROR_ECC_UNCORRECTABLE, None)
+        return super().__getattr__(name)
+
+
+def main():
+    """Run the node; the backend tensorrt is the real one on the fakes."""
+    driver = LostGpu(ctypes.CDLL(sys.argv[1]), int(sys.argv[2]))
+
+    def load(bundle, options, name='tensorrt'):
+        contexts = Contexts(FakeEngine(driver, bundle), None)
+        return tensorrt.TensorRtBackend(bundle, cuda.Gpu(), contexts, 'fp32')
+
+    cuda.driver = lambda: driver
+    tensorrt.load, tensorrt.missing = load, lambda name: None
+    return node.main(sys.argv[3:])
+
+
+if __name__ == '__main__':
+    sys.exit(main())

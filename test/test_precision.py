@@ -1,0 +1,270 @@
+# Copyright 2026 The ros_vseg authors
+# SPDX-License-Identifier: Apache-2.0
+"""A graph in another precision is in that precision, and has the same labels but for a few."""
+from itertools import islice
+import logging
+
+import numpy as np
+import onnx
+from onnx import helper, numpy_helper, shape_inference, TensorProto
+import pytest
+from tiny_bundle import write_tiny_bundle
+
+from ros_vseg import backends
+from ros_vseg.backends.base import Ring
+from ros_vseg.bundle import Bundle, default_bundle_path
+from ros_vseg.decode import decode
+from ros_vseg.engines import calibrate as calibration
+from ros_vseg.engines.calibrate import calibrate
+from ros_vseg.engines.engine import calibrated_path, graph_for
+from ros_vseg.engines.precision import KINDS, lower, quantize
+from ros_vseg.errors import EngineError
+from ros_vseg.graph import ring_model
+from ros_vseg.media import Frame, open_source
+from ros_vseg.processes import demo_clip
+from ros_vseg.resize import resize_image
+
+onnxruntime = pytest.importorskip('onnxruntime')
+
+CALIBRATED, FIRST, LAST = 8, 60, 66     # frames of the clip: to calibrate with, to look at
+
+
+@pytest.fixture(scope='module')
+def student():
+    return Bundle.load(default_bundle_path())
+
+
+@pytest.fixture
+def tiny(tmp_path):
+    return Bundle.load(write_tiny_bundle(tmp_path / 'tiny.onnx'))
+
+
+@pytest.fixture(scope='module')
+def model(student):
+    return onnx.load_model_from_string(ring_model(student))
+
+
+@pytest.fixture(scope='module')
+def frames():
+    return [frame.image for frame in islice(open_source(demo_clip()), FIRST, LAST)]
+
+
+@pytest.fixture(scope='module')
+def expected(student, frames):
+    """Return the labels [frames, H, W] of float32."""
+    stream = backends.load(student, 'onnxruntime', threads=1).stream()
+    return np.stack([stream.label(image).labels for image in frames])
+
+
+@pytest.fixture(scope='module')
+def folder(tmp_path_factory, student):
+    """Return a folder that has the student calibrated by the first frames of the clip."""
+    folder = tmp_path_factory.mktemp('engines')
+    path, count = calibrate(student, islice(open_source(demo_clip()), CALIBRATED), folder)
+    assert count == CALIBRATED and path == calibrated_path(student, folder)
+    return folder
+
+
+@pytest.fixture(scope='module')
+def quantized(student, folder):
+    return onnx.load(calibrated_path(student, folder))
+
+
+def labels(model, info, images, as_it_is=False):
+    """Labels [frames, H, W] of an onnx.ModelProto that sees the images as a stream."""
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level, options.intra_op_num_threads = 3, 1
+    if as_it_is:    # what ONNX Runtime 1.31 fuses of Q/DQ in float16 has other numbers
+        options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
+    session = onnxruntime.InferenceSession(
+        model.SerializeToString(), options, providers=['CPUExecutionProvider'])
+    ring, result = Ring(info), []
+    pool = np.zeros((1, ring.masks.shape[1], info.prototype_dim), np.float32)
+    for image in images:
+        scores, prototypes = session.run(['scores', 'prototypes'], {
+            'image': resize_image(image, (info.height, info.width))[None], 'pool': pool,
+            'pool_mask': ring.masks[ring.state][None]})
+        start = ring.slot * info.num_prototypes
+        pool[:, start:start + info.num_prototypes] = prototypes
+        ring.advance()
+        result.append(decode(scores[0], image.shape[:2])[0])
+    return np.stack(result)
+
+
+def ends(model):
+    return [(one.name, one.type.tensor_type.elem_type, str(one.type.tensor_type.shape))
+            for one in [*model.graph.input, *model.graph.output]]
+
+
+def kinds(model):
+    """Types of what is computed between inputs and outputs, by name."""
+    inferred = shape_inference.infer_shapes(model, strict_mode=True)
+    return {one.name: one.type.tensor_type.elem_type for one in inferred.graph.value_info}
+
+
+def constants(model):
+    """Tensors of the graph, whether initializers or attributes, by name."""
+    found = {one.name: one for one in model.graph.initializer}
+    for node in model.graph.node:
+        found.update({f'{node.output[0]} {one.name}': one.t for one in node.attribute
+                      if one.type == onnx.AttributeProto.TENSOR})
+    return found
+
+
+@pytest.mark.parametrize('precision', KINDS)
+def test_all_but_the_ends_is_lowered(model, precision):
+    before = model.SerializeToString()
+    lowered = lower(model, precision)
+    assert model.SerializeToString() == before
+    onnx.checker.check_model(lowered)
+    assert ends(lowered) == ends(model)
+    assert {kind for _, kind, _ in ends(lowered)} == {TensorProto.FLOAT, TensorProto.UINT8}
+    assert TensorProto.FLOAT not in {one.data_type for one in constants(lowered).values()}
+    assert set(kinds(lowered).values()) == {KINDS[precision]}
+    assert set(kinds(model).values()) == {TensorProto.FLOAT}
+    casts = [node for node in lowered.graph.node if node.op_type == 'Cast']
+    assert len(casts) == 5      # the image, pool and pool_mask, scores and prototypes
+
+
+def test_float16_keeps_the_labels(model, student, frames, expected):
+    found = labels(lower(model, 'fp16'), student.info, frames)
+    assert (found == expected).mean() >= 0.995 and len(np.unique(expected)) > 4
+    # the stream of these tests is the backends'
+    np.testing.assert_array_equal(labels(model, student.info, frames[:3]), expected[:3])
+
+
+@pytest.mark.parametrize('precision, largest', [('fp16', 65504), ('bf16', 1e9)])
+def test_constants_of_any_kind_are_lowered_and_clipped_to_float16(precision, largest):
+    """But for the scales of Resize, which are float32 by its definition."""
+    values = np.float32([1e9, -1e9, 65504, 1.5, 0]).reshape(1, 1, 1, 5)
+    node = helper.make_node
+    nodes = [
+        node('Constant', [], ['c'], value=numpy_helper.from_array(values, 'c')),
+        node('Add', ['x', 'w'], ['a']), node('Add', ['a', 'c'], ['b']),
+        node('ConstantOfShape', ['n'], ['zero']), node('Cast', ['b'], ['d'], to=TensorProto.FLOAT),
+        node('Add', ['d', 'zero'], ['e']), node('Resize', ['e', '', 'scales'], ['y'])]
+    ends = [helper.make_tensor_value_info(name, TensorProto.FLOAT, [1, 1, 1, size])
+            for name, size in (('x', 5), ('y', 10))]
+    lowered = lower(helper.make_model(helper.make_graph(nodes, 'one', ends[:1], ends[1:], [
+        numpy_helper.from_array(values, 'w'), numpy_helper.from_array(np.int64([5]), 'n'),
+        numpy_helper.from_array(np.float32([1, 1, 1, 2]), 'scales')])), precision)
+    onnx.checker.check_model(lowered)
+    assert set(kinds(lowered).values()) == {KINDS[precision]}
+    found = constants(lowered)
+    assert found.pop('n').data_type == TensorProto.INT64
+    assert found.pop('scales').data_type == TensorProto.FLOAT and len(found) == 3
+    for name in ('w', 'c value'):
+        array = numpy_helper.to_array(found[name]).astype(np.float64).reshape(-1)
+        np.testing.assert_allclose(array, [largest, -largest, 65504, 1.5, 0], rtol=0.004)
+
+
+def test_int8_keeps_the_labels_of_frames_it_was_not_calibrated_with(
+        quantized, student, frames, expected):
+    found = labels(quantized, student.info, frames)
+    assert 0.98 <= (found == expected).mean() < 1       # 1: it is not quantised
+
+
+def test_convolutions_but_the_first_and_the_depthwise_are_quantised(model, quantized):
+    made = {node.output[0]: node for node in quantized.graph.node if node.output}
+    weights = {one.name: one for one in quantized.graph.initializer}
+    originals = {one.name: numpy_helper.to_array(one) for one in model.graph.initializer}
+    convolutions = [node for node in quantized.graph.node if node.op_type == 'Conv']
+    assert len(convolutions) == 59
+    floating = 0
+    for number, node in enumerate(convolutions):
+        groups = next((one.i for one in node.attribute if one.name == 'group'), 1)
+        assert all(weights[name].data_type == TensorProto.FLOAT for name in node.input[2:])
+        if number == 0 or groups > 1:
+            floating += 1
+            assert weights[node.input[1]].data_type == TensorProto.FLOAT
+            continue
+        values, weight = (made[name] for name in node.input[:2])
+        assert values.op_type == weight.op_type == 'DequantizeLinear'
+        assert made[values.input[0]].op_type == 'QuantizeLinear'
+        assert weights[weight.input[0]].data_type == TensorProto.INT8
+        whole, scales = (numpy_helper.to_array(weights[name]) for name in weight.input[:2])
+        scales = scales.reshape(-1, *[1] * (whole.ndim - 1))
+        before = originals[weight.input[0].removesuffix('_quantized')]
+        assert len(scales) == len(whole)
+        assert (np.abs(whole * scales - before) <= scales).all()    # rounded twice at most
+    assert floating == 1 + 16
+
+
+def test_scales_are_symmetric_and_hold_in_float16(quantized):
+    weights = {one.name: numpy_helper.to_array(one) for one in quantized.graph.initializer}
+    nodes = [one for one in quantized.graph.node if 'quantizelinear' in one.op_type.lower()]
+    assert len(nodes) > 100
+    for node in nodes:
+        scale, zero = weights[node.input[1]], weights[node.input[2]]
+        assert scale.min() >= 2**-14 and np.isfinite(scale.astype(np.float16)).all()
+        assert zero.dtype == np.int8 and not zero.any()
+
+
+def test_engine_is_built_from_the_calibrated_graph(student, folder, quantized, frames, expected):
+    """Lowered to float16 around its int8."""
+    built = graph_for(student, 'int8', 'sm86', folder)
+    assert ends(built) == ends(quantized)
+    found, before = constants(built), constants(quantized)
+    assert TensorProto.FLOAT not in {one.data_type for one in found.values()}
+    whole = {name: one for name, one in before.items() if one.data_type == TensorProto.INT8}
+    assert len(whole) > 42 and all(found[name] == one for name, one in whole.items())
+    built.opset_import[0].version = 19      # ONNX Runtime takes scales of float16 from it on
+    found = labels(built, student.info, frames[:3], as_it_is=True)
+    assert (found == expected[:3]).mean() >= 0.98
+
+
+def noise(count, size=(60, 80)):
+    rng = np.random.default_rng(0)
+    return (Frame(rng.integers(0, 256, (*size, 3), np.uint8), number, '', str(number))
+            for number in range(count))
+
+
+def test_graph_without_names_is_quantised_and_left_as_it_was(tiny):
+    graph = onnx.load_model_from_string(ring_model(tiny))
+    before, filters = graph.SerializeToString(), list(logging.getLogger().filters)
+    assert {node.name for node in graph.graph.node} == {''}
+    found = quantize(graph, [
+        {'image': frame.image[None], 'pool': np.zeros((1, 16, 14), np.float32),
+         'pool_mask': np.zeros((1, 16), np.float32)} for frame in noise(2, (96, 128))])
+    assert graph.SerializeToString() == before and ends(found) == ends(graph)
+    assert logging.getLogger().filters == filters
+    weights = [node.input[0] for node in found.graph.node if node.op_type == 'DequantizeLinear']
+    assert sum(name.endswith('_quantized') for name in weights) == 3    # not the first's
+
+
+def test_calibration_sees_the_pool_as_the_stream_does(tiny, tmp_path, monkeypatch):
+    seen = []
+    monkeypatch.setattr(calibration, 'quantize',
+                        lambda graph, inputs: (seen.extend(inputs), graph)[1])
+    monkeypatch.setattr(calibration, 'MOST', 9)
+    source = noise(20)
+    assert calibrate(tiny, source, tmp_path)[1] == 9 and len(list(source)) == 11
+    assert [int((one['pool_mask'] == 0).sum()) for one in seen] == [0, 4, 8] + [12] * 6
+    for number, one in enumerate(seen):
+        filled = np.abs(one['pool'].reshape(4, 4, 14)).max((1, 2)) > 0
+        assert filled.sum() == min(number, 4) and one['image'].shape == (1, 96, 128, 3)
+
+
+@pytest.mark.parametrize('count', [0, 7])
+def test_too_few_frames_to_calibrate_with_are_counted(tiny, tmp_path, count):
+    with pytest.raises(EngineError, match=f'^{count} frames are too few .*: give at least 8'):
+        calibrate(tiny, noise(count), tmp_path / 'folder')
+    assert not (tmp_path / 'folder').exists()
+
+
+def test_bundle_that_is_not_calibrated_has_a_mend(student, tmp_path):
+    with pytest.raises(EngineError, match='is not calibrated for int8 .*--calibrate') as error:
+        graph_for(student, 'int8', 'sm86', tmp_path)
+    assert str(student.path) in str(error.value)
+    calibrated_path(student, tmp_path).write_bytes(b'damaged')
+    with pytest.raises(EngineError, match='is not calibrated for int8 .*--calibrate'):
+        graph_for(student, 'int8', 'sm86', tmp_path)
+
+
+def test_calibration_of_another_bundle_is_refused(student, folder, tiny, tmp_path):
+    data = calibrated_path(student, folder).read_bytes()
+    path = calibrated_path(tiny, tmp_path)
+    path.write_bytes(data)
+    with pytest.raises(EngineError) as error:
+        graph_for(tiny, 'int8', 'sm86', tmp_path)
+    assert str(error.value) == f'{path} is of another bundle: remove it and calibrate again'

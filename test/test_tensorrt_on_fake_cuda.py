@@ -1,0 +1,308 @@
+# Copyright 2026 The ros_vseg authors
+# SPDX-License-Identifier: Apache-2.0
+"""The TensorRT backend's frame loop on a FAKE CUDA driver and engine: see fake_cuda.py."""
+from array import array
+from dataclasses import replace
+import gc
+from pathlib import Path
+
+import cv2
+from fake_cuda import FakeCudaDriver, FakeEngine, host_kernels
+import numpy as np
+import pytest
+from tiny_bundle import write_tiny_bundle
+
+from ros_vseg import backends, bench_device
+from ros_vseg.backends import tensorrt
+from ros_vseg.bench_tools import Context
+from ros_vseg.bundle import Bundle
+from ros_vseg.decode import decode
+from ros_vseg.engines.jit import Contexts
+from ros_vseg.errors import DeviceError, VsegError
+from ros_vseg.gpu import cuda
+from ros_vseg.image import fill_image
+from ros_vseg.resize import resize_taps
+from ros_vseg.stream import Stream
+
+pytest.importorskip('cuda.bindings')
+
+STAGES = ['upload', 'resize', 'network', 'decode', 'download']
+CAMERA = (135, 250)
+
+
+@pytest.fixture(scope='session')
+def library(tmp_path_factory):
+    return host_kernels(tmp_path_factory.mktemp('kernels'))
+
+
+@pytest.fixture
+def fake(library, monkeypatch):
+    driver = FakeCudaDriver(library)
+    monkeypatch.setattr(cuda, 'driver', lambda: driver)
+    return driver
+
+
+@pytest.fixture
+def load(fake, bundle, tmp_path):
+    """Return a function that makes a TensorRtBackend of a tiny bundle on the fakes."""
+    def make(**changes):
+        path = write_tiny_bundle(tmp_path / 'tiny.onnx', **changes) if changes else bundle
+        loaded = Bundle.load(path)
+        engine = FakeEngine(fake, loaded)
+        backend = tensorrt.TensorRtBackend(
+            loaded, cuda.Gpu(), Contexts(engine, tmp_path / 'tiny.jit'), 'fp32')
+        backend.engine = engine     # for the tests to look at
+        return backend
+    return make
+
+
+def frame(number, size=CAMERA):
+    """Return a smooth image uint8 [H, W, 3] that moves with its number."""
+    coarse = np.random.default_rng(1).uniform(0, 255, (7, 9, 3)).astype(np.float32)
+    image = cv2.resize(coarse, size[::-1], interpolation=cv2.INTER_CUBIC)
+    return np.roll(image.clip(0, 255).astype(np.uint8), 3 * number, axis=1)
+
+
+def on_processor(backend):
+    return backends.load(backend.bundle, 'onnxruntime', threads=1)
+
+
+@pytest.mark.parametrize('changes', [
+    {}, {'context_frames': 1}, {'context_frames': 0}, {'color_order': 'bgr'}])
+def test_fake_gpu_gives_the_processors_labels_to_the_bit(load, changes):
+    """At the network's size: another one is resized with other rounding."""
+    backend = load(**changes)
+    gpu, host = backend.stream(), on_processor(backend).stream()
+    for number in [0, 1, 2, 3, 4, 5, 'reset', 6, 7, 8, 9, 10]:
+        if number == 'reset':
+            gpu.reset(), host.reset()
+            continue
+        image = frame(number, (96, 128))
+        expected = host.label(image, confidence=True)
+        found = gpu.label(image, confidence=number % 2 == 0)
+        np.testing.assert_array_equal(found.labels, expected.labels)
+        assert gpu.context_frames == host.context_frames
+        if number % 2 == 0:
+            np.testing.assert_array_equal(found.confidence, expected.confidence)
+        else:
+            assert found.confidence is None
+    assert len(np.unique(expected.labels)) > 2
+
+
+def by_taps(image, size):
+    """Resize as the kernel does: in float32, tap after tap."""
+    (first_y, weights_y), (first_x, weights_x) = resize_taps(image.shape[:2], size)
+    total = np.zeros((*size, 3), np.float32)
+    for j, down in enumerate(weights_y.T):
+        for i, right in enumerate(weights_x.T):
+            rows = np.minimum(first_y + j, image.shape[0] - 1)
+            columns = np.minimum(first_x + i, image.shape[1] - 1)
+            total += (down[:, None] * right)[..., None] * image[rows][:, columns]
+    return (total + np.float32(0.5)).astype(np.uint8)
+
+
+def test_fake_gpu_at_camera_size_and_through_a_change_of_size(load):
+    backend = load()
+    gpu, host = Stream(backend), on_processor(backend).stream()
+    for number, size in enumerate([CAMERA] * 5 + [(64, 80)] * 3 + [CAMERA] * 5):
+        image = frame(number, size)
+        found = gpu.step(image, number, confidence=True)
+        if found.reset:
+            host.reset()
+        scores = host.step(by_taps(image, (96, 128)))
+        labels, sure = decode(scores, size, confidence=True)
+        np.testing.assert_array_equal(found.labels, labels)
+        np.testing.assert_array_equal(found.confidence, sure)
+        assert len(np.unique(labels)) > 2
+    assert gpu.resets == {'size': 2}
+
+
+def test_fake_gpu_scores_are_the_processors(load):
+    backend = load(color_order='bgr')
+    gpu, host = backend.stream(), on_processor(backend).stream()
+    for number in range(6):
+        image = frame(number, (96, 128))
+        np.testing.assert_allclose(gpu.step(image), host.step(image), atol=1e-5)
+    with pytest.raises(ValueError, match='96x128'):
+        gpu.step(frame(0))
+
+
+def test_fake_gpu_renames_labels(load):
+    backend = load()
+    table = np.arange(256, dtype=np.uint8)[::-1].copy()
+    plain, renamed = backend.stream(), backend.stream(table)
+    np.testing.assert_array_equal(
+        renamed.label(frame(0)).labels, 255 - plain.label(frame(0)).labels)
+
+
+def test_steady_state_on_fake_driver_is_one_launch_and_one_wait(load, fake):
+    """No allocation, no second wait; the times of the stages are all that is asked beside it."""
+    stream = load().stream()
+    for number in range(7):
+        stream.label(frame(number))
+    fake.counts()
+    for number in range(20):
+        stream.label(frame(number))
+        assert fake.counts() == {'cuCtxSetCurrent': 1, 'cuGraphLaunch': 1,
+                                 'cuStreamSynchronize': 1, 'cuEventElapsedTime': len(STAGES)}
+
+
+def test_one_graph_on_fake_driver_per_state_of_the_ring(load, fake):
+    stream = load(context_frames=3).stream()
+    for number in range(30):
+        stream.label(frame(number))
+    assert fake.counts()['cuGraphInstantiate'] == 3 + 4
+    for number in range(30):
+        stream.label(frame(number), confidence=True)
+    assert fake.counts()['cuGraphInstantiate'] == 4     # the ring is warm
+    stream.reset()
+    for number in range(10):
+        stream.label(frame(number))
+    assert fake.counts()['cuGraphInstantiate'] == 0
+
+
+def test_ring_addresses_on_fake_engine(load):
+    """The frame's prototypes go to one slot after the other; the mask leaves that slot out."""
+    backend = load(context_frames=2)
+    stream = backend.stream()
+    for number in range(8):
+        stream.label(frame(number))
+    context, = backend.engine.contexts
+    slot, row = 4 * 4 * 14, 4 * 3 * 4
+    pool, = {run['pool'] for run in context.runs}
+    base = context.runs[0]['pool_mask']
+    assert [(run['prototypes'] - pool) // slot for run in context.runs] == [0, 1, 2] * 2 + [0, 1]
+    assert [(run['pool_mask'] - base) // row for run in context.runs] == [0, 1, 4, 2, 3, 4, 2, 3]
+    assert len({(run['image'], run['scores']) for run in context.runs}) == 1
+
+
+def test_events_on_fake_driver_stand_between_the_stages(load, fake):
+    stream = load().stream()
+    fake.calls.clear()
+    times = stream.label(frame(0), confidence=True).times
+    first = [name if name != 'cuLaunchKernel' else fake.function(arguments[0])
+             for name, arguments in fake.calls]
+    first = first[first.index('cuEventRecordWithFlags'):first.index('cuStreamBeginCapture')]
+    mark = 'cuEventRecordWithFlags'
+    work = [name for name in first if name not in ('cuEventCreate', 'cuStreamSynchronize')]
+    assert work == [mark, 'cuMemcpyHtoDAsync', mark, 'resize', mark, mark, 'best_class', 'labels',
+                    'confidence', mark, 'cuMemcpyDtoHAsync', 'cuMemcpyDtoHAsync', mark]
+    assert list(times) == STAGES and all(0 < one < 1 for one in times.values())
+
+
+def test_cameras_on_fake_gpu_share_the_engine_and_nothing_else(load):
+    backend = load()
+    alone, one, other = backend.stream(), backend.stream(), backend.stream()
+    for number in range(8):
+        expected = np.array(alone.label(frame(number)).labels)
+        other.label(frame(number + 40))
+        np.testing.assert_array_equal(one.label(frame(number)).labels, expected)
+    pools = {run['pool'] for context in backend.engine.contexts for run in context.runs}
+    assert len(backend.engine.contexts) == len(pools) == 3
+
+
+def test_labels_go_into_the_message_without_a_copy(load):
+    sensor_msgs = pytest.importorskip('sensor_msgs.msg')
+    labels = load().stream().label(frame(0)).labels
+    message = fill_image(sensor_msgs.Image(), labels, 'mono8')
+    assert isinstance(message.data, array)
+    assert message.data.buffer_info()[0] == labels.ctypes.data
+    assert (message.height, message.width, message.step) == (*CAMERA, CAMERA[1])
+
+
+def test_memory_on_fake_gpu_is_given_back(load, fake):
+    backend = load()
+    gc.collect()
+    before = fake.allocated()
+    stream = backend.stream()
+    for number in range(8):
+        stream.label(frame(number), confidence=True)
+    stream.label(frame(0, (60, 70)))
+    assert fake.allocated() > before
+    del stream
+    gc.collect()
+    assert fake.allocated() == before and not fake._registered
+
+
+@pytest.mark.parametrize('function, code, reason', [
+    ('cuInit', 'CUDA_ERROR_NO_DEVICE', 'no NVIDIA GPU is visible'),
+    ('cuInit', 'CUDA_ERROR_SYSTEM_DRIVER_MISMATCH', 'restart after the driver update'),
+    ('cuMemAlloc', 'CUDA_ERROR_OUT_OF_MEMORY', 'MB free.*|end other programs')])
+def test_what_fails_on_fake_gpu_at_the_start_has_a_mend(load, fake, function, code, reason):
+    fake.fail[function] = code
+    with pytest.raises(DeviceError, match=reason) as error:
+        load().stream()
+    assert code in str(error.value)
+
+
+def test_no_memory_for_another_camera_on_fake_gpu(load):
+    backend = load()
+    backend.engine.create_execution_context = lambda: None
+    with pytest.raises(DeviceError, match='no GPU memory for another camera .8000 of 8000 MB'):
+        backend.stream()
+
+
+@pytest.mark.parametrize('function', ['cuGraphLaunch', 'cuStreamSynchronize'])
+def test_fake_gpu_lost_in_mid_drive(load, fake, function):
+    stream = load().stream()
+    for number in range(8):
+        stream.label(frame(number))
+    fake.fail[function] = 'CUDA_ERROR_LAUNCH_FAILED'
+    with pytest.raises(DeviceError, match=f'{function} failed on the GPU with CUDA_ERROR_LAUNCH'):
+        stream.label(frame(8))
+
+
+def test_fallback_loses_no_frame_when_fake_gpu_is_lost(load, fake):
+    gpu = load()
+    both = backends.FallbackBackend(gpu, on_processor(gpu))
+    front, rear, expected = both.stream(), both.stream(), on_processor(gpu).stream()
+    for number in range(8):
+        front.label(frame(number)), rear.label(frame(number))
+    assert both.name == 'tensorrt' and both.problem is None
+    fake.fail['cuGraphLaunch'] = 'CUDA_ERROR_LAUNCH_FAILED'
+    for stream in (front, rear):
+        expected.reset()
+        for number in range(8, 13):
+            np.testing.assert_array_equal(
+                stream.label(frame(number)).labels, expected.label(frame(number)).labels)
+    assert both.name == 'onnxruntime' and both.device == 'CPU fp32'
+    assert 'tensorrt on Fake GPU fp32 failed' in both.problem
+    assert 'going on with onnxruntime' in both.problem
+
+
+def test_without_a_standby_the_loss_of_fake_gpu_is_an_error(load, fake):
+    both = backends.FallbackBackend(load(), None)
+    stream = both.stream()
+    fake.fail['cuMemAlloc'] = 'CUDA_ERROR_ECC_UNCORRECTABLE'
+    with pytest.raises(DeviceError, match='ECC_UNCORRECTABLE'):
+        stream.label(frame(0))
+    assert both.name == 'tensorrt'
+
+
+def test_stages_on_fake_gpu_are_measured_against_a_floor(load, fake, monkeypatch, bundle):
+    """The times are the fake's, one per mark: what counts is that all of it runs."""
+    def engine_for(bundle, *_, **__):
+        shapes = replace(bundle.info, pool_frames=4).shapes()   # with the slot at work
+        ends = {name: ['UINT8' if name == 'image' else 'FLOAT', shape]
+                for name, shape in shapes.items()}
+        outputs = {name: ends.pop(name) for name in ('scores', 'prototypes')}
+        return Path('none.engine'), {'inputs': ends, 'outputs': outputs}, bundle
+
+    monkeypatch.setattr(bench_device, 'engine_for', engine_for)
+    monkeypatch.setattr(bench_device, 'COPY', 1000)
+    monkeypatch.setattr(tensorrt, 'deserialize', lambda engine, *_: FakeEngine(fake, engine))
+    monkeypatch.setattr(backends, 'load', lambda *_, **__: load())
+    context = Context(bundle, rounds=4, backend='tensorrt')
+    rows = bench_device.bench_device(context)
+    assert [row.what.split(',')[0] for row in rows] == [
+        *STAGES, 'all stages', 'resize and decode', 'network with T = 3 reused', '4 cameras',
+        '4 cameras']
+    assert rows[0].measured == '1.000 ms' and 'floor of upload' in rows[0].detail
+    operations, weights = bench_device.cost(context.bundle)
+    stem = 2 * 8 * 12 * 16 * 3 * 8 * 8
+    assert stem < operations < 2 * stem and weights > 0
+
+
+def test_device_benchmark_refuses_a_processor(bundle):
+    with pytest.raises(VsegError, match='add --backend tensorrt'):
+        bench_device.bench_device(Context(bundle, backend='onnxruntime'))

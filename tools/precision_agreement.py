@@ -1,0 +1,56 @@
+# Copyright 2026 The ros_vseg authors
+# SPDX-License-Identifier: Apache-2.0
+"""
+How many labels keep their class when the network computes in fp16 or int8 instead of fp32.
+
+python tools/precision_agreement.py FRAMES CALIBRATION [BUNDLE]: frames to compare on and frames to
+calibrate int8 with (folders, videos or bags). The graphs that engines are built from run in ONNX
+Runtime on the processor, which needs no GPU; bf16 does not run there.
+"""
+from pathlib import Path
+import sys
+import tempfile
+
+import numpy as np
+import onnxruntime
+from tqdm import tqdm
+
+from ros_vseg.backends.onnxruntime import OnnxRuntimeBackend
+from ros_vseg.bundle import Bundle, default_bundle_path
+from ros_vseg.engines.calibrate import calibrate
+from ros_vseg.engines.engine import graph_for
+from ros_vseg.media import open_source
+from ros_vseg.stream import Stream
+
+
+def main():
+    """Print the shares of equal labels."""
+    frames, calibration = sys.argv[1:3]
+    bundle = Bundle.load(sys.argv[3] if len(sys.argv) > 3 else default_bundle_path())
+    with tempfile.TemporaryDirectory() as folder:
+        calibrate(bundle, open_source(calibration), folder)
+        streams = {name: stream_of(bundle, graph_for(bundle, name, 'sm86', Path(folder)))
+                   for name in ('fp32', 'fp16', 'int8')}
+    equal = {'fp16': [], 'int8': []}
+    for frame in tqdm(open_source(frames), disable=None):
+        labels = {name: stream.step(frame.image, frame.stamp, frame.frame_id).labels
+                  for name, stream in streams.items()}
+        for name, shares in equal.items():
+            shares.append(np.mean(labels[name] == labels['fp32']))
+    for name, shares in equal.items():
+        print(f'{name}: {100 * np.mean(shares):.2f} % of labels equal to fp32 on {len(shares)} '
+              f'frames; the worst frame {100 * min(shares):.2f} %')
+
+
+def stream_of(bundle, model):
+    """Stream of a graph as it is: onnxruntime 1.31's fusions break Q/DQ with float16 scales."""
+    options = onnxruntime.SessionOptions()
+    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
+    options.log_severity_level = 3
+    session = onnxruntime.InferenceSession(
+        model.SerializeToString(), options, providers=['CPUExecutionProvider'])
+    return Stream(OnnxRuntimeBackend(bundle, session, 'onnxruntime', 'as it is'))
+
+
+if __name__ == '__main__':
+    main()
