@@ -1,8 +1,8 @@
 # Copyright 2026 The ros_vseg authors
 # SPDX-License-Identifier: Apache-2.0
 """Benchmark of the TensorRT backend: each stage on the GPU's own clock, against its floor."""
+from concurrent.futures import ThreadPoolExecutor
 from itertools import cycle
-import threading
 import time
 
 import numpy as np
@@ -122,12 +122,9 @@ def camera_rows(backend, context):
     streams = [backend.stream() for _ in range(CAMERAS)]
     for stream in streams:
         drive(stream)
-    workers = [threading.Thread(target=drive, args=(stream,)) for stream in streams]
     start = time.perf_counter()
-    for worker in workers:
-        worker.start()
-    for worker in workers:
-        worker.join()
+    with ThreadPoolExecutor(CAMERAS) as workers:
+        list(workers.map(drive, streams))
     single = CAMERAS * frames / (time.perf_counter() - start)
     batched = CAMERAS / batch_time(backend, context.bundle, frames)
     return [Measurement(f'{CAMERAS} cameras, one by one, all stages', f'{single:.0f} frames/s'),

@@ -14,7 +14,7 @@ except ImportError:     # Humble
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 
 from ros_vseg.diagnostics import Statistics
-from ros_vseg.errors import ImageError
+from ros_vseg.errors import BackendError, ImageError
 from ros_vseg.image import compressed_to_rgb, fill_image, to_rgb
 from ros_vseg.labels import colorize, overlay
 
@@ -172,6 +172,8 @@ class Camera:
                 self._label(message, arrival)
             except ImageError as error:
                 self._refuse(message, error.cause, str(error))
+            except BackendError as error:   # a GPU that is lost, and no backend stands by
+                self._refuse(message, 'backend', str(error))
             except Exception as error:      # a bug or a device: say all, go on with the next
                 known = 'internal' in self._logged
                 self._refuse(

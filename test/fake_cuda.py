@@ -14,6 +14,7 @@ import ctypes
 from pathlib import Path
 import shutil
 import subprocess
+import threading
 
 import numpy as np
 import onnxruntime
@@ -59,10 +60,10 @@ class FakeCudaDriver:
 
     def __init__(self, library, capability=(8, 6), total=8 * 10**9):
         self._library, self._capability, self._total = library, capability, total
-        self._memory, self._registered, self._waiting = {}, {}, {}
+        self._memory, self._registered, self._waiting = {}, {}, {0: []}
         self._graphs, self._functions = [], []
-        self._capturing, self._time = None, 0.0
-        self.events = {}
+        self._capturing, self._time = {}, 0.0   # by stream
+        self.events, self._lock = {}, threading.Lock()
         self.calls, self.fail = [], {}
 
     def __getattr__(self, name):
@@ -99,12 +100,12 @@ class FakeCudaDriver:
         """Check that ``size`` bytes at an address are device memory."""
         address = int(address)
         assert any(start <= address and address + size <= start + len(memory)
-                   for start, memory in self._memory.items()), 'not on the device'
+                   for start, memory in list(self._memory.items())), 'not on the device'
         return address
 
     def pinned(self, address, size):
         assert any(start <= address and address + size <= start + length
-                   for start, length in self._registered.items()), 'not page-locked'
+                   for start, length in list(self._registered.items())), 'not page-locked'
         return address
 
     def _cuMemAlloc(self, size):
@@ -117,7 +118,7 @@ class FakeCudaDriver:
         del self._memory[address]
 
     def _cuMemsetD8(self, address, value, size):
-        ctypes.memset(self.place(address, size), value, size)
+        self.queue(0, lambda: ctypes.memset(self.place(address, size), value, size))
 
     def _cuMemGetInfo(self):
         return self._total - self.allocated(), self._total
@@ -129,7 +130,9 @@ class FakeCudaDriver:
         del self._registered[address]
 
     def _cuMemcpyHtoD(self, target, source, size):
-        ctypes.memmove(self.place(target, size), source, size)
+        # from pageable memory: it is read now, but written some time later
+        values = ctypes.string_at(source, size)
+        self.queue(0, lambda: ctypes.memmove(self.place(target, size), values, size))
 
     def _cuMemcpyDtoH(self, target, source, size):
         ctypes.memmove(target, self.place(source, size), size)
@@ -179,11 +182,12 @@ class FakeCudaDriver:
 
     def queue(self, stream, work):
         """Queue work on a stream, or into the graph that it captures."""
-        (self._waiting[int(stream)] if self._capturing is None else self._capturing).append(work)
+        self._capturing.get(int(stream), self._waiting[int(stream)]).append(work)
 
     def _cuStreamCreate(self, flags):
-        stream = 100 + len(self._waiting)
-        self._waiting[stream] = []
+        with self._lock:
+            stream = 100 + len(self._waiting)
+            self._waiting[stream] = []
         return driver.CUstream(stream)
 
     def _cuStreamDestroy(self, stream):
@@ -194,15 +198,15 @@ class FakeCudaDriver:
             self._waiting[int(stream)].pop(0)()
 
     def _cuStreamBeginCapture(self, stream, mode):
-        self._capturing = []
+        self._capturing[int(stream)] = []
 
     def _cuStreamEndCapture(self, stream):
-        captured, self._capturing = self._capturing, None
-        return driver.CUgraph(self._keep(captured))
+        return driver.CUgraph(self._keep(self._capturing.pop(int(stream))))
 
     def _keep(self, graph):
-        self._graphs.append(graph)
-        return 500 + len(self._graphs) - 1
+        with self._lock:
+            self._graphs.append(graph)
+            return 500 + len(self._graphs) - 1
 
     def _cuGraphInstantiate(self, graph, flags):
         return driver.CUgraphExec(self._keep(list(self._graphs[int(graph) - 500])))
@@ -217,8 +221,9 @@ class FakeCudaDriver:
         self._waiting[int(stream)].extend(self._graphs[int(executable) - 500])
 
     def _cuEventCreate(self, flags):
-        event = 900 + len(self.events)
-        self.events[event] = None
+        with self._lock:
+            event = 900 + len(self.events)
+            self.events[event] = None
         return driver.CUevent(event)
 
     def _cuEventDestroy(self, event):
@@ -226,7 +231,7 @@ class FakeCudaDriver:
 
     def _cuEventRecordWithFlags(self, event, stream, flags):
         # a graph keeps time stamps only if they are marked as external, and a stream refuses that
-        assert bool(flags) == (self._capturing is not None)
+        assert bool(flags) == (int(stream) in self._capturing)
         self.queue(stream, lambda: self._stamp(event))
 
     def _stamp(self, event):

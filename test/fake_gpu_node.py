@@ -37,7 +37,9 @@ def main():
 
     def load(bundle, options, name='tensorrt'):
         contexts = Contexts(FakeEngine(driver, bundle), None)
-        return tensorrt.TensorRtBackend(bundle, cuda.Gpu(), contexts, 'fp32')
+        gpu = cuda.Gpu()
+        gpu.use()
+        return tensorrt.TensorRtBackend(bundle, gpu, contexts, 'fp32')
 
     cuda.driver = lambda: driver
     tensorrt.load, tensorrt.missing = load, lambda name: None

@@ -48,9 +48,10 @@ def load(fake, bundle, tmp_path):
     def make(**changes):
         path = write_tiny_bundle(tmp_path / 'tiny.onnx', **changes) if changes else bundle
         loaded = Bundle.load(path)
-        engine = FakeEngine(fake, loaded)
+        engine, gpu = FakeEngine(fake, loaded), cuda.Gpu()
+        gpu.use()
         backend = tensorrt.TensorRtBackend(
-            loaded, cuda.Gpu(), Contexts(engine, tmp_path / 'tiny.jit'), 'fp32')
+            loaded, gpu, Contexts(engine, tmp_path / 'tiny.jit'), 'fp32')
         backend.engine = engine     # for the tests to look at
         return backend
     return make
@@ -268,6 +269,20 @@ def test_fallback_loses_no_frame_when_fake_gpu_is_lost(load, fake):
     assert both.name == 'onnxruntime' and both.device == 'CPU fp32'
     assert 'tensorrt on Fake GPU fp32 failed' in both.problem
     assert 'going on with onnxruntime' in both.problem
+
+
+def test_without_graphs_fake_gpu_goes_step_by_step(load, fake, caplog):
+    """A TensorRT that cannot be captured is slower, not lost."""
+    backend = load()
+    stream, host = backend.stream(), on_processor(backend).stream()
+    context, = backend.engine.contexts
+    run = context.execute_async_v3
+    context.execute_async_v3 = lambda handle: not fake._capturing and run(handle)
+    for number in range(9):
+        image = frame(number, (96, 128))
+        np.testing.assert_array_equal(stream.label(image).labels, host.label(image).labels)
+    assert fake.counts()['cuGraphLaunch'] == 0
+    assert caplog.text.count('frames are queued step by step') == 1
 
 
 def test_without_a_standby_the_loss_of_fake_gpu_is_an_error(load, fake):

@@ -92,11 +92,18 @@ def _load_with_fallback(bundle, first, later, options, reasons):
             log.error('%s', f'backend {name} could not be loaded: {error}')
             options = replace(options, precision='auto')    # what was asked of the first
             continue
-        standby = next((one for one in later if one not in ON_GPU), None)
-        if name in ON_GPU and standby:
-            standby = _load(bundle, standby, replace(options, precision='auto'), reasons)
-        else:
-            standby = None
+        standby = _standby(bundle, name, later, options, reasons)
         if problem or standby:
             return FallbackBackend(backend, standby, problem)
         return backend
+
+
+def _standby(bundle, name, later, options, reasons):
+    """Return a backend on the processor for the day that the GPU of ``name`` fails, or None."""
+    for one in later if name in ON_GPU else ():
+        if one not in ON_GPU:
+            try:
+                return _load(bundle, one, replace(options, precision='auto'), reasons)
+            except BackendError as error:
+                log.warning('backend %s cannot stand by: %s', one, error)
+    return None

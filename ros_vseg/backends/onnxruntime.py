@@ -1,6 +1,8 @@
 # Copyright 2026 The ros_vseg authors
 # SPDX-License-Identifier: Apache-2.0
 """ONNX Runtime: on the CPU, and on NVIDIA GPUs by its CUDA and TensorRT providers."""
+from pathlib import Path
+
 import numpy as np
 import onnxruntime
 
@@ -121,6 +123,7 @@ def load(bundle, options, name='onnxruntime'):
 def _providers(provider, precision, options):
     if provider != 'TensorrtExecutionProvider':
         return [provider]
-    folder = options.engines or default_folder()
+    folder = Path(options.engines or default_folder()).expanduser()
+    folder.mkdir(parents=True, exist_ok=True)
     return [(provider, {'trt_fp16_enable': precision == 'fp16', 'trt_engine_cache_enable': True,
                         'trt_engine_cache_path': str(folder)}), 'CUDAExecutionProvider']

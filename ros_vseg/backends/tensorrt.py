@@ -55,11 +55,12 @@ def load(bundle, options, name='tensorrt'):
 def deserialize(engine, path, gpu):
     """Return TensorRT's ICudaEngine; EngineError names the file, DeviceError the driver."""
     trt = build.find_module()
-    errors = build.make_logger(trt)
-    runtime = trt.Runtime(errors)
+    logger = build.make_logger(trt)
+    logger.errors.clear()
+    runtime = trt.Runtime(logger)
     loaded = runtime.deserialize_cuda_engine(engine) if runtime else None
     if loaded is None:
-        reason = build.first_line(errors.errors)
+        reason = build.first_line(logger.errors)
         if 'cudaError 35' in reason or 'insufficient' in reason:
             raise DeviceError(f'the driver knows CUDA up to {gpu.cuda_version}, too old for '
                               f'{trt.__name__} {trt.__version__}: update the NVIDIA driver')
@@ -108,7 +109,7 @@ class TensorRtStream:
         self._slot_bytes = 4 * info.num_prototypes * info.prototype_dim
         self._pool = self._gpu.allocate((self.ring.capacity + 1) * self._slot_bytes)
         self._masks = self._gpu.upload(self.ring.masks)
-        self._camera = None
+        self._camera, self._capturable = None, True
 
     def label(self, image, confidence=False):
         """See BackendStream; times are the GPU's own, by events."""
@@ -123,7 +124,7 @@ class TensorRtStream:
             self._queue.replay(camera.graphs[key])
             self._queue.wait()
         else:
-            self._first(camera, key)
+            self._step_by_step(camera, key)
         self.ring.advance()
         return Labels(camera.labels, camera.confidence if confidence else None,
                       self._queue.times(STAGES))
@@ -141,12 +142,18 @@ class TensorRtStream:
         """See BackendStream."""
         self.ring.reset()
 
-    def _first(self, camera, key):
-        """Do the frame step by step, then keep it as a graph: TensorRT wants this order."""
+    def _step_by_step(self, camera, key):
+        """Do a frame without a graph, then keep it as one: TensorRT wants this order."""
         self._bind()
         self._enqueue(camera, key[1])
         self._queue.wait()
-        camera.graphs[key] = self._queue.capture(lambda: self._enqueue(camera, key[1]))
+        if not self._capturable:
+            return
+        try:
+            camera.graphs[key] = self._queue.capture(lambda: self._enqueue(camera, key[1]))
+        except DeviceError as error:
+            self._capturable = False
+            log.warning('no CUDA graph, frames are queued step by step: %s', error)
 
     def _bind(self):
         """Tell the context where the frame at work reads and writes."""

@@ -8,6 +8,7 @@ TensorRT for RTX 1.7: an engine of 20 times the size); it may also run out of me
 The parent calls ``build``; the child, ``python -m ros_vseg.engines.build``, prints JSON lines.
 """
 from collections import Counter
+from functools import lru_cache
 import importlib
 import json
 import os
@@ -101,8 +102,9 @@ def _say(**message):
     print(json.dumps(message), flush=True)
 
 
+@lru_cache(maxsize=None)
 def make_logger(trt):
-    """Return a TensorRT logger that keeps the errors in its list ``errors``."""
+    """Return the process's TensorRT logger, which keeps errors in its list ``errors``."""
     class Logger(trt.ILogger):
         """Keeps what goes wrong; the rest is TensorRT's own business."""
 

@@ -62,8 +62,7 @@ class Gpu:
         self.model = f'{self.name}_{self.attribute("MULTIPROCESSOR_COUNT")}SM'
         version = self.call('cuDriverGetVersion')
         self.cuda_version = f'{version // 1000}.{version % 1000 // 10}'
-        self._context = self.call('cuDevicePrimaryCtxRetain', self.device)
-        self.use()
+        self._context = None
 
     def attribute(self, name):
         """Return a device attribute by its name without CU_DEVICE_ATTRIBUTE_."""
@@ -81,7 +80,9 @@ class Gpu:
         return results[0] if len(results) == 1 else results
 
     def use(self):
-        """Make the GPU the calling thread's own; every thread that uses it must, once."""
+        """Make the GPU the calling thread's own; each must, before all but ``attribute``."""
+        if self._context is None:   # takes memory on the GPU: not for looking alone
+            self._context = self.call('cuDevicePrimaryCtxRetain', self.device)
         self.call('cuCtxSetCurrent', self._context)
 
     def memory(self):
@@ -122,7 +123,12 @@ class Gpu:
         values = np.ascontiguousarray(values)
         buffer = Buffer(self, values.nbytes)
         self.call('cuMemcpyHtoD', buffer.address, values.ctypes.data, values.nbytes)
+        self.settle()
         return buffer
+
+    def settle(self):
+        """Wait for what set memory up: queues do not wait for it."""
+        self.call('cuStreamSynchronize', 0)
 
     def download(self, buffer, shape, dtype=np.float32):
         """Return a copy of a Buffer's begin as an array, after all that was queued before."""
@@ -149,6 +155,7 @@ class Buffer:
                               f'{total / 1e6:.0f} MB free)') from error
         weakref.finalize(self, gpu._quietly, 'cuMemFree', self.address)
         gpu.call('cuMemsetD8', self.address, 0, size)
+        gpu.settle()
 
 
 class Queue:

@@ -121,7 +121,8 @@ def evaluate_bundle(bundle, source, backend='auto', video=None):
 
     def start():
         stream = Stream(loaded)
-        return lambda image, stamp, _: stream.step(image, stamp).labels
+        # kept until the next frame, when a backend on a GPU writes there again
+        return lambda image, stamp, _: np.array(stream.step(image, stamp).labels)
 
     return _run(source, start, bundle.num_classes, bundle.info.pool_frames, video)
 
