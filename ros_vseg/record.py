@@ -129,12 +129,16 @@ class Recorder(Node):
 
     def _watch(self):
         # without the classes there is no contact sheet: they are latched, but may come late
-        if not self._ready and self._label_set and all(
-                self.count_publishers(one.topic_name) for one in self._outputs):
+        if not self._ready and self._label_set and all(map(self._matched, self._outputs)):
             self._ready = True
             self.get_logger().info(f'{READY} {self.output}')
         limit = 'end_after' if self._summary.labels else 'patience'
         self.done = time.monotonic() - self._last > self.get_parameter(limit).value
+
+    def _matched(self, subscription):
+        if hasattr(subscription, 'get_publisher_count'):    # this end knows it, not only the graph
+            return subscription.get_publisher_count()
+        return self.count_publishers(subscription.topic_name)   # Humble
 
     def close(self):
         """Complete bag, video, contact sheet and summary.json; return the summary."""

@@ -14,7 +14,7 @@ from std_msgs.msg import String
 from ros_vseg.contact_sheet import contact_sheet, MARGIN, Row, Samples, WIDTH
 from ros_vseg.labels import load_label_set, overlay
 from ros_vseg.media import open_source
-from ros_vseg.record import EXACT, LATCHED
+from ros_vseg.record import EXACT, LATCHED, READY
 from ros_vseg.summary import PAIRS_KEPT, Summary
 
 CAMVID = load_label_set('camvid')
@@ -120,7 +120,7 @@ def _publishers(probe):
     return publishers
 
 
-def _send(probe, publishers, count=20):
+def _send(probe, child, publishers, count=20):
     """
     Publish ``count`` frames, 100 ms of stamp apart; return their stamps and label images.
 
@@ -133,9 +133,7 @@ def _send(probe, publishers, count=20):
         exact = labels.copy()
         exact[:24] = 255                      # void above, right below
         publishers['exact_label'].publish(image(exact, stamp, 'mono8'))
-    probe.wait(lambda: publishers['label'].get_subscription_count()
-               and publishers['overlay'].get_subscription_count()
-               and probe.label_info.get_subscription_count(), 'the recorder')
+    probe.wait(lambda: READY in child.log.read_text(), 'the recorder')
     for number, (stamp, labels) in enumerate(frames):
         publishers['label'].publish(image(labels, stamp, 'mono8'))
         picture = np.full((48, 64, 3), 10 * number, np.uint8)
@@ -147,7 +145,7 @@ def _send(probe, publishers, count=20):
 def test_recorder_keeps_what_was_published_and_ends_by_itself(probe, tmp_path):
     publishers = _publishers(probe)
     with _record(tmp_path) as child:
-        sent = _send(probe, publishers)
+        sent = _send(probe, child, publishers)
         assert _wait_end(probe, child) == 0, child.last_lines()
     out = tmp_path / 'out'
     summary = json.loads((out / 'summary.json').read_text())
@@ -166,7 +164,7 @@ def test_recorder_keeps_what_was_published_and_ends_by_itself(probe, tmp_path):
 def test_contact_sheet_is_written_when_images_come_too(probe, tmp_path):
     publishers = _publishers(probe)
     with _record(tmp_path) as child:
-        sent = _send(probe, publishers, 1)
+        sent = _send(probe, child, publishers, 1)
         probe.wait(publishers['image'].get_subscription_count, 'the recorder to take images')
         labels = np.full((48, 64), 3, np.uint8)
         for number in range(5):
@@ -184,7 +182,7 @@ def test_contact_sheet_is_written_when_images_come_too(probe, tmp_path):
 def test_interrupt_completes_the_files(probe, tmp_path):
     publishers = _publishers(probe)
     with _record(tmp_path, end_after=60.0) as child:
-        _send(probe, publishers, 3)
+        _send(probe, child, publishers, 3)
         probe.spin(1.0)
         child.process.send_signal(signal.SIGINT)
         assert _wait_end(probe, child) == 0, child.last_lines()

@@ -24,6 +24,7 @@ from ros_vseg.errors import EngineError, VsegError
 from ros_vseg.gpu.cuda import Gpu
 
 MODULES = {'tensorrt': 'tensorrt', 'tensorrt_rtx': 'tensorrt-rtx-cu13'}  # with the pip package
+MARK = 'vseg '  # begins the lines of the child that are for the parent
 OLDEST = {'tensorrt': 10, 'tensorrt_rtx': 1}    # first to know strongly typed networks
 
 
@@ -40,7 +41,7 @@ def find_module():
             major = int(module.__version__.split('.')[0])
         except (ImportError, OSError, AttributeError, ValueError, RuntimeError) as error:
             # PyPI's tensorrt is a stub where its libraries' index cannot be reached
-            reasons.append(f'{name}: {str(error).splitlines()[0]}')
+            reasons.append(f'{name}: {first_line([str(error)])}')
             continue
         if major >= OLDEST[name]:
             return module
@@ -85,11 +86,10 @@ def _follow(lines, title, progress):
     report, last = {}, 'it said nothing'
     with tqdm(desc=f'build for {title}', ncols=80, disable=None if progress else True) as bar:
         for line in lines:
-            try:
-                message = json.loads(line)
-            except json.JSONDecodeError:    # TensorRT's own words, or a traceback
+            if not line.startswith(MARK):   # TensorRT's own words, or a traceback
                 last = line.strip() or last
                 continue
+            message = json.loads(line[len(MARK):])
             if 'step' in message:
                 bar.total, bar.n = message['of'], message['step']
                 bar.refresh()
@@ -99,7 +99,7 @@ def _follow(lines, title, progress):
 
 
 def _say(**message):
-    print(json.dumps(message), flush=True)
+    print(MARK + json.dumps(message), flush=True)
 
 
 @lru_cache(maxsize=None)

@@ -155,6 +155,16 @@ def test_a_teacher_is_no_bundle(teacher, tmp_path, capsys):
     assert not (tmp_path / 'teacher.onnx').exists()
 
 
+def test_an_untrained_student_is_exported_from_its_recipe_and_says_so(recipe, tmp_path, capsys):
+    bundle = tmp_path / 'untrained.onnx'
+    assert main(['export', str(recipe), '--untrained', '-o', str(bundle), '--size', '64x96']) == 0
+    info = Bundle.load(bundle).info
+    assert info.name.endswith('_untrained') and (info.height, info.width) == (64, 96)
+    assert not info.metrics
+    assert main(['export', 'camvid_lite9', '--untrained', '-o', str(bundle)]) == 2
+    assert 'recipe camvid_lite9 does not exist' in capsys.readouterr().err
+
+
 def test_a_teacher_is_evaluated_as_a_stream(teacher, recipe, capsys):
     data = recipe.parent / 'blocks'
     assert main(['evaluate', str(teacher), '--data', f'folder:{data}']) == 0

@@ -6,7 +6,7 @@ import logging
 import torch
 
 from .models.student import Student
-from .recipe import from_dict
+from .recipe import from_dict, load_recipe
 from .task import build_network
 
 
@@ -56,7 +56,17 @@ def load_network(path, adjust=True):
 
 def load_student(path):
     """Student of a checkpoint and its recipe; ValueError if the checkpoint holds a teacher."""
-    network, recipe = load_network(path)
+    return _student(*load_network(path), path)
+
+
+def untrained_student(path):
+    """Student with random weights and its recipe, of a recipe: to measure what it costs to run."""
+    recipe = load_recipe(path)
+    recipe.name += '_untrained'
+    return _student(build_network(recipe).eval(), recipe, path)
+
+
+def _student(network, recipe, path):
     if not isinstance(network, Student):
         raise ValueError(f'{path} holds a teacher, which no bundle can run: distil a student from '
                          'it (distill.teacher) and take its checkpoint')

@@ -107,12 +107,13 @@ def _show(args):
 def _export(args):
     from ros_vseg.labels import load_label_set
 
-    from .checkpoint import load_student
+    from .checkpoint import load_student, untrained_student
     from .evaluate import evaluate_stream
     from .export import export_bundle, summary
-    student, recipe = load_student(args.checkpoint)
+    load = untrained_student if args.untrained else load_student
+    student, recipe = load(args.checkpoint)
     metrics, size = {}, args.size or tuple(recipe.data.size)
-    if recipe.data.val is not None and not args.no_evaluate:
+    if recipe.data.val is not None and not args.no_evaluate and not args.untrained:
         confusion, _ = evaluate_stream(student, _source(recipe, args), size)
         metrics[f'{recipe.data.val.kind} {recipe.data.val.split}'] = summary(
             confusion, load_label_set(recipe.data.label_set))
@@ -196,11 +197,13 @@ def build_parser():
     show.add_argument('--prototypes', type=int, default=4, help='how many of them')
     show.set_defaults(run=_show)
     export = commands.add_parser('export', help='write the student of a checkpoint as a bundle')
-    export.add_argument('checkpoint', type=Path)
+    export.add_argument('checkpoint', type=Path, help='or, with --untrained, a recipe')
     export.add_argument('-o', '--output', type=Path, required=True, help='bundle to write (.onnx)')
     export.add_argument(
         '--size', type=_size, help='HxW of the network input (default: the recipe)')
     export.add_argument('--data', help='as in evaluate')
+    export.add_argument('--untrained', action='store_true',
+                        help='random weights of a recipe instead, to measure its speed')
     export.add_argument('--no-evaluate', action='store_true', help='leave the metrics empty')
     export.set_defaults(run=_export)
     bench = commands.add_parser('bench', help='torch eager against the runtime backends, one run')
