@@ -3,7 +3,7 @@
 #
 #   make demo [INPUT=bag|video|folder [TOPIC=image_topic]]   see it work
 #   make test                            every test
-#   make test-jazzy                      the runtime's tests on ROS 2 Jazzy and Python 3.12
+#   make test-jazzy [TESTS=files]        the runtime's tests on ROS 2 Jazzy and Python 3.12
 #   make bench [ROWS='decoder dds']      the figures, measured here
 #   make lint, make clean
 #
@@ -45,7 +45,7 @@ test-jazzy:
 	    VENV=.venv-jazzy ROS=requirements/ros-jazzy.txt PYTHON="$$python" test-runtime
 
 test-runtime: $(VENV)/.test
-	$(BIN)/python -m pytest test
+	$(BIN)/python -m pytest $(or $(TESTS),test)
 
 bench: $(VENV)/.runtime
 	$(BIN)/vseg bench $(ROWS)

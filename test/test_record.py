@@ -133,7 +133,10 @@ def _send(probe, child, publishers, count=20):
         exact = labels.copy()
         exact[:24] = 255                      # void above, right below
         publishers['exact_label'].publish(image(exact, stamp, 'mono8'))
-    probe.wait(lambda: READY in child.log.read_text(), 'the recorder')
+    # each end must know of the other
+    probe.wait(lambda: READY in child.log.read_text()
+               and publishers['label'].get_subscription_count()
+               and publishers['overlay'].get_subscription_count(), 'the recorder')
     for number, (stamp, labels) in enumerate(frames):
         publishers['label'].publish(image(labels, stamp, 'mono8'))
         picture = np.full((48, 64, 3), 10 * number, np.uint8)
