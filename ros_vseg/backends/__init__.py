@@ -5,6 +5,8 @@ from dataclasses import replace
 import importlib
 import logging
 
+import numpy as np
+
 from ros_vseg.backends.base import Options
 from ros_vseg.backends.fallback import FallbackBackend
 from ros_vseg.errors import BackendError
@@ -103,7 +105,11 @@ def _standby(bundle, name, later, options, reasons):
     for one in later if name in ON_GPU else ():
         if one not in ON_GPU:
             try:
-                return _load(bundle, one, replace(options, precision='auto'), reasons)
+                standby = _load(bundle, one, replace(options, precision='auto'), reasons)
+                # it is to compile its decoder now, not when it is needed
+                blank = np.zeros((bundle.info.height, bundle.info.width, 3), np.uint8)
+                standby.stream().label(blank, confidence=True)
+                return standby
             except BackendError as error:
                 log.warning('backend %s cannot stand by: %s', one, error)
     return None
