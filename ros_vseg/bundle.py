@@ -4,13 +4,13 @@
 from dataclasses import dataclass, field
 import hashlib
 import json
-import os
 from pathlib import Path
 
 import jsonschema
 import onnx
 
 from ros_vseg.errors import BundleError, LabelSetError
+from ros_vseg.files import write_whole
 from ros_vseg.labels import LabelSet
 
 FORMAT_VERSION = 1
@@ -164,17 +164,11 @@ def write_bundle(model, info, path):
     onnx.helper.set_model_props(model, {KEY: json.dumps(tree)})
     onnx.checker.check_model(model)
     path = Path(path)
-    partial = path.with_name(f'.{os.getpid()}.{path.name}')
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        partial.write_bytes(model.SerializeToString())
-        os.replace(partial, path)
+        write_whole(path, model.SerializeToString())
     except OSError as error:
         raise BundleError(f'bundle {path} cannot be written ({error.strerror}): free some space '
                           'or choose another output') from error
-    finally:
-        if partial.exists():
-            partial.unlink()
 
 
 def default_bundle_path():

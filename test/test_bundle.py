@@ -240,7 +240,7 @@ def test_write_is_whole_or_nothing(tmp_path, path, monkeypatch, fails):
     if fails == 'write':
         monkeypatch.setattr(bundle_module.Path, 'write_bytes', full_disk)
     else:
-        monkeypatch.setattr(bundle_module.os, 'replace', full_disk)
+        monkeypatch.setattr(os, 'replace', full_disk)
     with pytest.raises(BundleError, match=r'b.onnx cannot be written \(No space left'):
         write_tiny_bundle(target, seed=5)
     monkeypatch.undo()

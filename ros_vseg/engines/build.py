@@ -19,7 +19,7 @@ import tempfile
 
 from tqdm import tqdm
 
-from ros_vseg.engines.cache import write_whole
+from ros_vseg.engines.cache import keep
 from ros_vseg.errors import EngineError, VsegError
 from ros_vseg.gpu.cuda import Gpu
 
@@ -243,7 +243,7 @@ def _build(source, target, capability, timing_cache):
         return 1
     Path(target).write_bytes(engine)
     if timing_cache and trt.__name__ == 'tensorrt':
-        write_whole(Path(timing_cache), bytes(config.get_timing_cache().serialize()))
+        keep(Path(timing_cache), bytes(config.get_timing_cache().serialize()))
     _say(**report)
     return 0
 

@@ -20,6 +20,7 @@ import struct
 import time
 
 from ros_vseg.errors import EngineError
+from ros_vseg.files import write_whole
 
 MAGIC = b'VSEGENG1'
 SUFFIX = '.engine'
@@ -70,22 +71,16 @@ def write_engine(path, key, engine, report):
     header = {**asdict(key), **report, 'bytes': len(engine),
               'sha256': hashlib.sha256(engine).hexdigest()}
     text = json.dumps(header).encode()
-    write_whole(path, b''.join((MAGIC, struct.pack('<I', len(text)), text, engine)))
+    keep(path, b''.join((MAGIC, struct.pack('<I', len(text)), text, engine)))
 
 
-def write_whole(path, data):
+def keep(path, data):
     """Write a file of the cache, whole or not at all; EngineError if it cannot be written."""
-    partial = path.with_name(f'.{path.name}.{os.getpid()}')
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        partial.write_bytes(data)
-        os.replace(partial, path)
+        write_whole(path, data)
     except OSError as error:
         raise EngineError(f'{path} cannot be written ({error.strerror}): free some space, or '
                           'choose another folder for engines') from error
-    finally:
-        if partial.exists():
-            partial.unlink()
 
 
 def read_header(path):

@@ -40,7 +40,7 @@ def calibrate(bundle, source, folder=None):
     model = quantize(onnx.load_model_from_string(ring_model(bundle)), inputs)
     helper.set_model_props(model, {SOURCE: bundle.sha256})
     path = calibrated_path(bundle, folder)
-    cache.write_whole(path, model.SerializeToString())
+    cache.keep(path, model.SerializeToString())
     for engine in folder.glob(f'*-{bundle.sha256[:12]}-*-int8-*{cache.SUFFIX}'):
         engine.unlink()     # built from another calibration
     return path, len(inputs)

@@ -1,7 +1,7 @@
 # Copyright 2026 The ros_vseg authors
 # SPDX-License-Identifier: Apache-2.0
 """Execution contexts, and the kernels that TensorRT for RTX compiles when an engine first runs."""
-from ros_vseg.engines.cache import write_whole
+from ros_vseg.engines.cache import keep
 from ros_vseg.errors import EngineError
 
 
@@ -34,7 +34,7 @@ class Contexts:
         if self._config is None or self._known:
             return
         try:
-            write_whole(self._path, bytes(self._kernels.serialize()))
+            keep(self._path, bytes(self._kernels.serialize()))
             self._known = True
         except EngineError as error:
             log.warning('%s', error)
