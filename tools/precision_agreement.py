@@ -1,11 +1,12 @@
 # Copyright 2026 The ros_vseg authors
 # SPDX-License-Identifier: Apache-2.0
 """
-How many labels keep their class when the network computes in fp16 or int8 instead of fp32.
+How many labels keep their class when the network computes in fp16, bf16 or int8, not in fp32.
 
 python tools/precision_agreement.py FRAMES CALIBRATION [BUNDLE]: frames to compare on and frames to
 calibrate int8 with (folders, videos or bags). The graphs that engines are built from run in ONNX
-Runtime on the processor, which needs no GPU; bf16 does not run there.
+Runtime on the processor, which needs no GPU; bf16 does not run there and is OpenVINO's own, where
+the processor has it.
 """
 from pathlib import Path
 import sys
@@ -15,10 +16,12 @@ import numpy as np
 import onnxruntime
 from tqdm import tqdm
 
+from ros_vseg import backends
 from ros_vseg.backends.onnxruntime import OnnxRuntimeBackend
 from ros_vseg.bundle import Bundle, default_bundle_path
 from ros_vseg.engines.calibrate import calibrate
 from ros_vseg.engines.engine import graph_for
+from ros_vseg.errors import BackendError
 from ros_vseg.media import open_source
 from ros_vseg.stream import Stream
 
@@ -31,7 +34,11 @@ def main():
         calibrate(bundle, open_source(calibration), folder)
         streams = {name: stream_of(bundle, graph_for(bundle, name, 'sm86', Path(folder)))
                    for name in ('fp32', 'fp16', 'int8')}
-    equal = {'fp16': [], 'int8': []}
+    try:
+        streams['bf16'] = Stream(backends.load(bundle, 'openvino', precision='bf16'))
+    except BackendError as error:
+        print(f'bf16: {error}')
+    equal = {name: [] for name in streams if name != 'fp32'}
     for frame in tqdm(open_source(frames), disable=None):
         labels = {name: stream.step(frame.image, frame.stamp, frame.frame_id).labels
                   for name, stream in streams.items()}
