@@ -68,7 +68,7 @@ def _bundle(options):
 
 
 def _build(options):
-    from ros_vseg.engines.calibrate import calibrate
+    from ros_vseg.calibrate import calibrate
     from ros_vseg.engines.engine import engine_for
     from ros_vseg.gpu.cuda import Gpu
     from ros_vseg.media import open_source

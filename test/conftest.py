@@ -12,7 +12,7 @@ import ros_helpers as ros
 from tiny_bundle import write_tiny_bundle
 
 from ros_vseg import backends
-from ros_vseg.bundle import Bundle
+from ros_vseg.bundle import Bundle, default_bundle_path
 from ros_vseg.processes import ros_environment
 
 os.environ.update(ros_environment())
@@ -21,6 +21,17 @@ os.environ.update(ros_environment())
 @pytest.fixture(scope='session')
 def bundle(tmp_path_factory):
     return write_tiny_bundle(tmp_path_factory.mktemp('bundle') / 'tiny.onnx')
+
+
+@pytest.fixture(scope='session')
+def tiny(bundle):
+    return Bundle.load(bundle)
+
+
+@pytest.fixture(scope='session')
+def student():
+    """Return the student that is shipped."""
+    return Bundle.load(default_bundle_path())
 
 
 @pytest.fixture(scope='session')

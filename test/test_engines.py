@@ -9,12 +9,10 @@ import types
 
 import onnx
 import pytest
-from tiny_bundle import write_tiny_bundle
 
-from ros_vseg.bundle import Bundle, default_bundle_path
+from ros_vseg.calibrate import calibrate
 from ros_vseg.engines import build
 from ros_vseg.engines.cache import read_header
-from ros_vseg.engines.calibrate import calibrate
 from ros_vseg.engines.engine import engine_for, graph_for
 from ros_vseg.errors import EngineError
 from ros_vseg.media import open_source
@@ -25,16 +23,6 @@ trt = pytest.importorskip('tensorrt_rtx')
 # what the layers of a precision compute in; int8 has float16 around its convolutions
 LAYERS = {'fp32': 'FLOAT', 'fp16': 'HALF', 'bf16': 'BF16', 'int8': 'HALF'}
 SMALLEST = {'fp32': 1.0, 'fp16': 0.5, 'bf16': 0.5, 'int8': 0.25}     # the weights alone
-
-
-@pytest.fixture(scope='module')
-def student():
-    return Bundle.load(default_bundle_path())
-
-
-@pytest.fixture(scope='module')
-def tiny(tmp_path_factory):
-    return Bundle.load(write_tiny_bundle(tmp_path_factory.mktemp('bundle') / 'tiny.onnx'))
 
 
 @pytest.fixture(scope='module')

@@ -20,9 +20,9 @@ from ros_vseg import backends
 from ros_vseg.backends import tensorrt
 from ros_vseg.backends.base import Options, Ring
 from ros_vseg.bundle import Bundle, default_bundle_path
+from ros_vseg.calibrate import calibrate
 from ros_vseg.decode import decode
 from ros_vseg.engines import build
-from ros_vseg.engines.calibrate import calibrate
 from ros_vseg.errors import BackendError, EngineError
 from ros_vseg.gpu import cuda
 from ros_vseg.gpu.kernels import Axes, compile_kernels, Kernels, Taps

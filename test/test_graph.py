@@ -12,21 +12,11 @@ import pytest
 from tiny_bundle import build_model, info, NumpyStudent, write_tiny_bundle
 
 from ros_vseg import backends
-from ros_vseg.bundle import Bundle, default_bundle_path, EMPTY_SLOT
+from ros_vseg.bundle import Bundle, EMPTY_SLOT
 from ros_vseg.errors import BundleError
 from ros_vseg.graph import at_size, group_by_eight, ring_model, with_batch, with_pool_frames
 
 onnxruntime = pytest.importorskip('onnxruntime')
-
-
-@pytest.fixture(scope='module')
-def student():
-    return Bundle.load(default_bundle_path())
-
-
-@pytest.fixture(scope='module')
-def tiny(tmp_path_factory):
-    return Bundle.load(write_tiny_bundle(tmp_path_factory.mktemp('bundle') / 'tiny.onnx'))
 
 
 def image(number, size):

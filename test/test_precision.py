@@ -8,14 +8,12 @@ import numpy as np
 import onnx
 from onnx import helper, numpy_helper, shape_inference, TensorProto
 import pytest
-from tiny_bundle import write_tiny_bundle
 
 from ros_vseg import backends
+from ros_vseg import calibrate as calibration
 from ros_vseg.backends.base import Ring
-from ros_vseg.bundle import Bundle, default_bundle_path
+from ros_vseg.calibrate import calibrate
 from ros_vseg.decode import decode
-from ros_vseg.engines import calibrate as calibration
-from ros_vseg.engines.calibrate import calibrate
 from ros_vseg.engines.engine import calibrated_path, graph_for
 from ros_vseg.engines.precision import KINDS, lower, quantize
 from ros_vseg.errors import EngineError
@@ -27,16 +25,6 @@ from ros_vseg.resize import resize_image
 onnxruntime = pytest.importorskip('onnxruntime')
 
 CALIBRATED, FIRST, LAST = 8, 60, 66     # frames of the clip: to calibrate with, to look at
-
-
-@pytest.fixture(scope='module')
-def student():
-    return Bundle.load(default_bundle_path())
-
-
-@pytest.fixture
-def tiny(tmp_path):
-    return Bundle.load(write_tiny_bundle(tmp_path / 'tiny.onnx'))
 
 
 @pytest.fixture(scope='module')

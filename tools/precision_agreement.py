@@ -19,7 +19,7 @@ from tqdm import tqdm
 from ros_vseg import backends
 from ros_vseg.backends.onnxruntime import OnnxRuntimeBackend
 from ros_vseg.bundle import Bundle, default_bundle_path
-from ros_vseg.engines.calibrate import calibrate
+from ros_vseg.calibrate import calibrate
 from ros_vseg.engines.engine import graph_for
 from ros_vseg.errors import BackendError
 from ros_vseg.media import open_source

@@ -64,7 +64,7 @@ def load(bundle, name='auto', *, fallback=False, **options):
         backend = _load_with_fallback(
             bundle, first, [one for one in later if one in usable], options, reasons)
     skipped = '; '.join(f'no {one}: {reason}' for one, reason in reasons.items()
-                        if reason and (one not in ON_GPU or log.isEnabledFor(logging.DEBUG)))
+                        if reason and one not in ON_GPU)     # for those there is vseg doctor
     log.info('backend %s on %s%s', backend.name, backend.device,
              f' ({skipped})' if skipped else '')
     return backend

@@ -53,8 +53,8 @@ class Gpu:
         attribute = self._driver.CUdevice_attribute
         self._attributes = {
             name: getattr(attribute, f'CU_DEVICE_ATTRIBUTE_{name}') for name in (
-                'COMPUTE_CAPABILITY_MAJOR', 'COMPUTE_CAPABILITY_MINOR', 'MEMORY_CLOCK_RATE',
-                'GLOBAL_MEMORY_BUS_WIDTH', 'MULTIPROCESSOR_COUNT', 'CLOCK_RATE')}
+                'COMPUTE_CAPABILITY_MAJOR', 'COMPUTE_CAPABILITY_MINOR', 'MULTIPROCESSOR_COUNT',
+                'CLOCK_RATE')}
         self.capability = (f'sm{self.attribute("COMPUTE_CAPABILITY_MAJOR")}'
                            f'{self.attribute("COMPUTE_CAPABILITY_MINOR")}')
         name = self.call('cuDeviceGetName', 256, self.device)
@@ -102,13 +102,9 @@ class Gpu:
         memory = array('B', bytes(int(np.prod(shape))))
         address, size = memory.buffer_info()
         self.call('cuMemHostRegister', address, size, 0)
-        # the array.array lives as long as the view, which is what the finalizer waits for
-        view = np.frombuffer(memory, np.uint8).reshape(shape)
-        weakref.finalize(memory_owner(view), self._unregister, address)
-        return view
-
-    def _unregister(self, address):
-        self._quietly('cuMemHostUnregister', address)
+        flat = np.frombuffer(memory, np.uint8)      # lives as long as any view of it
+        weakref.finalize(flat, self._quietly, 'cuMemHostUnregister', address)
+        return flat.reshape(shape)
 
     def _quietly(self, function, *arguments):
         """Give something back: a GPU that is lost has nothing left to give back to."""
@@ -234,10 +230,3 @@ class Graph:
         self.executable = gpu.call('cuGraphInstantiate', graph, 0)
         gpu.call('cuGraphDestroy', graph)
         weakref.finalize(self, gpu._quietly, 'cuGraphExecDestroy', self.executable)
-
-
-def memory_owner(view):
-    """Return the object that owns an array's memory and can be watched: its innermost array."""
-    while isinstance(view.base, np.ndarray):
-        view = view.base
-    return view
