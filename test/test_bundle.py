@@ -12,7 +12,7 @@ import pytest
 from tiny_bundle import build_model, info, write_tiny_bundle
 
 from ros_vseg import bundle as bundle_module
-from ros_vseg.bundle import Bundle, BundleInfo, write_bundle
+from ros_vseg.bundle import Bundle, BundleInfo, default_bundle_path, write_bundle
 from ros_vseg.errors import BundleError, LabelSetError
 
 
@@ -261,3 +261,8 @@ def test_label_set_errors_are_bundle_errors_only_for_bundles(tree):
         BundleInfo.from_dict(broken)
     with pytest.raises(LabelSetError):
         type(info().label_set).from_dict(broken['label_set'])
+
+
+def test_shipped_student_does_not_tell_of_the_machine_that_exported_it():
+    data = default_bundle_path().read_bytes()
+    assert b'site-packages' not in data and b'File "' not in data

@@ -91,6 +91,7 @@ def test_a_student_learns_from_a_teacher_and_from_its_soft_labels(
     bundle = recipe.parent / 'student.onnx'
     assert main(['export', str(checkpoint), '-o', str(bundle)]) == 0
     assert Bundle.load(bundle).info.num_prototypes == 8
+    assert b'File "' not in bundle.read_bytes()     # of the machine that exported it
 
 
 def test_soft_labels_on_disk_are_what_the_teacher_says_at_work(recipe, teacher, soft_labels):

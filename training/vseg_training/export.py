@@ -60,7 +60,17 @@ def to_onnx(student, size, batch=1):
             _Step(student), tuple(inputs), path, dynamo=True, opset_version=OPSET,
             input_names=INPUTS[:len(inputs)], output_names=OUTPUTS, external_data=False,
             verbose=False)
-        return onnx.load(path)
+        return forget_source(onnx.load(path))
+
+
+def forget_source(model):
+    """Take out of an onnx.ModelProto, in place, which lines of which files it was traced from."""
+    graph = model.graph
+    for part in (graph, *graph.node, *graph.value_info, *graph.initializer, *graph.input,
+                 *graph.output):
+        del part.metadata_props[:]
+        part.ClearField('doc_string')
+    return model
 
 
 def export_bundle(student, recipe, path, size=None, metrics=None):
