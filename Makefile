@@ -37,8 +37,9 @@ demo: $(VENV)/.runtime
 
 # Two processes: what trains forks workers, what runs has threads of ROS and of the backends.
 test: $(VENV)/.training
-	$(BIN)/python -m pytest test
-	$(BIN)/python -m pytest training/tests
+	@status=0; for suite in test training/tests; do \
+	    $(BIN)/python -m pytest $$suite || { status=1; failed="$$failed $$suite"; }; done; \
+	    test $$status = 0 || echo "make test: failed in$$failed"; exit $$status
 
 test-jazzy:
 	@python=$$(tools/find_python.sh 3.12 3.11) && env -u ROS_DISTRO $(MAKE) --no-print-directory \
