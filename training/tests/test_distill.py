@@ -201,7 +201,7 @@ def test_soft_labels_are_warped_as_their_frame(stored):
         augmentation = Augmentation((48, 64), (0.8, 1.5), 0.0)
         draw = augmentation.draw(image.shape[:2], np.random.default_rng(seed))
         crop = draw.images(image[None])[0]
-        got = store.clip(source, [key], image.shape[:2], draw.matrix, (48, 64))
+        got = store.clip(source, [key], image.shape[:2], draw.matrices(1), (48, 64))
         coarse = torch.nn.functional.interpolate(
             torch.from_numpy(crop).permute(2, 0, 1)[None].float() / 255,
             size=got['probabilities'].shape[2:], mode='area')[0].numpy()
@@ -221,7 +221,7 @@ def test_frames_of_two_sizes_make_one_batch(stored, tmp_path):
     write_soft_labels(teacher, NAMES, [other], folder)
     store, grids = SoftLabels(folder, NAMES), []
     for each, size in ((source, (64, 96)), (other, (96, 144))):
-        targets = store.clip(each, each.drives[0][:1], size, np.float32([[1, 0, 0], [0, 1, 0]]),
+        targets = store.clip(each, each.drives[0][:1], size, np.float32([[[1, 0, 0], [0, 1, 0]]]),
                              (48, 64))
         grids.append({name: value.shape for name, value in targets.items()})
     assert grids[0] == grids[1] and grids[0]['probabilities'] == (1, 5, 12, 16)

@@ -12,6 +12,7 @@ from .task import build_network
 
 log = logging.getLogger(__name__)
 _SCALED = ('attention.theta.', 'attention.phi.')
+_CONTEXT = ('prototypes.', 'attention.')
 
 
 def _read(path):
@@ -78,13 +79,20 @@ def initialise(network, path):
     Start a network from a checkpoint's weights (``model.init``).
 
     Every weight of the same name and shape is taken; the streams of a teacher all start from a
-    student's head, and a student's head from a teacher's first stream. theta and phi are taken
-    only from a network of the same attention scale. ValueError if nothing fits.
+    student's head, and a student's head from a teacher's first stream. Prototypes and attention
+    are taken only from a network of the same form of attention, theta and phi only from one of the
+    same scale. ValueError if nothing fits.
     """
     state, _, recipe = _read(path)
-    taken, scale = {}, getattr(network.attention, 'scale', None)
+    model, attention = recipe.model, network.attention
+    same_form = (model.attention, model.positions) == (
+        getattr(attention, 'form', None), network.positions)
+    same_scale = model.attention_scale == getattr(attention, 'scale', None)
+    taken = {}
     for key, own in network.state_dict().items():
-        if key.startswith(_SCALED) and recipe.model.attention_scale != scale:
+        if key.startswith(_CONTEXT) and not same_form:
+            continue  # the new form needs its own start
+        if key.startswith(_SCALED) and not same_scale:
             continue  # scores of another scale: what made them saturate would do so again
         part, _, rest = key.partition('.')
         other = {'heads': 'head.' + rest.partition('.')[2], 'head': f'heads.0.{rest}'}.get(part)

@@ -19,17 +19,23 @@ INPUTS, OUTPUTS = ('image', 'pool', 'pool_mask'), ('scores', 'prototypes')
 
 
 class _Step(torch.nn.Module):
-    """``Student.step`` as a forward; without context the pool is no input."""
+    """
+    ``Student.step`` as a forward; without context the pool is no input.
 
-    def __init__(self, student):
+    Position codes become an initializer named positions, by which the runtime finds them when it
+    writes the graph for another input size.
+    """
+
+    def __init__(self, student, image):
         super().__init__()
         self.student = student
+        self.register_buffer('positions', student.codes(image.permute(0, 3, 1, 2)), False)
 
     def forward(self, image, pool=None, pool_mask=None):
         if pool is None:
             pool = image.new_zeros(len(image), 0, self.student.prototype_dim, dtype=torch.float32)
             pool_mask = pool[..., 0]
-        return self.student.step(image, pool, pool_mask)
+        return self.student.step(image, pool, pool_mask, self.positions)
 
 
 def count_prototypes(student, size):
@@ -57,7 +63,7 @@ def to_onnx(student, size, batch=1):
         warnings.simplefilter('ignore')
         path = Path(folder) / 'student.onnx'
         torch.onnx.export(
-            _Step(student), tuple(inputs), path, dynamo=True, opset_version=OPSET,
+            _Step(student, inputs[0]), tuple(inputs), path, dynamo=True, opset_version=OPSET,
             input_names=INPUTS[:len(inputs)], output_names=OUTPUTS, external_data=False,
             verbose=False)
         return forget_source(onnx.load(path))

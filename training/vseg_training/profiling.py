@@ -14,7 +14,7 @@ from ros_vseg.labels import load_label_set
 from .progress import peak_memory, SpeedReport, WaitTimer, WARM_UP
 from .recipe import to_dict
 from .task import SegmentationTask
-from .train import build_data, keep_freed_memory, load_teacher
+from .train import build_data, keep_freed_memory, load_teacher, precision
 
 
 class _Noise(torch.utils.data.Dataset):
@@ -45,7 +45,7 @@ def _train(recipe, loader, num_videos):
     waits = WaitTimer()
     report = SpeedReport(waits)
     trainer = lightning.Trainer(
-        max_steps=recipe.optim.max_steps, precision=recipe.optim.precision, devices=1,
+        max_steps=recipe.optim.max_steps, precision=precision(recipe), devices=1,
         callbacks=[EMAWeightAveraging(decay=recipe.optim.ema), report], profiler=waits,
         logger=False, enable_checkpointing=False, enable_progress_bar=False,
         enable_model_summary=False)

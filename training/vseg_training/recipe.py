@@ -3,12 +3,17 @@
 """Recipes: one YAML per experiment, every key typed and with a default."""
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, List, Optional, Tuple
+from typing import Any, Dict, List, Optional, Tuple
 
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 
+VERSION = 2
+# what keys meant that a stored recipe of an earlier version lacks
+_BEFORE_2 = {'model': {'attention': 'literal', 'positions': False, 'hide_own': 0.0,
+                       'wrong_pool': 0.0},
+             'loss': {'video_id': 'softmax'}, 'optim': {'precision': 'bf16-mixed'}}
 RECIPES = Path(__file__).parent / 'recipes'
 
 
@@ -18,7 +23,9 @@ class Model:
     Arguments of ``models.student.Student`` and ``models.teacher.Teacher``.
 
     ``short_term``: ssc (a student) or msc (a teacher). ``weights`` as in
-    ``backbones.load_pretrained``; ``init``: a checkpoint to start from.
+    ``backbones.load_pretrained``; ``init``: a checkpoint or a bundle to start from.
+    ``frozen_backbone``: whether the backbone keeps those weights. ``hide_own`` and ``wrong_pool``
+    are for ssc alone.
     """
 
     short_term: str = 'ssc'
@@ -33,7 +40,12 @@ class Model:
     context_frames: int = 3
     head_widths: List[int] = field(default_factory=lambda: [96, 48])
     dropout: float = 0.1
+    attention: str = 'cosine'
     attention_scale: float = 1.0
+    positions: bool = True
+    hide_own: float = 0.3
+    wrong_pool: float = 0.1
+    frozen_backbone: bool = False
 
 
 @dataclass
@@ -41,14 +53,20 @@ class Source:
     """
     One source of clips: kind camvid, cityscapes, folder or street.
 
-    ``label_map``: YAML from ids on disk to class names, for a folder; ``unlabelled``: clips may
-    end at frames without labels too, for distillation.
+    ``drives``: names of the drives to take, all by default. ``stills``: share of the clips that
+    are made of their last frame alone, by a window that moves over it. ``step``: of a street,
+    frames of its 15 Hz drive from one frame of a clip to the next. ``label_map``: YAML from ids
+    on disk to class names, for a folder; ``unlabelled``: clips may end at frames without labels
+    too, for distillation.
     """
 
     kind: str = 'camvid'
     root: Optional[str] = None
     split: str = 'train'
+    drives: List[str] = field(default_factory=list)
     seeds: Tuple[int, int] = (0, 200)
+    step: int = 1
+    stills: float = 0.0
     weight: float = 1.0
     label_map: Optional[str] = None
     unlabelled: bool = False
@@ -56,7 +74,13 @@ class Source:
 
 @dataclass
 class Data:
-    """Sources, augmentation (MGCNet Sec. IV-B) and the frames and clip lengths of a step."""
+    """
+    Sources, augmentation (MGCNet Sec. IV-B) and the frames and clip lengths of a step.
+
+    ``degrade``: how often the last frame of a clip of two frames or more is degraded
+    (``data.degrade``); ``degrade_other``: how often any other frame is. ``focus``: names of
+    classes; half of the clips take the one of three crops that shows most of them.
+    """
 
     label_set: str = 'camvid'
     train: List[Source] = field(default_factory=list)
@@ -66,6 +90,9 @@ class Data:
     brightness: float = 10.0
     contrast: float = 0.0
     saturation: float = 0.0
+    degrade: float = 0.0
+    degrade_other: float = 0.0
+    focus: List[str] = field(default_factory=list)
     frames_per_step: int = 8
     clip_lengths: List[int] = field(default_factory=lambda: [1, 2, 4])
     workers: int = 1
@@ -80,7 +107,8 @@ class Loss:
 
     auxiliary: head; diversity: alpha_1, and theta_div; long_term: alpha_2; co_training: alpha_3,
     for msc alone; OHEM threshold and floor.
-    ``video_id``: softmax, or bce as the paper has it.
+    ``video_id``: bce as the paper has it, or softmax.
+    ``class_gain``: further factors of these weights, by class name.
     ``class_balance`` c weights a class of frequency p by w = 1 / ln(c + p) (ENet); 0: no weights.
     A weighted loss shifts the scores by ln w; ``logit_adjustment`` is the share that is taken
     back from the trained student.
@@ -90,11 +118,12 @@ class Loss:
     diversity: float = 1.0
     diversity_threshold: float = 0.25
     long_term: float = 0.4
-    video_id: str = 'softmax'
+    video_id: str = 'bce'
     co_training: float = 0.5
     ohem_threshold: float = 0.7
     ohem_min_kept: float = 0.1
     class_balance: float = 0.0
+    class_gain: Dict[str, float] = field(default_factory=dict)
     logit_adjustment: float = 0.0
 
 
@@ -113,7 +142,12 @@ class Distillation:
 
 @dataclass
 class Optimisation:
-    """Optimiser with the poly schedule (1 - step/max_steps)^power after a linear warm-up."""
+    """
+    Optimiser with the poly schedule (1 - step/max_steps)^power after a linear warm-up.
+
+    ``precision``: as Lightning names it, or auto: bf16-mixed on a GPU and 32-true on a CPU, where
+    bf16 is slower.
+    """
 
     optimizer: str = 'adamw'
     lr: float = 1e-3
@@ -123,15 +157,21 @@ class Optimisation:
     max_steps: int = 4000
     power: float = 0.9
     ema: float = 0.998
-    precision: str = 'bf16-mixed'
+    precision: str = 'auto'
     validate_every: int = 500
     checkpoint_every: int = 100
 
 
 @dataclass
 class Recipe:
-    """A whole experiment."""
+    """
+    A whole experiment.
 
+    ``version``: of the meaning of what a recipe leaves out. What is stored in a checkpoint keeps
+    its own: see ``from_dict``.
+    """
+
+    version: int = VERSION
     name: str = 'experiment'
     seed: int = 0
     model: Model = field(default_factory=Model)
@@ -165,9 +205,24 @@ def load_recipe(path, overrides=()):
 
 
 def from_dict(tree: Any) -> Recipe:
-    """Recipe from the plain dict that a checkpoint holds."""
-    return OmegaConf.to_object(
-        OmegaConf.merge(OmegaConf.structured(Recipe), OmegaConf.create(tree)))
+    """
+    Recipe from the plain dict that a checkpoint holds.
+
+    A key that it lacks means what it meant when the checkpoint was written. ValueError for a
+    recipe of a later version.
+    """
+    version = tree.get('version', 1)
+    if version > VERSION:
+        raise ValueError(f'the recipe has version {version}, but this vseg_training reads up to '
+                         f'{VERSION}: update it')
+    before = OmegaConf.create(_BEFORE_2 if version < 2 else {})
+    recipe = OmegaConf.to_object(OmegaConf.merge(
+        OmegaConf.structured(Recipe), before, OmegaConf.create(tree)))
+    if version < 2:
+        for source in (*recipe.data.train, *filter(None, [recipe.data.val])):
+            source.step = 3  # of a street's clips, before it was an option
+    recipe.version = VERSION
+    return recipe
 
 
 def to_dict(recipe: Recipe) -> dict:

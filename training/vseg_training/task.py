@@ -20,6 +20,7 @@ from .recipe import from_dict, to_dict
 
 
 NETWORKS = {'ssc': Student, 'msc': Teacher}
+OF_STUDENTS = ('hide_own', 'wrong_pool')  # options that a teacher lacks
 
 
 class NonFiniteLoss(ValueError):
@@ -29,9 +30,12 @@ class NonFiniteLoss(ValueError):
 def build_network(recipe, pretrained=False):
     """Student (short_term: ssc) or teacher (msc) of a recipe, with backbone weights if asked."""
     options = dict(to_dict(recipe)['model'])
-    weights, _, short_term = (options.pop(key) for key in ('weights', 'init', 'short_term'))
+    weights, _, _, short_term = (
+        options.pop(key) for key in ('weights', 'init', 'frozen_backbone', 'short_term'))
     if short_term not in NETWORKS:
         raise ValueError(f'model.short_term {short_term!r} is unknown: use ssc or msc')
+    if short_term == 'msc':
+        options = {key: value for key, value in options.items() if key not in OF_STUDENTS}
     network = NETWORKS[short_term](len(load_label_set(recipe.data.label_set).names), **options)
     if pretrained and weights:
         load_pretrained(network.backbone, recipe.model.backbone, weights)
@@ -53,10 +57,29 @@ class SegmentationTask(lightning.LightningModule):
         self.recipe = from_dict(recipe)
         self.network = build_network(self.recipe, pretrained).to(
             memory_format=torch.channels_last)
+        self._names = list(load_label_set(self.recipe.data.label_set).names)
+        unknown = set(self.recipe.loss.class_gain) - set(self._names)
+        if unknown:
+            raise ValueError(
+                f'loss.class_gain names {", ".join(sorted(unknown))}, which label set '
+                f'{self.recipe.data.label_set} lacks: use {", ".join(self._names)}')
         self.register_buffer('class_weights', torch.ones(self.network.num_classes))
         if self.recipe.loss.long_term:
             self.long_term = LongTermContext(self.network.channels, num_videos)
         self._teacher = [] if teacher is None else [teacher.requires_grad_(False)]
+
+        if self.recipe.model.frozen_backbone:
+            self.network.backbone.requires_grad_(False)
+
+    def on_train_epoch_start(self):
+        self._freeze()
+
+    def on_validation_end(self):
+        self._freeze()
+
+    def _freeze(self):
+        if self.recipe.model.frozen_backbone:
+            self.network.backbone.eval()  # its batch norms keep their statistics
 
     def on_fit_start(self):
         for teacher in self._teacher:
@@ -68,6 +91,8 @@ class SegmentationTask(lightning.LightningModule):
             frequency = class_frequency(
                 self.trainer.train_dataloader.dataset.sources[0], self.network.num_classes)
             weights = 1 / torch.log(balance + torch.as_tensor(frequency))
+            for name, gain in self.recipe.loss.class_gain.items():
+                weights[self._names.index(name)] *= gain
             self.class_weights.copy_(weights / weights.mean())
 
     def on_train_batch_start(self, batch, batch_idx):
@@ -93,8 +118,11 @@ class SegmentationTask(lightning.LightningModule):
         coarse = resize_labels(labels.flatten(0, 1), size)
         terms['auxiliary'] = self.supervised(output['auxiliary'].flatten(0, 1), coarse)
         if output['projection'] is not None:
+            grid = output['features'].shape[-2:]
+            inside = resize_labels(labels.flatten(0, 1), grid) != PADDING
             terms['diversity'] = diversity_loss(
-                output['projection'], self.recipe.loss.diversity_threshold)
+                output['projection'], self.recipe.loss.diversity_threshold,
+                inside.flatten(1).unflatten(0, labels.shape[:2]))
         if len(streams) > 1 and self.recipe.loss.co_training:
             counted = (coarse != PADDING).unflatten(0, labels.shape[:2])
             terms['co_training'] = co_training_loss(streams, counted)
@@ -111,7 +139,7 @@ class SegmentationTask(lightning.LightningModule):
                 batch['video'], self.recipe.loss.video_id)
         if options.teacher:
             if self._teacher:
-                targets = teacher_targets(self._teacher[0], batch['images'])
+                targets = teacher_targets(self._teacher[0], batch['images'], batch['places'])
             else:
                 targets = Targets(**batch['targets'])
             terms.update(distillation_terms(
@@ -126,7 +154,7 @@ class SegmentationTask(lightning.LightningModule):
                 'uncertainty': distill.uncertainty, 'structural': distill.structural}
 
     def training_step(self, batch, batch_idx):
-        output = self.network(batch['images'])
+        output = self.network(batch['images'], batch['places'])
         terms = self.losses(output, batch['labels']) | self._context_terms(batch, output)
         weights = self._weights()
         total = sum(weights[name] * value for name, value in terms.items())
@@ -169,11 +197,13 @@ class SegmentationTask(lightning.LightningModule):
 
     def configure_optimizers(self):
         options = self.recipe.optim
-        backbone = list(self.network.backbone.parameters())
+        backbone = [p for p in self.network.backbone.parameters() if p.requires_grad]
         known = {id(parameter) for parameter in backbone}
-        rest = [p for p in self.parameters() if id(p) not in known]
-        groups = [{'params': backbone, 'lr': options.lr * options.backbone_lr_scale},
-                  {'params': rest, 'lr': options.lr}]
+        rest = [p for p in self.parameters() if p.requires_grad and id(p) not in known]
+        groups = [{'params': rest, 'lr': options.lr}]
+        if backbone:
+            groups.insert(0, {'params': backbone,
+                              'lr': options.lr * options.backbone_lr_scale})
         if options.optimizer == 'sgd':
             optimizer = torch.optim.SGD(groups, momentum=0.9, weight_decay=options.weight_decay)
         elif options.optimizer == 'adamw':

@@ -18,6 +18,7 @@ from ros_vseg.labels import load_label_set
 
 from .checkpoint import initialise, load_network
 from .data import Augmentation, build_loader, build_source, ClipDataset, SoftLabels
+from .from_bundle import initialise_from_bundle
 from .models import sync_batch_norm
 from .progress import ProgressBar, SpeedReport, WaitTimer
 from .recipe import to_dict
@@ -25,6 +26,7 @@ from .resume import resume_step, WholeCheckpoints
 from .task import SegmentationTask
 
 
+BUNDLE_FRAMES = 32  # frames that a bundle's batch norms are told again from
 log = logging.getLogger(__name__)
 
 
@@ -59,11 +61,40 @@ def build_data(recipe, cache, start_step):
         data.clip_lengths, data.frames_per_step,
         Augmentation(data.crop, data.scale, data.brightness, data.contrast, data.saturation),
         recipe.seed, recipe.optim.max_steps, distant=bool(recipe.loss.long_term),
-        soft_labels=soft_labels)
+        soft_labels=soft_labels, stills=[s.stills for s in data.train],
+        degrade=(data.degrade, data.degrade_other),
+        focus=class_ids(data.focus, data.label_set, 'data.focus'))
     val = None
     if data.val is not None:
         val = torch.utils.data.DataLoader(_WholeSplit(build_source(data.val, recipe, cache)))
     return build_loader(dataset, start_step, data.workers, *processes()), val
+
+
+def class_ids(names, label_set, key):
+    """Ids of some classes of a label set; ValueError names the key and the class it lacks."""
+    known = list(load_label_set(label_set).names)
+    for name in names:
+        if name not in known:
+            raise ValueError(f'{key} names the class {name!r}, which label set {label_set} lacks: '
+                             f'use {", ".join(known)}')
+    return [known.index(name) for name in names]
+
+
+def precision(recipe):
+    """Lightning's name of the number format to train in (``optim.precision``)."""
+    if recipe.optim.precision != 'auto':
+        return recipe.optim.precision
+    return 'bf16-mixed' if torch.cuda.is_available() else '32-true'
+
+
+def _start(network, path, dataset):
+    """Take the weights of ``model.init``: a checkpoint, or a bundle, which needs some frames."""
+    if Path(path).suffix != '.onnx':
+        initialise(network, path)
+        return
+    count = min(BUNDLE_FRAMES, len(dataset))
+    images = torch.stack([dataset[number, 1]['images'][0] for number in range(count)])
+    initialise_from_bundle(network, path, images)
 
 
 def _on_disk(teacher):
@@ -156,7 +187,7 @@ def fit(recipe, output):
         callbacks.append(ModelCheckpoint(
             output, 'best', monitor='val/mIoU', mode='max', enable_version_counter=False))
     trainer = lightning.Trainer(
-        max_steps=options.max_steps, max_epochs=-1, precision=options.precision,
+        max_steps=options.max_steps, max_epochs=-1, precision=precision(recipe),
         callbacks=callbacks, logger=CSVLogger(output, 'metrics', version=''),
         plugins=[WholeCheckpoints()], profiler=waits, **_devices(recipe),
         val_check_interval=options.validate_every if val is not None else None,
@@ -166,7 +197,7 @@ def fit(recipe, output):
     task = SegmentationTask(to_dict(recipe), loader.dataset.num_videos,
                             pretrained=not start, teacher=load_teacher(recipe))
     if recipe.model.init and not start:
-        initialise(task.network, recipe.model.init)
+        _start(task.network, recipe.model.init, loader.dataset)
     if trainer.world_size > 1 and trainer.strategy.root_device.type == 'cpu':
         sync_batch_norm.convert(task)
     trainer.fit(task, loader, val, ckpt_path=last if start else None, weights_only=True)

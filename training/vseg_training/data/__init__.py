@@ -23,11 +23,19 @@ def build_source(source, recipe, cache):
     """
     ClipSource of a ``Source`` of a recipe; rendered streets are kept in the folder cache.
 
-    ValueError for an unknown kind, a missing root or an empty split.
+    ValueError for an unknown kind, a missing root, an empty split or an unknown drive.
     """
+    built = _build(source, recipe, cache)
+    if source.drives:
+        built.keep_drives(source.drives)
+    return built
+
+
+def _build(source, recipe, cache):
     if source.kind == 'street':
         return StreetClips(
-            range(*source.seeds), recipe.model.context_frames + 1, cache, recipe.data.size)
+            range(*source.seeds), recipe.model.context_frames + 1, cache, recipe.data.size,
+            source.step)
     if source.kind not in ('camvid', 'cityscapes', 'folder'):
         raise ValueError(
             f'source kind {source.kind!r} is unknown: use camvid, cityscapes, folder or street')

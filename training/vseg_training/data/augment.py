@@ -2,6 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Clip-consistent augmentation (MGCNet, Sec. IV-B)."""
 from dataclasses import dataclass
+from typing import Optional
 
 import cv2
 import numpy as np
@@ -25,13 +26,18 @@ class Augmentation:
     contrast: float = 0.0
     saturation: float = 0.0
 
-    def draw(self, size, rng):
-        """Draw by a numpy Generator, for all frames of a clip of size (height, width)."""
+    def draw(self, size, rng, paths=None):
+        """
+        Draw by a numpy Generator, for all frames of a clip of size (height, width).
+
+        paths: 3x3 matrices [L, 3, 3] that map each frame to the camera image it stands for
+        (``still_path``); None: frames are camera images.
+        """
         matrix = self._geometry(size, rng)
         gain = 1 + self.contrast * rng.uniform(-1, 1)
         shift = self.brightness * rng.uniform(-1, 1) + 128 * (1 - gain)
         colour = 1 + self.saturation * rng.uniform(-1, 1)
-        return Draw(matrix, tuple(self.crop), gain, shift, colour)
+        return Draw(matrix, tuple(self.crop), tuple(size), gain, shift, colour, paths)
 
     def __call__(self, clip, rng):
         """Clip and numpy Generator -> Clip of crop size."""
@@ -49,27 +55,82 @@ class Augmentation:
                            [0, scale, -offset[0]]])
 
 
+def still_path(size, length, rng):
+    """
+    Motion of a camera that looks at a still picture: a window that moves smoothly over it.
+
+    The window covers 0.8 to 1 of the still at the clip's end and lies within it there; before
+    that it was larger or smaller by up to 4 % a frame, as when driving forward, and aside by up to
+    2.5 % a frame.
+
+    Args:
+        size: (height, width) of the still.
+        length: Frames L of the clip.
+        rng: numpy Generator.
+
+    Returns:
+        Float64 [L, 3, 3], oldest frame first: pixels of the still to those of the camera image,
+        which has the still's size.
+    """
+    extent = np.array([size[1], size[0]], float)
+    share = rng.uniform(0.8, 1.0)
+    end = extent / 2 + (1 - share) / 2 * extent * rng.uniform(-1, 1, 2)
+    zoom = rng.uniform(-0.015, 0.04)
+    drift = rng.normal(0, 0.01, 2).clip(-0.025, 0.025) * extent
+    turn = rng.normal(0, 0.15, 2) * drift
+    matrices = []
+    for back in range(length - 1, -1, -1):
+        scale = 1 / (share * (1 + zoom) ** back)
+        centre = end - drift * back - turn * back ** 2 / 2
+        matrices.append([[scale, 0, extent[0] / 2 - scale * centre[0]],
+                         [0, scale, extent[1] / 2 - scale * centre[1]], [0, 0, 1]])
+    return np.array(matrices)
+
+
 @dataclass
 class Draw:
-    """One draw of an Augmentation; ``matrix``, 2x3, maps pixels of the frame to the crop."""
+    """
+    One draw of an Augmentation.
+
+    ``matrix``, 2x3, maps pixels of the camera image, of size ``frame``, to the crop; ``paths`` as
+    in ``Augmentation.draw``.
+    """
 
     matrix: np.ndarray
     crop: tuple
+    frame: tuple
     gain: float
     shift: float
     colour: float
+    paths: Optional[np.ndarray] = None
+
+    def matrices(self, length):
+        """Float32 [L, 2, 3]: pixels of each frame to those of the crop."""
+        if self.paths is None:
+            return np.repeat(self.matrix[None], length, 0)
+        return (self.matrix.astype(float) @ self.paths).astype(np.float32)
+
+    def places(self):
+        """Where in the camera image the crop lies: float32 [4], see ``position_codes``."""
+        places = []
+        for axis in (0, 1):
+            scale, offset = self.matrix[axis, axis], self.matrix[axis, 2]
+            full, crop = self.frame[1 - axis], self.crop[1 - axis]
+            places += [crop / (scale * full), ((-0.5 - offset) / scale + 0.5) / full]
+        return np.array(places, np.float32)
 
     def images(self, images):
         """Augment images uint8 [L, H, W, 3]."""
         return np.stack([self._recolour(
-            cv2.warpAffine(image, self.matrix, self.crop[::-1], flags=cv2.INTER_LINEAR))
-            for image in images])
+            cv2.warpAffine(image, matrix, self.crop[::-1], flags=cv2.INTER_LINEAR))
+            for image, matrix in zip(images, self.matrices(len(images)))])
 
     def labels(self, labels):
         """Augment labels uint8 [L, H, W]; what lies outside the frame is PADDING."""
         return np.stack([cv2.warpAffine(
-            label, self.matrix, self.crop[::-1], flags=cv2.INTER_NEAREST,
-            borderMode=cv2.BORDER_CONSTANT, borderValue=PADDING) for label in labels])
+            label, matrix, self.crop[::-1], flags=cv2.INTER_NEAREST,
+            borderMode=cv2.BORDER_CONSTANT, borderValue=PADDING)
+            for label, matrix in zip(labels, self.matrices(len(labels)))])
 
     def _recolour(self, image):
         if self.colour != 1:

@@ -26,6 +26,7 @@ class ClipSource:
     """
 
     drives = ()
+    snippet_frames = 30  # frames of a drive that make one "video" of MGCNet's long-term context
     unlabelled = False  # whether training clips may end at frames without labels
 
     def read(self, key):
@@ -52,6 +53,23 @@ class ClipSource:
     def clip_keys(self, drive, position, length):
         """Keys of a clip that ends at a frame; at a drive's start the first is repeated."""
         return [self.drives[drive][max(0, position - back)] for back in range(length - 1, -1, -1)]
+
+    def drive_name(self, drive):
+        """Name of a drive, by its index, as ``data.train[].drives`` gives it."""
+        return self.frame_name(self.drives[drive][0]).rpartition('/')[0]
+
+    def keep_drives(self, names):
+        """Leave out all drives but those of some names; ValueError for a name of none."""
+        known = [self.drive_name(drive) for drive in range(len(self.drives))]
+        for name in names:
+            if name not in known:
+                raise ValueError(f'there is no drive {name!r}: use {", ".join(known)}')
+        self.drives = [drive for drive, name in zip(self.drives, known) if name in names]
+
+    def snippets(self):
+        """First snippet number of each drive, and the number of all: list of int."""
+        counts = [-(-len(drive) // self.snippet_frames) for drive in self.drives]
+        return np.cumsum([0, *counts]).tolist()
 
     def distant_keys(self, drive, position, length, interval):
         """

@@ -167,8 +167,11 @@ class CamVid(FolderFrames):
     """
     CamVid in SegNet's layout: ``<split>/<drive>_<number>.jpg|png``, ``<split>annot/``; void is 11.
 
-    Drives are told apart by the part of the file name before the last underscore.
+    Drives are told apart by the part of the file name before the last underscore. ``train`` has
+    a frame a second: each stands for a snippet of its own.
     """
+
+    snippet_frames = 1
 
     def __init__(self, root, split, unlabelled=False):
         table = id_table({**{i: i for i in range(11)}, 11: VOID})
@@ -179,3 +182,7 @@ class CamVid(FolderFrames):
         for path in paths:
             drives.setdefault(path.stem.rpartition('_')[0], []).append(path)
         return list(drives.values())
+
+    def drive_name(self, drive):
+        """Name of a drive: its part of the file names."""
+        return self.drives[drive][0].stem.rpartition('_')[0]

@@ -5,6 +5,8 @@ import numpy as np
 import torch
 from torch.utils.data import DataLoader, Dataset
 
+from .augment import still_path
+from .degrade import degrade, SEEN
 
 INTERVAL = 5  # frames between distant frames (MGCNet, R)
 
@@ -27,19 +29,28 @@ class ClipDataset(Dataset):
     frames as they have, ``INTERVAL`` apart; soft_labels: a SoftLabels that has every frame's.
 
     An item, by (sample number, clip length), is a dict: images uint8 [L, 3, h, w], labels int64
-    [L, h, w], video (int, the drive's number among all sources), name (of the last frame), and if
+    [L, h, w], video (int, the snippet's number among all
+    sources), places float32 [4] (``position_codes``), name (of the last frame), and if
     asked for distant (images like the clip's) and targets (a dict, see ``SoftLabels.clip``).
     DataError for files that cannot be used.
+
+    stills: for each source the share of its clips that are made of their last frame alone
+    (``still_path``). degrade: how often the last frame of a clip of two frames or more is
+    degraded, and how often any other frame is. focus: class ids; half of the clips take the one
+    of three crops that shows most of them.
     """
 
     def __init__(self, sources, weights, lengths, frames, augmentation, seed, steps,
-                 distant=False, soft_labels=None):
+                 distant=False, soft_labels=None, stills=None, degrade=(0.0, 0.0), focus=()):
         if any(frames % length for length in lengths):
             raise ValueError(f'frames_per_step {frames} must be a multiple of all clip lengths '
                              f'{list(lengths)}')
         self.sources, self.augmentation, self.seed = sources, augmentation, seed
         self.distant, self.soft_labels = distant, soft_labels
-        self.first_video = np.cumsum([0] + [len(source.drives) for source in sources])
+        self.stills = stills or [0.0] * len(sources)
+        self.degrade, self.focus = degrade, list(focus)
+        self.snippets = [source.snippets() for source in sources]
+        self.first_video = np.cumsum([0] + [numbers[-1] for numbers in self.snippets])
         self.frames = [source.frames() for source in sources]
         rng = np.random.default_rng(seed)
         self.lengths = rng.choice(lengths, steps)
@@ -69,24 +80,50 @@ class ClipDataset(Dataset):
 
     def _item(self, which, drive, position, length, number):
         source = self.sources[which]
+        rng = np.random.default_rng([self.seed, number])
+        still = length > 1 and rng.random() < self.stills[which]
         keys = source.clip_keys(drive, position, length)
+        keys = keys[-1:] * length if still else keys
         clip = source.load(keys)
         size = clip.images.shape[1:3]
-        draw = self.augmentation.draw(size, np.random.default_rng([self.seed, number]))
-        item = {'images': _tensor(draw.images(clip.images)),
+        paths = still_path(size, length, rng) if still else None
+        draw = self._draw(clip, size, paths, rng)
+        images = draw.images(clip.images)
+        snippet = self.snippets[which][drive] + position // source.snippet_frames
+        item = {'images': _tensor(self._degraded(images, rng)),
                 'labels': torch.from_numpy(draw.labels(clip.labels).astype(np.int64)),
-                'video': int(self.first_video[which]) + drive,
+                'places': torch.from_numpy(draw.places()),
+                'video': int(self.first_video[which]) + snippet,
                 'name': source.frame_name(keys[-1])}
         if self.distant:
             far = source.load_images(source.distant_keys(drive, position, length, INTERVAL))
+            draw.paths = None
             item['distant'] = _tensor(draw.images(far))
         if self.soft_labels:
-            item['targets'] = self.soft_labels.clip(source, keys, size, draw.matrix, draw.crop)
+            item['targets'] = self.soft_labels.clip(
+                source, keys, size, draw.matrices(length), draw.crop)
         return item
+
+    def _draw(self, clip, size, paths, rng):
+        """One draw of the augmentation, or of three the one that shows most of ``focus``."""
+        draw = self.augmentation.draw(size, rng, paths)
+        if not self.focus or rng.random() < 0.5:
+            return draw
+        draws = [draw, *(self.augmentation.draw(size, rng, paths) for _ in range(2))]
+        shown = [np.isin(each.labels(clip.labels)[-1], self.focus).sum() for each in draws]
+        return draws[int(np.argmax(shown))]
+
+    def _degraded(self, images, rng):
+        last, other = self.degrade
+        for index in range(len(images)):
+            newest = index == len(images) - 1 and len(images) > 1
+            if rng.random() < (last if newest else other):
+                images[index] = degrade(images[index], rng, SEEN[rng.integers(len(SEEN))])
+        return images
 
     @property
     def num_videos(self):
-        """Drives of all sources."""
+        """Snippets of all sources (MGCNet Sec. III-C)."""
         return int(self.first_video[-1])
 
 

@@ -95,13 +95,13 @@ class SoftLabels:
             projection = projection.astype(np.float32) / int(np.prod(projection.shape[1:]))
         return Record(probabilities, uncertainty, projection)
 
-    def clip(self, source, keys, frame, matrix, crop):
+    def clip(self, source, keys, frame, matrices, crop):
         """
         Targets of an augmented clip.
 
-        frame: (height, width) of the source's frames; matrix: 2x3, frame to crop; crop: (height,
-        width). Returns a dict of float32 arrays [L, ...] by the fields of ``Record``, on grids of
-        the teacher's strides, whatever the size of the frames was; 0 outside the frame.
+        frame: (height, width) of the source's frames; matrices [L, 2, 3]: frame to crop; crop:
+        (height, width). Returns a dict of float32 arrays [L, ...] by the fields of ``Record``, on
+        grids of the teacher's strides, whatever the size of the frames was; 0 outside the frame.
         """
         records = [self.read(source, key) for key in keys]
         fine, coarse = (np.maximum(1, np.rint(np.divide(crop, stride))).astype(int)
@@ -109,7 +109,8 @@ class SoftLabels:
         fields = {}
         for name, maps, grid in zip(Record._fields, zip(*records), (fine, fine, coarse)):
             if maps[0] is not None:
-                fields[name] = np.stack([_warp(m, frame, matrix, crop, grid) for m in maps])
+                fields[name] = np.stack([_warp(m, frame, matrix, crop, grid)
+                                         for m, matrix in zip(maps, matrices)])
         return fields
 
 

@@ -25,18 +25,18 @@ class Targets(NamedTuple):
 
 
 @torch.no_grad()
-def teacher_targets(network, clip):
+def teacher_targets(network, clip, places=None):
     """
-    Targets of a fixed network for a clip uint8 [B, L, 3, H, W].
+    Targets of a fixed network for a clip uint8 [B, L, 3, H, W], at places as in its ``forward``.
 
     A teacher with several streams keeps the dropout of their heads; a student as a teacher has one
     stream, and no uncertainty.
     """
     if isinstance(network, Teacher):
-        output = network.monte_carlo()(clip)
+        output = network.monte_carlo()(clip, places)
         streams = [scores.float().softmax(2) for scores in output['streams']]
     else:
-        output = network.eval()(clip)
+        output = network.eval()(clip, places)
         streams = [output['scores'].float().softmax(2)]
     projection = output['projection']
     if projection is not None:

@@ -6,7 +6,8 @@ from torch import nn
 
 from .layers import conv_bn_relu, resize
 from .prototypes import (
-    NoAttention, NoPrototypes, PixelGeneration, PrototypeAttention, PrototypeGeneration)
+    locate, NoAttention, NoPrototypes, PixelGeneration, POSITION_CHANNELS, position_codes,
+    PrototypeAttention, PrototypeGeneration)
 from ..backbones import build_backbone
 
 
@@ -47,12 +48,15 @@ class MGCNet(nn.Module):
     A clip is uint8 or float [B, L, 3, H, W] in 0..255, RGB, oldest frame first. Normalisation is
     part of the network. ``head_widths`` has a width per skip: none, stride 8, or strides 8 and 4.
     ``non_local``: 'prototype' (Eq. 1 to 3), 'pixel' (the pixel-to-pixel form of Table III) or
-    'none' (the baseline of Table I, which sees no context).
+    'none' (the baseline of Table I, which sees no context). ``attention`` and ``attention_scale``:
+    form and scale of ``PrototypeAttention``. ``positions``: whether position codes stand beside
+    the features that become prototypes, queries and keys, so that a prototype knows where it was.
     """
 
     def __init__(self, num_classes, backbone='efficientnet_lite0', output_stride=16, channels=128,
                  key_channels=64, num_prototypes=32, context_frames=3, head_widths=(96, 64),
-                 attention_scale=1.0, non_local='prototype'):
+                 attention='cosine', attention_scale=1.0, positions=True,
+                 non_local='prototype'):
         super().__init__()
         self.backbone = build_backbone(backbone, output_stride)
         stages = self.backbone.channels
@@ -67,15 +71,18 @@ class MGCNet(nn.Module):
         self.output_stride = (
             self.backbone.strides[self._skips[-1]] if head_widths else output_stride)
         self.reduce = conv_bn_relu(stages[3], channels)
+        self.positions = positions and non_local != 'none'
+        extra = POSITION_CHANNELS if self.positions else 0
         if non_local == 'none':
             if context_frames:
                 raise ValueError('non_local none sees no other frame: set context_frames to 0')
             self.prototypes, self.attention = NoPrototypes(), NoAttention()
             self.prototype_dim = channels
         elif non_local in ('prototype', 'pixel'):
-            self.prototypes = (PrototypeGeneration(channels, num_prototypes)
+            self.prototypes = (PrototypeGeneration(channels + extra, num_prototypes)
                                if non_local == 'prototype' else PixelGeneration())
-            self.attention = PrototypeAttention(channels, key_channels, attention_scale)
+            self.attention = PrototypeAttention(
+                channels, key_channels, attention, attention_scale, extra)
         else:
             raise ValueError(
                 f'non_local {non_local!r} is unknown: use prototype, pixel or none')
@@ -90,19 +97,35 @@ class MGCNet(nn.Module):
         return SegmentationHead(
             self.channels, skips, head_widths, self.num_classes, dropout)
 
-    def encode(self, images):
+    def codes(self, images, places=None):
+        """
+        Position codes of the feature maps of images [B, 3, H, W]; None without positions.
+
+        places [B, 4]: where in the camera image they lie, as in ``position_codes``.
+        """
+        if not self.positions:
+            return None
+        stride = self.backbone.strides[-1]
+        size = [-(-side // stride) for side in images.shape[-2:]]
+        return position_codes(size, places, self.mean)
+
+    def encode(self, images, codes=None):
         """
         Features and memory of single frames.
 
-        images [B, 3, H, W] in 0..255 -> (backbone stages, X [B, C, h, w], memory [B, N, D],
-        projection P [B, N, h*w], None for the pixel form).
+        images [B, 3, H, W] in 0..255, codes: ``codes`` of them (None: they are whole camera
+        images) -> (backbone stages, X [B, C, h, w], memory [B, N, D], projection P [B, N, h*w],
+        None for the pixel form).
         """
-        stages = self.backbone((images.float() - self.mean) / self.std)
+        codes = self.codes(images) if codes is None else codes
+        stages = self.backbone((images.to(self.mean.dtype) - self.mean) / self.std)
         features = self.reduce(stages[3])
-        prototypes, projection = self.prototypes(features)
+        prototypes, projection = self.prototypes(locate(features, codes))
         return stages, features, self.attention.memorise(prototypes), projection
 
-    def segment(self, head, stages, features, memory, mask=None):
+    def segment(self, head, stages, features, memory, mask=None, codes=None):
         """Scores [B, K, h', w'] of frames that attend to memory [B, M, D] under mask [B, M]."""
-        augmented = self.attention(features, memory, mask)
+        if codes is None and self.positions:
+            codes = position_codes(features.shape[2:], None, self.mean)
+        augmented = self.attention(features, memory, mask, codes)
         return head(augmented, [stages[i] for i in self._skips])

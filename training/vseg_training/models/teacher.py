@@ -48,15 +48,20 @@ class Teacher(MGCNet):
             head.dropout.train()
         return self
 
-    def forward(self, clip):
+    def forward(self, clip, places=None):
         """
         Segment every frame of a clip by as many streams as it has earlier frames, plus one.
 
-        Returns a dict: streams, a list of scores [B, L - tau, K, h', w'] for tau = 0..min(T, L-1),
-        auxiliary [B, L, K, h16, w16], features [B, L, C, h, w], projection [B, L, N, h*w].
+        places [B, 4]: where in the camera image the clips lie (``position_codes``); None: they are
+        whole images. Returns a dict: streams, a list of scores [B, L - tau, K, h', w'] for
+        tau = 0..min(T, L-1), auxiliary [B, L, K, h16, w16], features [B, L, C, h, w], projection
+        [B, L, N, h*w].
         """
         batch, length = clip.shape[:2]
-        stages, features, memory, projection = self.encode(clip.flatten(0, 1))
+        codes = self.codes(clip, places)
+        if codes is not None:
+            codes = codes.expand(batch, -1, -1, -1).repeat_interleave(length, 0)
+        stages, features, memory, projection = self.encode(clip.flatten(0, 1), codes)
         memory = memory.unflatten(0, (batch, length))
 
         def frames_from(x, tau):
@@ -66,7 +71,8 @@ class Teacher(MGCNet):
         for tau, head in enumerate(self.heads[:length]):
             scores = self.segment(
                 head, [frames_from(stage, tau) for stage in stages], frames_from(features, tau),
-                memory[:, :length - tau].flatten(0, 1))
+                memory[:, :length - tau].flatten(0, 1),
+                codes=None if codes is None else frames_from(codes, tau))
             streams.append(scores.unflatten(0, (batch, length - tau)))
         output = {'auxiliary': self.auxiliary(stages[2]), 'features': features,
                   'projection': projection}
@@ -81,7 +87,8 @@ class Teacher(MGCNet):
         image uint8 [B, H, W, 3], memories: those of the last T frames, newest first, each
         [B, N, D] -> (streams' scores [S, B, K, h', w'], memory [B, N, D], projection [B, N, h*w]).
         """
-        stages, features, memory, projection = self.encode(image.float().permute(0, 3, 1, 2))
+        stages, features, memory, projection = self.encode(
+            image.to(self.mean.dtype).permute(0, 3, 1, 2))
         context = [memory, *memories][:len(self.heads)]
         scores = [self.segment(head, stages, features, old)
                   for head, old in zip(self.heads, context)]
