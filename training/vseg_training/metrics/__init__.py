@@ -3,8 +3,10 @@
 """Metrics of label images and of models; the mIoU is the runtime's own."""
 from ros_vseg.iou import ConfusionMatrix
 
+from .calibration import ConfidenceMetrics
 from .cost import flops, parameters
 from .temporal import TemporalConsistency, VideoConsistency
 
 
-__all__ = ['ConfusionMatrix', 'TemporalConsistency', 'VideoConsistency', 'flops', 'parameters']
+__all__ = ['ConfidenceMetrics', 'ConfusionMatrix', 'TemporalConsistency', 'VideoConsistency',
+           'flops', 'parameters']
