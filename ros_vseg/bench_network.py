@@ -3,16 +3,21 @@
 """Benchmarks of the network itself: what the reuse of prototypes costs and saves; backends."""
 from dataclasses import replace
 from itertools import cycle
+from typing import Optional
 
 import onnx
 
 from ros_vseg import backends
 from ros_vseg.bench_tools import interleave, Measurement, milliseconds, ratio
+from ros_vseg.bundle import Bundle
 from ros_vseg.graph import with_pool_frames
 
 
 def bench_stream(context):
     """Time a stream that reuses T frames, against the per-frame network and recomputing."""
+    reason = no_reuse(context.bundle)
+    if reason:
+        return [Measurement('stream with prototypes reused', f'skipped: {reason}')]
     images, frames = cycle(context.images), context.bundle.info.pool_frames
     stream = context.backend.stream()
     alone = backends.load(per_frame(context.bundle), context.backend.name).stream()
@@ -52,6 +57,13 @@ def bench_backends(context):
     info = context.bundle.info
     return [Measurement(f'{info.name}, {info.height}x{info.width}, one step of {name}',
                         milliseconds(values)) for name, values in times.items()]
+
+
+def no_reuse(bundle: Bundle) -> Optional[str]:
+    """Return why a bundle has no prototypes to reuse, or None if it has."""
+    if not bundle.info.num_prototypes:
+        return 'the bundle has no prototypes'
+    return None if bundle.info.pool_frames else 'the bundle has no pool (T = 0)'
 
 
 def per_frame(bundle):

@@ -28,6 +28,7 @@ def _info(options):
     if options.json:
         print(json.dumps(tree, indent=2))
         return 0
+    tree.setdefault('prototypes', 'none')
     classes = tree['label_set'].pop('classes')
     for key, value in tree.items():
         print(f'{key:<15} {_flat(value)}')

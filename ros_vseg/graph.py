@@ -3,14 +3,18 @@
 """Edits of a bundle's graph that keep its numbers: input size, batch, slots of the pool."""
 from dataclasses import replace
 import hashlib
+from pathlib import Path
 import re
 
 import numpy as np
 import onnx
 from onnx import numpy_helper, shape_inference
 
+from ros_vseg.bundle import forget_hash
 from ros_vseg.errors import BundleError
+from ros_vseg.positions import position_codes
 
+POSITIONS = 'positions'     # initializer float32 [1, 16, h, w]: see position_codes
 SHAPE_INPUTS = {'Reshape': 1, 'Resize': 3, 'ConstantOfShape': 0, 'Expand': 1}
 
 
@@ -86,14 +90,17 @@ def _rewrite(model, old, new, batch, path):
     """
     Return a graph with what its exporter wrote as numbers written anew.
 
-    These are the targets of Reshape ([B, C, h w] or [B, C, h, w]), Resize and ConstantOfShape.
-    BundleError if the graph then does not give ``scores`` of the size's shape.
+    These are the targets of Reshape ([B, C, h w] or [B, C, h, w]), Resize, ConstantOfShape and
+    Expand, and the codes of positions. BundleError if the graph then does not give outputs of the
+    size's shapes.
     """
     model, shapes = _copy(model), new.shapes()
     for entry in [*model.graph.input, *model.graph.output]:
         _set_dims(entry, [batch, *shapes[entry.name][1:]])
     constants = {one.name: numpy_helper.to_array(one) for one in model.graph.initializer}
     sizes = (old.height, old.width), (new.height, new.width)
+    if sizes[0] != sizes[1]:
+        _move_positions(model, *sizes, path)
     for node in model.graph.node:
         place = SHAPE_INPUTS.get(node.op_type)
         if place is None or len(node.input) <= place or node.input[place] not in constants:
@@ -106,6 +113,22 @@ def _rewrite(model, old, new, batch, path):
     _drop_unused(model)
     _check_outputs(model, shapes, batch, path)
     return model
+
+
+def _move_positions(model: onnx.ModelProto, old: tuple[int, int], new: tuple[int, int],
+                    path: Path) -> None:
+    """Write the codes of positions, in place, for the grid of another size."""
+    for entry in model.graph.initializer:
+        if entry.name != POSITIONS:
+            continue
+        codes = numpy_helper.to_array(entry)
+        grid = codes.shape[2:]
+        if len(grid) != 2 or codes.dtype != np.float32 or codes.shape[:2] != (1, 16) or (
+                not np.allclose(codes[0], position_codes(*grid), atol=1e-3)):
+            raise BundleError(f'{path} has positions of its own kind: export it at '
+                              f'{new[0]}x{new[1]}')
+        grid = [_scaled(*axis) for axis in zip(grid, old, new)]
+        entry.CopyFrom(numpy_helper.from_array(position_codes(*grid)[None], POSITIONS))
 
 
 def group_by_eight(model):
@@ -139,6 +162,7 @@ def _copy(model):
     copy = onnx.ModelProto()
     copy.CopyFrom(model)
     del copy.graph.value_info[:]    # shapes inside follow from the new ones
+    forget_hash(copy)
     return copy
 
 
@@ -192,7 +216,7 @@ def _check_outputs(model, shapes, batch, path):
                  for entry in inferred.graph.output}
     except (shape_inference.InferenceError, onnx.checker.ValidationError) as error:
         found, reason = {}, str(error).strip().splitlines()[-1]
-    for name in ('scores', 'prototypes'):
+    for name in (entry.name for entry in model.graph.output):
         expected = [batch, *shapes[name][1:]]
         if found.get(name) != expected:
             reason = f'{name} is {found[name]}, not {expected}' if found else reason

@@ -71,7 +71,7 @@ class Stream:
             self.reset(cause)
         self._last = stamp, image.shape, frame_id
         cause, self._pending = self._pending, None
-        labels, sure, times = self._stream.label(image, confidence)
+        labels, sure, times = self._stream.label(image, confidence)[:3]
         return Result(labels, sure, self._stream.context_frames, cause, times)
 
     def _cause(self, stamp, shape, frame_id):

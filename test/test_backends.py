@@ -8,10 +8,11 @@ import cv2
 import numpy as np
 import onnx
 import pytest
-from tiny_bundle import build_model, info, NumpyStudent, write_tiny_bundle
+from tiny_bundle import (
+    build_model, info, mean_confidence, NumpyStudent, PLAIN, write_tiny_bundle)
 
 from ros_vseg import backends
-from ros_vseg.backends.base import Ring
+from ros_vseg.backends.base import probability, Ring
 from ros_vseg.bundle import Bundle, EMPTY_SLOT
 from ros_vseg.errors import BackendError
 
@@ -70,6 +71,42 @@ def test_golden_clip(bundle_of, name, pool_frames, batch):
     assert scores.dtype == np.float32 and scores.shape == (11, 11, 12, 16)
     assert np.abs(scores - expected).max() < 1e-3
     assert contexts == [min(place, pool_frames) for place in [0, 1, 2, 3, 4, 5, 0, 1, 2, 3, 4]]
+
+
+@pytest.mark.parametrize('name', INSTALLED)
+@pytest.mark.parametrize('batch', [1, 'batch'])
+@pytest.mark.parametrize('has_confidence', [False, True])
+def test_network_without_prototypes(bundle_of, name, batch, has_confidence):
+    bundle = bundle_of(batch=batch, has_confidence=has_confidence, **PLAIN)
+    backend = backends.load(bundle, name, threads=1, precision='fp32')
+    scores, contexts = run(backend.stream())
+    expected, _ = run(NumpyStudent(bundle.info))
+    assert np.abs(expected).max() > 5 and np.abs(scores - expected).max() < 1e-3
+    assert set(contexts) == {0}
+
+
+@pytest.mark.parametrize('name', INSTALLED)
+@pytest.mark.parametrize('changes', [{}, {'context_frames': 0}, PLAIN, {'batch': 'batch'}])
+def test_mean_confidence_is_that_of_the_scores(bundle_of, name, changes):
+    """Of the frame at work, also where the image has another size, and with a full pool."""
+    backend = backends.load(
+        bundle_of(has_confidence=True, **changes), name, threads=1, precision='fp32')
+    one, other, found = backend.stream(), backend.stream(), []
+    for number in range(6):
+        image = frame(20 * number) // (number + 1)
+        labels = one.label(image, confidence=number % 2 == 0)
+        assert labels.mean_confidence == pytest.approx(
+            mean_confidence(other.step(image)), abs=1e-5)
+        found.append(labels.mean_confidence)
+    assert all(type(value) is float and 1 / 11 < value < 1 for value in found)
+    assert max(found) - min(found) > 0.01
+    assert backends.load(bundle_of(), name, threads=1).stream().label(
+        frame(0)).mean_confidence is None
+
+
+@pytest.mark.parametrize('value, expected', [(1 + 1e-6, 1.0), (-1e-6, 0.0), (0.25, 0.25)])
+def test_probability_is_never_left_by_rounding(value, expected):
+    assert probability(np.float32([value])) == expected
 
 
 @pytest.mark.parametrize('name', INSTALLED)
@@ -233,8 +270,9 @@ def test_ring_shows_all_slots_but_empty_ones_and_the_one_at_work():
     assert (ring.slot, ring.frames, ring.state) == (0, 0, 0)
 
 
-def test_ring_of_a_per_frame_network_stays_empty():
-    ring = Ring(info(context_frames=0))
+@pytest.mark.parametrize('changes', [{'context_frames': 0}, PLAIN])
+def test_ring_of_a_per_frame_network_stays_empty(changes):
+    ring = Ring(info(**changes))
     for _ in range(3):
         assert (ring.slot, ring.frames, ring.state) == (0, 0, 0)
         ring.advance()

@@ -6,7 +6,7 @@ from dataclasses import replace
 import numpy as np
 import onnxruntime
 import pytest
-from tiny_bundle import NumpyStudent, write_tiny_bundle
+from tiny_bundle import NumpyStudent, PLAIN, write_tiny_bundle
 
 from ros_vseg import backends, bench, bench_decoder, bench_network, bench_node
 from ros_vseg.bench_tools import Context, interleave, Measurement, ratio
@@ -71,6 +71,17 @@ def test_rows_have_a_figure_each(context, name):
     for row in rows:
         assert float(row.measured.split()[0]) > 0
         assert (row.met is None) == (row.target == '')
+
+
+@pytest.mark.parametrize('changes, reason', [
+    (PLAIN, 'the bundle has no prototypes'),
+    ({'context_frames': 0}, 'the bundle has no pool (T = 0)')])
+def test_rows_that_need_a_pool_are_skipped_and_say_why(tmp_path, capsys, changes, reason):
+    context = Context(write_tiny_bundle(tmp_path / 'tiny.onnx', **changes), rounds=2)
+    assert bench.run(context, ['stream', 'backends']) == 0
+    printed = capsys.readouterr().out
+    assert f'| stream with prototypes reused | skipped: {reason} |  |  |' in printed
+    assert 'one step of onnxruntime' in printed
 
 
 def test_node_is_measured_over_dds(context):

@@ -9,7 +9,7 @@ import numpy as np
 import onnx
 from onnx import numpy_helper
 import pytest
-from tiny_bundle import build_model, info, write_tiny_bundle
+from tiny_bundle import build_model, info, PLAIN, write_tiny_bundle
 
 from ros_vseg import bundle as bundle_module
 from ros_vseg.bundle import Bundle, BundleInfo, default_bundle_path, write_bundle
@@ -41,9 +41,11 @@ def changed(tree, key, value):
 
 
 def write_raw(path, metadata, model=None):
-    """Write an ONNX file whose ``vseg`` property is the given text, without any check."""
+    """Write a whole ONNX file whose ``vseg`` property is the given text, without any check."""
     model = model or build_model(info())
     onnx.helper.set_model_props(model, {'vseg': metadata})
+    digest = hashlib.sha256(model.SerializeToString(deterministic=True)).hexdigest()
+    onnx.helper.set_model_props(model, {'vseg': metadata, 'vseg_sha256': digest})
     path.write_bytes(model.SerializeToString())
     return path
 
@@ -76,7 +78,7 @@ def test_metadata_is_the_documented_json(path):
     tree = json.loads(properties['vseg'])
     assert set(tree) == {'format_version', 'name', 'label_set', 'input', 'output_stride',
                          'prototypes', 'trained_on', 'metrics', 'license'}
-    assert tree['format_version'] == 1
+    assert tree['format_version'] == 2
     assert tree['input'] == {'height': 96, 'width': 128, 'color_order': 'rgb'}
     assert tree['output_stride'] == 8
     assert tree['prototypes'] == {'N': 4, 'C': 8, 'T': 3, 'D': 14}
@@ -97,6 +99,8 @@ def test_shapes_round_up():
         'image': [1, 97, 130, 3], 'scores': [1, 11, 13, 17], 'prototypes': [1, 4, 14],
         'pool': [1, 12, 14], 'pool_mask': [1, 12]}
     assert set(info(context_frames=0).shapes()) == {'image', 'scores', 'prototypes'}
+    assert info(**PLAIN, has_confidence=True).shapes() == {
+        'image': [1, 96, 128, 3], 'scores': [1, 11, 12, 16], 'confidence': [1]}
 
 
 @pytest.mark.parametrize('batch', [1, 'batch'])
@@ -148,9 +152,10 @@ def test_metadata_that_is_no_object(tmp_path, text):
 
 @pytest.mark.parametrize('key', [
     'name', 'format_version', 'label_set', 'label_set.void_id', 'input', 'input.height',
-    'input.color_order', 'output_stride', 'prototypes', 'prototypes.N', 'prototypes.D',
+    'input.color_order', 'output_stride', 'prototypes.N', 'prototypes.D', 'rates.min',
     'trained_on', 'metrics', 'license'])
 def test_missing_key(tmp_path, tree, key):
+    tree = {**tree, 'rates': {'min': 5, 'max': 30}}
     text = json.dumps(changed(tree, key, ...))
     last = key.split('.')[-1]
     assert f"'{last}' is a required property" in refusal(write_raw(tmp_path / 'b.onnx', text))
@@ -161,8 +166,14 @@ def test_missing_key(tmp_path, tree, key):
     ('input.height', 96.5), ('input.height', 0), ('input.color_order', 'grb'),
     ('output_stride', 'eight'), ('prototypes.N', 0), ('prototypes.T', -1),
     ('label_set.classes', []), ('label_set.classes.0.color', [0, 0]),
-    ('label_set.void_id', 256), ('trained_on', 'camvid'), ('license', None)])
+    ('label_set.void_id', 256), ('trained_on', 'camvid'), ('license', None),
+    ('prototypes', None), ('rates', [5, 30]), ('rates.min', 0), ('rates.max', '30'),
+    ('temperature', 0), ('temperature', -1.5), ('temperature', None),
+    ('format_version', True), ('input.width', True), ('prototypes.N', True),
+    ('label_set.void_id', True), ('output_stride', True), ('rates.max', True),
+    ('temperature', True)])
 def test_wrong_value_is_named(tmp_path, tree, key, value):
+    tree = {**tree, 'rates': {'min': 5, 'max': 30}, 'temperature': 1.5}
     text = json.dumps(changed(tree, key, value))
     assert f'wrong metadata at {key}: ' in refusal(write_raw(tmp_path / 'b.onnx', text))
 
@@ -177,9 +188,87 @@ def test_label_set_that_contradicts_itself(tmp_path, tree, key, value, reason):
 
 
 def test_newer_format(tmp_path, tree):
-    tree = {**changed(tree, 'format_version', 2), 'license': ['what comes after']}
+    tree = {**changed(tree, 'format_version', 3), 'license': ['what comes after']}
     message = refusal(write_raw(tmp_path / 'b.onnx', json.dumps(tree)))
-    assert 'has format 2, but this ros_vseg reads up to 1: update ros_vseg' in message
+    assert 'has format 3, but this ros_vseg reads up to 2: update ros_vseg' in message
+
+
+@pytest.mark.parametrize('metrics, reason', [
+    ('{"miou": NaN}', 'nan is not a finite number'),
+    ('{"miou": [[-Infinity]]}', '-inf is not a finite number'),
+    ('{"miou": 1e999}', 'inf is not a finite number'),
+    ('{"miou": 1' + '0' * 400 + '}', 'a whole number has more than 64 bits'),
+    ('{"miou": 1' + '0' * 5000 + '}', ''),    # Python 3.11 does not even read it
+    ('{"miou": ' + '[' * 60 + ']' * 60 + '}', 'nested more than 50 levels deep'),
+    ('{"miou": ' + '[' * 200000 + ']' * 200000 + '}', 'nested too deeply'),
+    ('{"miou": ' + '{"a":' * 900 + '1' + '}' * 900 + '}', 'nested')])
+def test_numbers_and_nesting_that_nothing_can_handle(tmp_path, tree, metrics, reason):
+    text = json.dumps(changed(tree, 'metrics', 'HERE')).replace('"HERE"', metrics)
+    message = refusal(write_raw(tmp_path / 'b.onnx', text))
+    assert reason in message and 'export it again' in message and len(message) < 300
+
+
+@pytest.mark.parametrize('rates', [(30, 5), (30.0, 29.9)])
+def test_rates_in_the_wrong_order(tmp_path, tree, rates):
+    text = json.dumps({**tree, 'rates': {'min': rates[0], 'max': rates[1]}})
+    assert f'at rates: min {rates[0]} is above max {rates[1]}' in refusal(
+        write_raw(tmp_path / 'b.onnx', text))
+
+
+@pytest.mark.parametrize('values', [{'metrics': {'miou': float('nan')}}, {'rates': (0, 30)},
+                                    {'temperature': float('inf')}, {'rates': (40, 30)},
+                                    {'num_prototypes': 0}])
+def test_wrong_numbers_are_not_written(tmp_path, values):
+    with pytest.raises(BundleError, match='new bundle has wrong metadata'):
+        write_bundle(build_model(info()), info(**values), tmp_path / 'b.onnx')
+    assert os.listdir(tmp_path) == []
+
+
+def test_rates_and_temperature_are_kept(tmp_path):
+    path = write_tiny_bundle(tmp_path / 'b.onnx', rates=(5, 60.5), temperature=2)
+    found = Bundle.load(path).info
+    assert (found.rates, found.temperature) == ((5.0, 60.5), 2.0)
+    assert found.to_dict()['rates'] == {'min': 5.0, 'max': 60.5}
+    plain = Bundle.load(write_tiny_bundle(path)).info
+    assert (plain.rates, plain.temperature) == (None, None)
+    assert not {'rates', 'temperature'} & set(plain.to_dict())
+
+
+def test_whole_floats_are_whole_numbers(tmp_path, tree):
+    """As JSON schema has it."""
+    found = Bundle.load(write_raw(
+        tmp_path / 'b.onnx', json.dumps(changed(tree, 'input.height', 96.0)))).info
+    assert found == info() and isinstance(found.height, int)
+
+
+@pytest.mark.parametrize('has_confidence', [False, True])
+@pytest.mark.parametrize('changes', [PLAIN, {'context_frames': 0}, {}])
+def test_prototypes_pool_and_confidence_may_be_absent(tmp_path, changes, has_confidence):
+    path = write_tiny_bundle(tmp_path / 'b.onnx', has_confidence=has_confidence, **changes)
+    bundle = Bundle.load(path)
+    assert bundle.info == info(has_confidence=has_confidence, **changes)
+    assert bundle.has_confidence == has_confidence
+    assert ('prototypes' in bundle.info.to_dict()) == (changes is not PLAIN)
+    if changes is PLAIN:
+        found = bundle.info
+        assert (found.num_prototypes, found.channels, found.pool_frames, found.prototype_dim) == (
+            0, 0, 0, 0)
+
+
+def test_plain_metadata_with_a_graph_that_has_prototypes(tmp_path, tree):
+    message = refusal(write_raw(tmp_path / 'b.onnx', json.dumps(changed(tree, 'prototypes', ...))))
+    assert 'graph and metadata differ in pool, pool_mask, prototypes' in message
+
+
+@pytest.mark.parametrize('dims, kind', [
+    ([2], onnx.TensorProto.FLOAT), ([1, 1], onnx.TensorProto.FLOAT), ([], onnx.TensorProto.FLOAT),
+    ([1], onnx.TensorProto.DOUBLE)])
+def test_confidence_of_another_kind(tmp_path, tree, dims, kind):
+    model = build_model(info(has_confidence=True))
+    model.graph.output.pop()
+    model.graph.output.append(onnx.helper.make_tensor_value_info('confidence', kind, dims))
+    message = refusal(write_raw(tmp_path / 'b.onnx', json.dumps(tree), model))
+    assert 'confidence is ' in message and 'in the graph' in message
 
 
 @pytest.mark.parametrize('key, value, name', [
@@ -225,8 +314,8 @@ def test_writing_refuses_what_loading_would(tmp_path):
 
 
 def test_info_of_a_newer_format_is_not_written(tmp_path):
-    with pytest.raises(BundleError, match='format 2'):
-        write_bundle(build_model(info()), info(format_version=2), tmp_path / 'b.onnx')
+    with pytest.raises(BundleError, match='format 3'):
+        write_bundle(build_model(info()), info(format_version=3), tmp_path / 'b.onnx')
 
 
 @pytest.mark.parametrize('fails', ['write', 'replace'])

@@ -8,7 +8,7 @@ import sys
 import cv2
 import numpy as np
 import pytest
-from tiny_bundle import write_tiny_bundle
+from tiny_bundle import PLAIN, write_tiny_bundle
 
 from ros_vseg import backends, doctor
 from ros_vseg.backends import tensorrt
@@ -152,6 +152,17 @@ def test_info_tells_all(bundle):
     assert tree['label_set']['classes'][3]['name'] == 'road'
     text = vseg('info', bundle).stdout
     assert 'N: 4, C: 8, T: 3, D: 14' in text and 'bicyclist' in text
+
+
+def test_network_without_prototypes_is_shown_and_run(bag, tmp_path):
+    plain = write_tiny_bundle(tmp_path / 'plain.onnx', SIZE, rates=(5, 30), **PLAIN)
+    text = vseg('info', plain).stdout
+    assert 'prototypes      none\n' in text and 'rates           min: 5.0, max: 30.0\n' in text
+    assert 'prototypes' not in json.loads(vseg('info', plain, '--json').stdout)
+    done = vseg('run', bag, '-o', tmp_path / 'out', '--bundle', plain, '--size', '64x96')
+    assert done.returncode == 0, done.stderr
+    assert f'frames labelled  {FRAMES}' in done.stdout
+    assert len(list((tmp_path / 'out/labels').iterdir())) == FRAMES
 
 
 @pytest.mark.parametrize('arguments, message', [

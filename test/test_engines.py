@@ -9,7 +9,9 @@ import types
 
 import onnx
 import pytest
+from tiny_bundle import PLAIN, write_tiny_bundle
 
+from ros_vseg.bundle import Bundle
 from ros_vseg.calibrate import calibrate
 from ros_vseg.engines import build
 from ros_vseg.engines.cache import read_header
@@ -137,6 +139,19 @@ def test_student_for_several_images_at_once_is_built(student, folder):
     assert {name: shape for name, (_, shape) in {**header['inputs'], **header['outputs']}.items()
             } == {'image': [2, 400, 528, 3], 'pool': [2, 128, 192], 'pool_mask': [2, 128],
                   'scores': [2, 11, 100, 132], 'prototypes': [2, 32, 192]}
+
+
+@pytest.mark.parametrize('changes', [{}, PLAIN], ids=['prototypes', 'plain'])
+@pytest.mark.parametrize('precision', ['fp32', 'fp16', 'bf16'])
+def test_mean_confidence_is_computed_in_float32(tmp_path, changes, precision):
+    bundle = Bundle.load(write_tiny_bundle(
+        tmp_path / 'tiny.onnx', has_confidence=True, **changes))
+    _, header, _ = engine_for(bundle, 'sm86', precision, folder=tmp_path)
+    assert header['outputs']['confidence'] == ['FLOAT', [1]]
+    assert ('prototypes' in header['outputs']) == (changes is not PLAIN)
+    assert header['layers']['FLOAT REDUCE'] == 2
+    assert {name for name in header['layers'] if name.endswith(' CONVOLUTION')} == {
+        f'{LAYERS[precision]} CONVOLUTION'}
 
 
 @pytest.mark.parametrize('modules', [{}, {'tensorrt': types.SimpleNamespace()}, {

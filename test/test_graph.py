@@ -9,12 +9,14 @@ import numpy as np
 import onnx
 from onnx import helper, numpy_helper, TensorProto
 import pytest
-from tiny_bundle import build_model, info, NumpyStudent, write_tiny_bundle
+from tiny_bundle import (
+    build_model, info, mean_confidence, NumpyStudent, PLAIN, write_tiny_bundle)
 
 from ros_vseg import backends
 from ros_vseg.bundle import Bundle, EMPTY_SLOT
 from ros_vseg.errors import BundleError
 from ros_vseg.graph import at_size, group_by_eight, ring_model, with_batch, with_pool_frames
+from ros_vseg.positions import position_codes
 
 onnxruntime = pytest.importorskip('onnxruntime')
 
@@ -235,3 +237,103 @@ def test_only_depthwise_convolutions_of_whole_eights_are_rewritten(
     assert next(one.i for one in model.graph.node[0].attribute if one.name == 'group') == expected
     assert (model.SerializeToString() == before) == (expected == groups)
     np.testing.assert_allclose(run(model, data)['y'], run(before, data)['y'], atol=1e-5)
+
+
+def test_position_codes_are_the_sines_and_cosines_of_cell_centres():
+    codes = position_codes(3, 4)
+    assert codes.shape == (16, 3, 4) and codes.dtype == np.float32
+    for channel, (k, wave, axis) in enumerate(
+            (k, wave, axis) for k in (1, 2, 4, 8) for axis in 'xy' for wave in (np.sin, np.cos)):
+        for i in range(3):
+            for j in range(4):
+                where = (j + 0.5) / 4 if axis == 'x' else (i + 0.5) / 3
+                assert codes[channel, i, j] == pytest.approx(3 * wave(np.pi * k * where), abs=1e-5)
+    np.testing.assert_array_equal(position_codes(5, 4)[:2, 0], codes[:2, 0])    # x alone
+
+
+def located(tiny, how='Expand', codes=None):
+    """Return the tiny bundle with scores that positions add to, and the weights of that."""
+    model, shape = onnx.load_model_from_string(tiny.model), [1, 16, 12, 16]
+    codes = position_codes(*shape[2:])[None] if codes is None else codes
+    where = np.random.default_rng(2).standard_normal((11, 16, 1, 1)).astype(np.float32)
+    place = [node.output[0] for node in model.graph.node].index('scores')
+    model.graph.node[place].output[0] = 'before'
+    model.graph.initializer.extend([
+        numpy_helper.from_array(codes, 'positions'), numpy_helper.from_array(where, 'where'),
+        numpy_helper.from_array(np.int64(shape), 'expanded')])
+    for node in (
+            helper.make_node('Add', ['before', 'bias'], ['scores']),
+            helper.make_node('Conv', ['places', 'where'], ['bias']),
+            helper.make_node('Expand', ['positions', 'expanded'], ['places'])
+            if how == 'Expand' else helper.make_node('Concat', ['positions'], ['places'], axis=0)):
+        model.graph.node.insert(place + 1, node)
+    return replace(tiny, model=model.SerializeToString()), where[:, :, 0, 0]
+
+
+@pytest.mark.parametrize('how', ['Expand', 'Concat'])
+@pytest.mark.parametrize('size', [(96, 128), (128, 64), (200, 264)])
+def test_positions_follow_the_size(tiny, size, how):
+    bundle, where = located(tiny, how)
+    reference, grid = NumpyStudent(info(size)), (size[0] // 8, size[1] // 8)
+    bias = np.einsum('kp,phw->khw', where, position_codes(*grid))
+    assert np.abs(bias).max() > 5
+    expected = [reference.step(image(number, size)) + bias for number in range(2)]
+    other = at_size(bundle, size)
+    assert np.abs(clip(other, 2) - expected).max() < 1e-3
+    held, = [one for one in onnx.load_model_from_string(other.model).graph.initializer
+             if one.name == 'positions']
+    assert list(held.dims) == [1, 16, *grid]
+    back = at_size(other, (96, 128))
+    np.testing.assert_array_equal(clip(back, 2), clip(bundle, 2))
+
+
+@pytest.mark.parametrize('codes', [
+    2 * position_codes(12, 16)[None], position_codes(12, 16)[None, ::-1].copy()])
+def test_positions_of_another_kind_are_refused_at_another_size(tiny, codes):
+    bundle, _ = located(tiny, codes=codes)
+    with pytest.raises(BundleError, match='tiny.onnx has positions of its own kind: export it at '
+                                          '128x64'):
+        at_size(bundle, (128, 64))
+
+
+@pytest.fixture(scope='module')
+def plain(tmp_path_factory):
+    """Return a bundle without prototypes that gives its mean confidence."""
+    return Bundle.load(write_tiny_bundle(
+        tmp_path_factory.mktemp('plain') / 'plain.onnx', has_confidence=True, **PLAIN))
+
+
+@pytest.mark.parametrize('size', [(96, 128), (200, 264)])
+def test_network_without_prototypes_at_another_size(plain, size):
+    other = at_size(plain, size)
+    assert dims(onnx.load_model_from_string(other.model)) == other.info.shapes()
+    picture = image(3, size)
+    found = run(other.model, {'image': picture[None]})
+    expected = NumpyStudent(other.info).step(picture)
+    assert np.abs(found['scores'][0] - expected).max() < 1e-3
+    assert found['confidence'] == pytest.approx([mean_confidence(expected)], abs=1e-5)
+
+
+def test_network_without_prototypes_for_several_images(plain):
+    assert ring_model(plain) == plain.model
+    pictures = np.stack([image(0, (96, 128)), image(30, (96, 128))])
+    found = run(batch_of_two(plain), {'image': pictures})
+    for number, picture in enumerate(pictures):
+        alone = run(plain.model, {'image': picture[None]})
+        np.testing.assert_allclose(found['scores'][number], alone['scores'][0], atol=1e-4)
+        np.testing.assert_allclose(found['confidence'][number], alone['confidence'][0], atol=1e-5)
+    assert abs(found['confidence'][0] - found['confidence'][1]) > 1e-4
+
+
+def test_positions_of_one_image_serve_several(plain):
+    bundle, _ = located(plain)
+    pictures = np.stack([image(0, (96, 128)), image(30, (96, 128))])
+    found = run(batch_of_two(bundle), {'image': pictures})['scores']
+    for number, picture in enumerate(pictures):
+        expected = run(bundle.model, {'image': picture[None]})['scores'][0]
+        np.testing.assert_allclose(found[number], expected, atol=1e-4)
+
+
+def test_edited_graph_does_not_state_the_hash_of_the_file(plain):
+    other = onnx.load_model_from_string(at_size(plain, (64, 64)).model)
+    assert [entry.key for entry in other.metadata_props] == ['vseg']

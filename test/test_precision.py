@@ -9,9 +9,12 @@ import onnx
 from onnx import helper, numpy_helper, shape_inference, TensorProto
 import pytest
 
+from tiny_bundle import info, NumpyStudent, PLAIN, write_tiny_bundle
+
 from ros_vseg import backends
 from ros_vseg import calibrate as calibration
 from ros_vseg.backends.base import Ring
+from ros_vseg.bundle import Bundle
 from ros_vseg.calibrate import calibrate
 from ros_vseg.decode import decode
 from ros_vseg.engines.engine import calibrated_path, graph_for
@@ -260,3 +263,79 @@ def test_calibration_of_another_bundle_is_refused(student, folder, tiny, tmp_pat
     with pytest.raises(EngineError) as error:
         graph_for(tiny, 'int8', 'sm86', tmp_path)
     assert str(error.value) == f'{path} is of another bundle: remove it and calibrate again'
+
+
+def run(model, inputs):
+    """Return the outputs by name of an onnx.ModelProto, as it is."""
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level, options.intra_op_num_threads = 3, 1
+    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
+    session = onnxruntime.InferenceSession(
+        model.SerializeToString(), options, providers=['CPUExecutionProvider'])
+    names = [one.name for one in session.get_outputs()]
+    return dict(zip(names, session.run(names, inputs)))
+
+
+@pytest.fixture(params=[{}, PLAIN], ids=['prototypes', 'plain'])
+def confident(request, tmp_path):
+    """Return a tiny bundle that gives its mean confidence, with prototypes or without."""
+    return Bundle.load(write_tiny_bundle(
+        tmp_path / 'tiny.onnx', has_confidence=True, **request.param))
+
+
+@pytest.mark.parametrize('precision', [*KINDS, 'int8'])
+def test_confidence_stays_in_float32(confident, tmp_path, precision):
+    """Softmax and means are of the scores that the graph gives."""
+    if precision == 'int8':
+        calibrate(confident, noise(8), tmp_path)
+    lowered = graph_for(confident, precision, 'sm86', tmp_path)
+    onnx.checker.check_model(lowered)
+    found = kinds(lowered)
+    assert [found[name] for name in ('probabilities', 'largest')] == [TensorProto.FLOAT] * 2
+    assert found['linear'] == KINDS['bf16' if precision == 'bf16' else 'fp16']
+    assert {kind for _, kind, _ in ends(lowered)} == {TensorProto.FLOAT, TensorProto.UINT8}
+    if precision == 'bf16':
+        return      # not for ONNX Runtime on processors
+    image = next(noise(1, (96, 128))).image
+    pool = {one.name: np.zeros([dim.dim_value for dim in one.type.tensor_type.shape.dim],
+                               np.float32) for one in lowered.graph.input if one.name != 'image'}
+    outputs = run(lowered, {'image': image[None], **pool})
+    scores = outputs['scores'][0].astype(np.float64)
+    largest = 1 / np.exp(scores - scores.max(0)).sum(0)
+    assert outputs['confidence'] == pytest.approx([largest.mean()], abs=1e-6)
+
+
+@pytest.mark.parametrize('precision', KINDS)
+def test_confidence_that_reads_more_than_the_scores_stays_in_float32(precision):
+    """A value of the rest is cast, and a weight that both parts have is kept in both kinds."""
+    node, weight = helper.make_node, np.float32([1 / 3])
+    nodes = [node('Mul', ['x', 'third'], ['inner']), node('Relu', ['inner'], ['scores']),
+             node('Mul', ['inner', 'third'], ['a']), node('Add', ['a', 'scores'], ['b']),
+             node('Mul', ['b', 'own'], ['c']), node('ReduceMean', ['c'], ['confidence'])]
+    ends = [helper.make_tensor_value_info(name, TensorProto.FLOAT, shape)
+            for name, shape in (('x', [1, 4]), ('scores', [1, 4]), ('confidence', [1, 1]))]
+    model = helper.make_model(helper.make_graph(nodes, 'one', ends[:1], ends[1:], [
+        numpy_helper.from_array(weight, 'third'), numpy_helper.from_array(3 * weight, 'own')]),
+        opset_imports=[helper.make_opsetid('', 18)], ir_version=8)
+    lowered = lower(model, precision)
+    onnx.checker.check_model(lowered, full_check=True)
+    found = kinds(lowered)
+    assert [found[name] for name in 'abc'] == [TensorProto.FLOAT] * 3
+    assert found['inner'] == KINDS[precision]
+    stored = {one.name: numpy_helper.to_array(one) for one in lowered.graph.initializer}
+    assert stored['third_full'] == weight and stored['third'].dtype != np.float32
+
+
+def test_plain_network_is_calibrated_and_built_of_its_own_graph(tmp_path):
+    plain = Bundle.load(write_tiny_bundle(tmp_path / 'plain.onnx', **PLAIN))
+    assert calibrate(plain, noise(9), tmp_path)[1] == 9
+    image = next(noise(1, (96, 128))).image
+    expected = NumpyStudent(info(**PLAIN)).step(image)
+    for precision, share in (('fp32', 1), ('fp16', 0.99), ('int8', 0.9)):
+        built = graph_for(plain, precision, 'sm86', tmp_path)
+        assert [one.name for one in built.graph.input] == ['image']
+        assert [one.name for one in built.graph.output] == ['scores']
+        scores = run(built, {'image': image[None]})['scores'][0]
+        assert (scores.argmax(0) == expected.argmax(0)).mean() >= share
+    assert [one.type.tensor_type.shape.dim[0].dim_value for one in [
+        *graph_for(plain, 'fp16', 'sm86', tmp_path, batch=3).graph.output]] == [3]

@@ -6,7 +6,7 @@ from collections import Counter
 import cv2
 import numpy as np
 import pytest
-from tiny_bundle import NumpyStudent, write_tiny_bundle
+from tiny_bundle import NumpyStudent, PLAIN, write_tiny_bundle
 
 from ros_vseg import backends, decode as decode_module
 from ros_vseg.backends import base
@@ -58,8 +58,9 @@ def test_warm_up_of_the_pool(load, pool_frames, expected):
     assert not stream.resets
 
 
-def test_labels_are_the_reference_network_decoded(load):
-    backend = load(context_frames=2)
+@pytest.mark.parametrize('changes', [{'context_frames': 2}, PLAIN])
+def test_labels_are_the_reference_network_decoded(load, changes):
+    backend = load(**changes)
     stream, student = Stream(backend), NumpyStudent(backend.bundle.info)
     for number in range(5):
         result = stream.step(frame(number), number * PERIOD, confidence=True)

@@ -11,7 +11,7 @@ import cv2
 from fake_cuda import FakeCudaDriver, FakeEngine, host_kernels
 import numpy as np
 import pytest
-from tiny_bundle import write_tiny_bundle
+from tiny_bundle import PLAIN, write_tiny_bundle
 
 from ros_vseg import backends, bench_device
 from ros_vseg.backends import tensorrt
@@ -71,7 +71,8 @@ def on_processor(backend):
 
 
 @pytest.mark.parametrize('changes', [
-    {}, {'context_frames': 1}, {'context_frames': 0}, {'color_order': 'bgr'}])
+    {}, {'context_frames': 1}, {'context_frames': 0}, {'color_order': 'bgr'},
+    {'has_confidence': True}, PLAIN, {'has_confidence': True, **PLAIN}])
 def test_fake_gpu_gives_the_processors_labels_to_the_bit(load, changes):
     """At the network's size: another one is resized with other rounding."""
     backend = load(**changes)
@@ -85,6 +86,8 @@ def test_fake_gpu_gives_the_processors_labels_to_the_bit(load, changes):
         found = gpu.label(image, confidence=number % 2 == 0)
         np.testing.assert_array_equal(found.labels, expected.labels)
         assert gpu.context_frames == host.context_frames
+        assert found.mean_confidence == expected.mean_confidence
+        assert (found.mean_confidence is not None) == ('has_confidence' in changes)
         if number % 2 == 0:
             np.testing.assert_array_equal(found.confidence, expected.confidence)
         else:
@@ -118,6 +121,25 @@ def test_fake_gpu_at_camera_size_and_through_a_change_of_size(load):
         np.testing.assert_array_equal(found.confidence, sure)
         assert len(np.unique(labels)) > 2
     assert gpu.resets == {'size': 2}
+
+
+@pytest.mark.parametrize('size', [CAMERA, (61, 83)])
+def test_mean_confidence_on_fake_gpu_comes_down_in_the_same_launch(load, fake, size):
+    """For a size whose pixels are no whole number of floats as well."""
+    backend = load(has_confidence=True)
+    stream, host, found = backend.stream(), on_processor(backend).stream(), set()
+    for number in range(12):
+        image = frame(9 * number, size) // (1 + number % 3)
+        fake.counts()
+        labels = stream.label(image)
+        assert type(labels.mean_confidence) is float
+        expected = host.label(by_taps(image, (96, 128)))
+        assert labels.mean_confidence == pytest.approx(expected.mean_confidence, abs=1e-6)
+        found.add(labels.mean_confidence)
+        np.testing.assert_array_equal(stream._camera.image, image)
+    assert len(found) == 12
+    assert fake.counts() == {'cuCtxSetCurrent': 1, 'cuGraphLaunch': 1, 'cuStreamSynchronize': 1,
+                             'cuEventElapsedTime': len(STAGES)}
 
 
 def test_fake_gpu_scores_are_the_processors(load):
@@ -353,6 +375,13 @@ def test_bundle_is_loaded_with_a_real_engine_on_the_fakes(fake, bundle, tmp_path
     assert path.read_bytes().endswith(engine)
     again = backends.load(Bundle.load(bundle), engines=tmp_path, may_build=False, fallback=True)
     assert again.name == 'tensorrt' and again.problem is None and seen[1] == seen[0]
+
+
+def test_stream_of_a_network_without_prototypes_on_fake_gpu(load, fake):
+    stream = Stream(load(**PLAIN))
+    results = [stream.step(frame(number), number) for number in range(4)]
+    assert [one.context_frames for one in results] == [0] * 4
+    assert fake.counts()['cuGraphInstantiate'] == 2     # with confidence and without
 
 
 @pytest.mark.parametrize('text, kind, reason', [

@@ -8,6 +8,8 @@ from ros_vseg.bundle import BundleInfo, write_bundle
 from ros_vseg.labels import load_label_set
 
 PROTOTYPES, KEYS, CHANNELS, STRIDE = 4, 6, 8, 8
+# changes that make a network without prototypes of it
+PLAIN = {'context_frames': 0, 'num_prototypes': 0, 'channels': 0, 'prototype_dim': 0}
 
 
 def weights(num_classes, seed=0):
@@ -46,6 +48,8 @@ def build_model(bundle_info, seed=0, batch=1):
         grid=np.int64([-1, CHANNELS, height, width]), parts=np.int64([KEYS, CHANNELS]),
         own=np.zeros((1, PROTOTYPES), np.float32), axis=np.int64([1]))
     node = helper.make_node
+    if not bundle_info.num_prototypes:
+        arrays['classify'] = arrays['classify'][:, :CHANNELS]
     nodes = [
         node('Cast', ['image'], ['float'], to=TensorProto.FLOAT),
         node('Transpose', ['float'], ['planes'], perm=[0, 3, 1, 2]),
@@ -53,6 +57,34 @@ def build_model(bundle_info, seed=0, batch=1):
         node('Div', ['centred', 'spread'], ['normal']),
         node('Conv', ['normal', 'stem'], ['linear'], strides=[STRIDE, STRIDE]),
         node('Tanh', ['linear'], ['features']),
+        *(_attention(node, slots) if bundle_info.num_prototypes else
+          [node('Identity', ['features'], ['augmented'])]),
+        node('Conv', ['augmented', 'classify'], ['scores']),
+    ]
+    if bundle_info.has_confidence:
+        arrays['grid_axes'] = np.int64([1, 2])
+        nodes += [node('Softmax', ['scores'], ['probabilities'], axis=1),
+                  node('ReduceMax', ['probabilities', 'axis'], ['largest'], keepdims=0),
+                  node('ReduceMean', ['largest', 'grid_axes'], ['confidence'], keepdims=0)]
+    shapes = bundle_info.shapes()
+
+    def value(name, kind=TensorProto.FLOAT):
+        return helper.make_tensor_value_info(name, kind, [batch, *shapes[name][1:]])
+
+    used = {name for one in nodes for name in one.input}
+    inputs = [value('image', TensorProto.UINT8)]
+    if slots:
+        inputs += [value('pool'), value('pool_mask')]
+    outputs = [value(name) for name in ('scores', 'prototypes', 'confidence') if name in shapes]
+    graph = helper.make_graph(nodes, 'tiny', inputs, outputs,
+                              [numpy_helper.from_array(np.asarray(array), name)
+                               for name, array in arrays.items() if name in used])
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid('', 18)], ir_version=8)
+
+
+def _attention(node, slots):
+    """Nodes from ``features`` to ``augmented``, with the prototypes on the way."""
+    return [
         node('Reshape', ['features', 'flat'], ['x']),
         node('Transpose', ['x'], ['x_t'], perm=[0, 2, 1]),
         node('Conv', ['features', 'projection'], ['p']),
@@ -78,20 +110,7 @@ def build_model(bundle_info, seed=0, batch=1):
         node('Transpose', ['context'], ['context_t'], perm=[0, 2, 1]),
         node('Reshape', ['context_t', 'grid'], ['context_map']),
         node('Concat', ['features', 'context_map'], ['augmented'], axis=1),
-        node('Conv', ['augmented', 'classify'], ['scores']),
     ]
-    shapes = bundle_info.shapes()
-
-    def value(name, kind=TensorProto.FLOAT):
-        return helper.make_tensor_value_info(name, kind, [batch, *shapes[name][1:]])
-
-    inputs = [value('image', TensorProto.UINT8)]
-    if slots:
-        inputs += [value('pool'), value('pool_mask')]
-    graph = helper.make_graph(nodes, 'tiny', inputs, [value('scores'), value('prototypes')],
-                              [numpy_helper.from_array(np.asarray(array), name)
-                               for name, array in arrays.items()])
-    return helper.make_model(graph, opset_imports=[helper.make_opsetid('', 18)], ir_version=8)
 
 
 def write_tiny_bundle(path, size=(96, 128), context_frames=3, seed=0, batch=1, **changes):
@@ -128,6 +147,9 @@ class NumpyStudent:
     def step(self, image):
         """Scores float64 [K, h, w] of the next frame."""
         self.images = [*self.images, image][-(self.info.pool_frames + 1):]
+        if not self.info.num_prototypes:
+            return np.einsum('kc,chw->khw', self.weights['classify'][:, :CHANNELS, 0, 0],
+                             self._features(image))
         memory = [self._prototypes(self._features(one)) for one in self.images]
         keys, values = (np.concatenate(part) for part in zip(*memory))
         features = self._features(image)
@@ -135,6 +157,11 @@ class NumpyStudent:
         context = (_softmax(queries @ keys.T) @ values).T.reshape(features.shape)
         return np.einsum('kc,chw->khw', self.weights['classify'][:, :, 0, 0],
                          np.concatenate([features, context]))
+
+
+def mean_confidence(scores):
+    """Return the mean of the largest class probability of scores [K, h, w]."""
+    return float(_softmax(np.moveaxis(scores, 0, -1).astype(np.float64)).max(-1).mean())
 
 
 def _softmax(x):

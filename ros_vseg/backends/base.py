@@ -8,6 +8,7 @@ from typing import NamedTuple, Optional, Protocol
 
 import cv2
 import numpy as np
+import numpy.typing as npt
 
 from ros_vseg.bundle import EMPTY_SLOT
 from ros_vseg.decode import decode
@@ -35,12 +36,19 @@ class Labels(NamedTuple):
     What a backend makes of a frame.
 
     labels uint8 [H, W] and confidence uint8 [H, W] (or None) at the image's size, till the next
-    frame; times: seconds of each stage by name.
+    frame; times: seconds of each stage by name; mean_confidence: mean over the coarse scores of
+    the largest class probability, in [0, 1], or None where the bundle does not give it.
     """
 
     labels: np.ndarray
     confidence: Optional[np.ndarray]
     times: dict
+    mean_confidence: Optional[float] = None
+
+
+def probability(values: npt.NDArray[np.float32]) -> float:
+    """Return a network's only value as a number in 0..1, which rounding may have left."""
+    return float(np.clip(values.flat[0], 0, 1))
 
 
 class BackendStream(Protocol):
@@ -122,6 +130,7 @@ class HostStream:
         self.info, self.table = bundle.info, table
         self.ring = Ring(bundle.info)
         self.context_frames = 0
+        self.mean_confidence: Optional[float] = None    # of the last step
 
     def label(self, image, confidence=False):
         """See BackendStream."""
@@ -133,7 +142,8 @@ class HostStream:
         labels, sure = decode(
             scores, image.shape[:2], confidence=confidence, table=self.table)
         return Labels(labels, sure, {'resize': sized - start, 'network': scored - sized,
-                                     'decode': time.perf_counter() - scored})
+                                     'decode': time.perf_counter() - scored},
+                      self.mean_confidence)
 
     def reset(self):
         """See BackendStream."""

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import onnxruntime
 
-from ros_vseg.backends.base import HostStream
+from ros_vseg.backends.base import HostStream, probability
 from ros_vseg.engines.cache import default_folder
 from ros_vseg.errors import BackendError, DeviceError
 from ros_vseg.graph import ring_model
@@ -35,6 +35,8 @@ class OnnxRuntimeStream(HostStream):
             np.zeros(shapes['image'], np.uint8), memory, 0)
         self._scores = onnxruntime.OrtValue.ortvalue_from_shape_and_type(
             shapes['scores'], np.float32, 'cpu', 0)
+        self._confidence = onnxruntime.OrtValue.ortvalue_from_shape_and_type(
+            [1], np.float32, 'cpu', 0) if bundle.has_confidence else None
         slots, values = self.ring.capacity + 1, info.num_prototypes * info.prototype_dim
         self._pool = onnxruntime.OrtValue.ortvalue_from_numpy(
             np.zeros((1, slots * info.num_prototypes, info.prototype_dim), np.float32), memory, 0)
@@ -48,9 +50,12 @@ class OnnxRuntimeStream(HostStream):
                 binding.bind_ortvalue_input('pool', self._pool)
                 binding.bind_ortvalue_input('pool_mask', mask)
             binding.bind_ortvalue_output('scores', self._scores)
+            if self._confidence is not None:
+                binding.bind_ortvalue_output('confidence', self._confidence)
             slot = state if state < self.ring.capacity else state - self.ring.capacity
-            binding.bind_output('prototypes', memory, 0, np.float32, shapes['prototypes'],
-                                self._pool.data_ptr() + 4 * slot * values)
+            if info.num_prototypes:
+                binding.bind_output('prototypes', memory, 0, np.float32, shapes['prototypes'],
+                                    self._pool.data_ptr() + 4 * slot * values)
             self._bindings.append(binding)
 
     def step(self, image):
@@ -62,6 +67,8 @@ class OnnxRuntimeStream(HostStream):
         except Exception as error:  # its errors have no common base
             raise DeviceError(f'onnxruntime failed: {str(error).splitlines()[0]}') from error
         self.ring.advance()
+        if self._confidence is not None:
+            self.mean_confidence = probability(self._confidence.numpy())
         return self._scores.numpy()[0]
 
     def inputs(self):

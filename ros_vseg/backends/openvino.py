@@ -4,7 +4,7 @@
 import numpy as np
 import openvino
 
-from ros_vseg.backends.base import HostStream
+from ros_vseg.backends.base import HostStream, probability
 from ros_vseg.errors import BackendError
 from ros_vseg.graph import ring_model
 
@@ -17,6 +17,8 @@ class OpenVinoStream(HostStream):
         self._request = compiled.create_infer_request()
         self._image = self._request.get_tensor('image')
         self._scores = self._request.get_tensor('scores')
+        self._confidence = (
+            self._request.get_tensor('confidence') if bundle.has_confidence else None)
         if not self.ring.capacity:
             return
         shape = (self.ring.capacity + 1, 1, self.info.num_prototypes, self.info.prototype_dim)
@@ -35,6 +37,8 @@ class OpenVinoStream(HostStream):
             self._request.set_tensor('pool_mask', self._masks[ring.state])
             self._request.set_tensor('prototypes', self._slots[ring.slot])
         self._request.infer()
+        if self._confidence is not None:
+            self.mean_confidence = probability(self._confidence.data)
         ring.advance()
         return self._scores.data[0]
 

@@ -10,7 +10,7 @@ import logging
 
 import numpy as np
 
-from ros_vseg.backends.base import Labels, Ring
+from ros_vseg.backends.base import Labels, probability, Ring
 from ros_vseg.engines import build
 from ros_vseg.engines.engine import engine_for
 from ros_vseg.engines.jit import Contexts
@@ -106,9 +106,11 @@ class TensorRtStream:
         self._best = self._gpu.allocate(int(np.prod(self._coarse[1:])))
         self._table = self._gpu.upload(
             np.arange(256, dtype=np.uint8) if table is None else np.asarray(table, np.uint8))
+        self._confidence = self._gpu.allocate(4) if info.has_confidence else None
         self._slot_bytes = 4 * info.num_prototypes * info.prototype_dim
-        self._pool = self._gpu.allocate((self.ring.capacity + 1) * self._slot_bytes)
-        self._masks = self._gpu.upload(self.ring.masks)
+        if info.num_prototypes:
+            self._pool = self._gpu.allocate((self.ring.capacity + 1) * self._slot_bytes)
+            self._masks = self._gpu.upload(self.ring.masks)
         self._camera, self._capturable = None, True
 
     def label(self, image, confidence=False):
@@ -127,7 +129,8 @@ class TensorRtStream:
             self._step_by_step(camera, key)
         self.ring.advance()
         return Labels(camera.labels, camera.confidence if confidence else None,
-                      self._queue.times(STAGES))
+                      self._queue.times(STAGES),
+                      probability(camera.mean_confidence) if self._confidence else None)
 
     def step(self, image):
         """See BackendStream."""
@@ -157,8 +160,11 @@ class TensorRtStream:
 
     def _bind(self):
         """Tell the context where the frame at work reads and writes."""
-        addresses = {'image': self._network_image.address, 'scores': self._scores.address,
-                     'prototypes': self._pool.address + self.ring.slot * self._slot_bytes}
+        addresses = {'image': self._network_image.address, 'scores': self._scores.address}
+        if self._confidence:
+            addresses['confidence'] = self._confidence.address
+        if self.info.num_prototypes:
+            addresses['prototypes'] = self._pool.address + self.ring.slot * self._slot_bytes
         if self.ring.capacity:
             row = 4 * self.ring.masks.shape[1]
             addresses['pool'] = self._pool.address
@@ -190,6 +196,8 @@ class TensorRtStream:
         queue.copy_to_host(camera.labels, camera.gpu_labels)
         if confidence:
             queue.copy_to_host(camera.confidence, camera.gpu_confidence)
+        if self._confidence:
+            queue.copy_to_host(camera.mean_confidence, self._confidence)
         queue.mark('download')
 
 
@@ -199,7 +207,10 @@ class _Camera:
     def __init__(self, gpu, shape, info, coarse):
         self.shape, self.graphs = tuple(shape), {}
         pixels = shape[0] * shape[1]
-        self.image = gpu.pinned((*shape, 3))
+        # one buffer, of whole floats: two small ones could lie in one page of memory
+        host = gpu.pinned((-(-3 * pixels // 4) * 4 + 4,))
+        self.image = host[:3 * pixels].reshape(*shape, 3)
+        self.mean_confidence = host[-4:].view(np.float32)
         self.labels, self.confidence = gpu.pinned(shape), gpu.pinned(shape)
         self.gpu_image = gpu.allocate(3 * pixels)
         self.gpu_labels, self.gpu_confidence = gpu.allocate(pixels), gpu.allocate(pixels)

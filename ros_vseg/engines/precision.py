@@ -7,7 +7,7 @@ import tempfile
 
 import numpy as np
 import onnx
-from onnx import helper, numpy_helper, TensorProto
+from onnx import helper, numpy_helper, shape_inference, TensorProto
 
 KINDS = {'fp16': TensorProto.FLOAT16, 'bf16': TensorProto.BFLOAT16}
 LARGEST_HALF, SMALLEST_HALF = np.float32(65504), np.float32(2**-14)
@@ -18,12 +18,14 @@ def lower(model, precision):
     Return a copy of an onnx.ModelProto that computes in 'fp16' or 'bf16'.
 
     Inputs and outputs keep their types: a Cast stands after each float input and before each
-    output. Weights are rounded, and clipped to what float16 holds. Q/DQ stay as they are.
+    output. Weights are rounded, and clipped to what float16 holds. Q/DQ stay as they are. What
+    only the output ``confidence`` needs stays in float32: it is a mean of thousands of values.
     """
     kind = KINDS[precision]
     copy = onnx.ModelProto()
     copy.CopyFrom(model)
     graph = copy.graph
+    tail, full = _take_tail(copy)
     del graph.value_info[:]
     kept = {name for node in graph.node if node.op_type == 'Resize' for name in node.input[1:]}
     for weight in graph.initializer:
@@ -31,11 +33,44 @@ def lower(model, precision):
             weight.CopyFrom(_lowered(weight, weight.name, kind))
     for node in graph.node:
         _lower_attributes(node, kind)
-    _cast_ends(graph, kind)
+    _cast_ends(graph, kind, {name for node in tail for name in node.output})
+    graph.node.extend(tail)
+    graph.initializer.extend(full)
     for entry in copy.opset_import:
         if entry.domain in ('', 'ai.onnx'):     # 19: Q/DQ take float16 scales
             entry.version = max(entry.version, 19)
     return copy
+
+
+def _take_tail(model: onnx.ModelProto) -> tuple[list[onnx.NodeProto], list[TensorProto]]:
+    """
+    Take the nodes that only ``confidence`` needs out of a graph; return them with their weights.
+
+    The graph's outputs are float32 when they read them; of other floats they read a Cast.
+    """
+    graph, outputs = model.graph, {one.name for one in model.graph.output}
+    if 'confidence' not in outputs:
+        return [], []
+    needed, tail, rest = outputs - {'confidence'}, [], []
+    for node in reversed(graph.node):
+        is_needed = not needed.isdisjoint(node.output)
+        (rest if is_needed else tail).insert(0, node)
+        needed.update(node.input if is_needed else ())
+    inferred = shape_inference.infer_shapes(model).graph
+    made = {name for node in tail for name in node.output} | outputs
+    floats = {one.name for one in inferred.value_info
+              if one.type.tensor_type.elem_type == TensorProto.FLOAT} - made
+    weights = {one.name: one for one in graph.initializer if one.data_type == TensorProto.FLOAT}
+    renamed = {name: f'{name}_full' for node in tail for name in node.input
+               if name in floats or name in weights}
+    for node in tail:
+        node.input[:] = [renamed.get(name, name) for name in node.input]
+    del graph.node[:]
+    graph.node.extend(rest)
+    casts = [helper.make_node('Cast', [name], [full], to=TensorProto.FLOAT)
+             for name, full in renamed.items() if name in floats]
+    return casts + tail, [numpy_helper.from_array(numpy_helper.to_array(weights[name]), full)
+                          for name, full in renamed.items() if name in weights]
 
 
 def _lowered(tensor, name, kind):
@@ -57,12 +92,13 @@ def _lower_attributes(node, kind):
                 attribute.t.CopyFrom(_lowered(attribute.t, attribute.t.name, kind))
 
 
-def _cast_ends(graph, kind):
+def _cast_ends(graph, kind, full=()):
+    """Cast what enters and leaves a graph, but for the outputs named ``full``."""
     first, last = [], []
     for entry in graph.input:
         if entry.type.tensor_type.elem_type == TensorProto.FLOAT:
             first.append(helper.make_node('Cast', [entry.name], [f'{entry.name}_low'], to=kind))
-    for entry in graph.output:
+    for entry in (one for one in graph.output if one.name not in full):
         last.append(helper.make_node('Cast', [f'{entry.name}_low'], [entry.name],
                                      to=entry.type.tensor_type.elem_type))
     renamed = {node.input[0]: node.output[0] for node in first}

@@ -24,6 +24,7 @@ VARIANTS = [
     {'backbone': 'resnet18', 'non_local': 'pixel', 'context_frames': 0, **SKIPS},
     {'backbone': 'resnet50', 'non_local': 'pixel', 'context_frames': 0, **FULL},
     {'backbone': 'resnet18', 'short_term': 'msc', 'non_local': 'pixel'},
+    {'backbone': 'resnet18', 'non_local': 'none', 'context_frames': 0, **SKIPS},
 ]
 
 
@@ -96,7 +97,8 @@ def assert_fits(network, info):
     outputs = [network.get_output(i) for i in range(network.num_outputs)]
     assert {one.name: list(one.shape) for one in [*inputs, *outputs]} == info.shapes()
     assert [one.name for one in inputs] == ['image', 'pool', 'pool_mask'][:len(inputs)]
-    assert [one.name for one in outputs] == ['scores', 'prototypes']
+    assert [one.name for one in outputs] == ['scores', 'prototypes', 'confidence'][
+        :1 + bool(info.num_prototypes) + bool(info.pool_frames)]
     for one in [*inputs, *outputs]:
         assert one.dtype == (trt.uint8 if one.name == 'image' else trt.float32), one.name
 

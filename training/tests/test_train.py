@@ -7,7 +7,9 @@ import subprocess
 import sys
 import time
 
+import cv2
 import numpy as np
+import onnx
 import pytest
 import torch
 
@@ -19,8 +21,10 @@ from vseg_training.checkpoint import load_student
 from vseg_training.cli import main
 from vseg_training.data import FolderFrames
 from vseg_training.evaluate import evaluate_stream, predict
+from vseg_training.export import export_bundle
 from vseg_training.models.stream import StudentStream
 from vseg_training.recipe import load_recipe, RECIPES
+from vseg_training.task import build_network
 from vseg_training.train import fit
 
 
@@ -155,6 +159,49 @@ def test_export_carries_its_metrics(bundle, trained, data):
     assert bundle.info.metrics['folder train']['mIoU'] == pytest.approx(
         100 * confusion.mean_iou(), abs=0.01)
     assert bundle.info.trained_on['recipe'] == 'blocks'
+
+
+def test_bundle_gives_the_mean_confidence_of_torchs_scores(bundle, trained, data):
+    student, _ = load_student(trained)
+    reference, source = StudentStream(student), FolderFrames(data, 11)
+    stream = backends.load(bundle, 'onnxruntime').stream()
+    assert bundle.info.format_version == 2 and bundle.has_confidence
+    for key in source.drives[0]:
+        image = source.read(key)[0]
+        expected = reference.step(image).softmax(0).amax(0).mean().item()
+        assert stream.label(image).mean_confidence == pytest.approx(expected, abs=1e-4)
+        assert 0.2 < expected < 1
+
+
+@pytest.mark.parametrize('changes, outputs', [
+    ({'non_local': 'none', 'context_frames': 0}, ['scores']),
+    ({'context_frames': 0}, ['scores', 'prototypes'])])
+def test_network_without_pool_or_prototypes_is_exported(
+        data, tmp_path, changes, outputs):
+    recipe = load_recipe(write_recipe(tmp_path, data, 1), [
+        f'model.{key}={value}' for key, value in changes.items()])
+    network = build_network(recipe).eval()
+    with torch.no_grad():
+        network.head.classify.weight *= 50
+    written = export_bundle(network, recipe, tmp_path / 'b.onnx')
+    bundle = Bundle.load(tmp_path / 'b.onnx')
+    assert bundle.info == written and not bundle.has_confidence
+    assert [one.name for one in onnx.load_model_from_string(bundle.model).graph.output] == outputs
+    assert bool(bundle.info.num_prototypes) == ('prototypes' in outputs)
+    reference, source = StudentStream(network), FolderFrames(data, 11)
+    stream = backends.load(bundle, 'onnxruntime').stream()
+    for key in source.drives[0][:2]:
+        image = source.read(key)[0]
+        np.testing.assert_allclose(stream.step(image), reference.step(image).numpy(), atol=1e-3)
+
+
+def test_metrics_of_data_without_labels_are_left_out(trained, tmp_path):
+    unlabelled = write_folder(tmp_path / 'blocks', drives=1, frames=2)
+    for path in unlabelled.glob('labels/*/*.png'):
+        path.write_bytes(cv2.imencode('.png', np.full((64, 96), 255, np.uint8))[1].tobytes())
+    path = tmp_path / 'b.onnx'
+    assert main(['export', str(trained), '-o', str(path), '--data', f'folder:{unlabelled}']) == 0
+    assert Bundle.load(path).info.metrics == {}
 
 
 def test_metrics_of_a_bundle_are_at_its_own_size(trained, data, tmp_path):

@@ -115,8 +115,9 @@ def _export(args):
     metrics, size = {}, args.size or tuple(recipe.data.size)
     if recipe.data.val is not None and not args.no_evaluate and not args.untrained:
         confusion, _ = evaluate_stream(student, _source(recipe, args), size)
-        metrics[f'{recipe.data.val.kind} {recipe.data.val.split}'] = summary(
-            confusion, load_label_set(recipe.data.label_set))
+        if confusion.counts.any():      # else there is no number to give
+            metrics[f'{recipe.data.val.kind} {recipe.data.val.split}'] = summary(
+                confusion, load_label_set(recipe.data.label_set))
     export_bundle(student, recipe, args.output, size, metrics)
     print(f'{args.output}: {args.output.stat().st_size / 1e6:.1f} MB')
 

@@ -13,14 +13,18 @@ import torch
 from ros_vseg.bundle import BundleInfo, FORMAT_VERSION, write_bundle
 from ros_vseg.labels import load_label_set
 
+from .models.stream import mean_confidence
 
 OPSET = 18
-INPUTS, OUTPUTS = ('image', 'pool', 'pool_mask'), ('scores', 'prototypes')
+INPUTS, OUTPUTS = ('image', 'pool', 'pool_mask'), ('scores', 'prototypes', 'confidence')
 
 
 class _Step(torch.nn.Module):
     """
-    ``Student.step`` as a forward; without context the pool is no input.
+    ``Student.step`` as a forward.
+
+    Without context the pool is no input, and the mean confidence (of the largest class
+    probability, [B]) no output; without prototypes the scores are the only one.
 
     Position codes become an initializer named positions, by which the runtime finds them when it
     writes the graph for another input size.
@@ -35,7 +39,10 @@ class _Step(torch.nn.Module):
         if pool is None:
             pool = image.new_zeros(len(image), 0, self.student.prototype_dim, dtype=torch.float32)
             pool_mask = pool[..., 0]
-        return self.student.step(image, pool, pool_mask, self.positions)
+            scores, prototypes = self.student.step(image, pool, pool_mask, self.positions)
+            return (scores, prototypes) if prototypes.shape[1] else (scores,)
+        scores, prototypes = self.student.step(image, pool, pool_mask, self.positions)
+        return scores, prototypes, mean_confidence(scores)
 
 
 def count_prototypes(student, size):
@@ -50,9 +57,12 @@ def to_onnx(student, size, batch=1):
     ONNX graph of ``Student.step`` at one size.
 
     size: (height, width) of the uint8 input. Returns onnx.ModelProto with the inputs image, pool
-    and pool_mask (image alone for T = 0) and the outputs scores and prototypes.
+    and pool_mask and the outputs scores, prototypes and confidence; without a pool (T = 0) the
+    input is image alone, and there is no confidence; without prototypes there are scores alone.
     """
-    slots = student.context_frames * count_prototypes(student, size)
+    count = count_prototypes(student, size)
+    slots = student.context_frames * count
+    outputs = OUTPUTS[:1 + bool(count) + bool(slots)]
     inputs = [torch.zeros(batch, *size, 3, dtype=torch.uint8)]
     if slots:
         inputs += [torch.zeros(batch, slots, student.prototype_dim), torch.zeros(batch, slots)]
@@ -64,7 +74,7 @@ def to_onnx(student, size, batch=1):
         path = Path(folder) / 'student.onnx'
         torch.onnx.export(
             _Step(student, inputs[0]), tuple(inputs), path, dynamo=True, opset_version=OPSET,
-            input_names=INPUTS[:len(inputs)], output_names=OUTPUTS, external_data=False,
+            input_names=INPUTS[:len(inputs)], output_names=outputs, external_data=False,
             verbose=False)
         return forget_source(onnx.load(path))
 
@@ -88,14 +98,13 @@ def export_bundle(student, recipe, path, size=None, metrics=None):
     """
     size = tuple(size or recipe.data.size)
     count = count_prototypes(student, size)
-    if not count:
-        raise ValueError('a bundle needs prototypes: non_local none is a baseline to compare with')
     info = BundleInfo(
         format_version=FORMAT_VERSION, name=recipe.name,
         label_set=load_label_set(recipe.data.label_set), height=size[0], width=size[1],
         color_order='rgb', output_stride=student.output_stride,
-        num_prototypes=count, channels=student.channels,
-        pool_frames=student.context_frames, prototype_dim=student.prototype_dim,
+        num_prototypes=count, channels=student.channels if count else 0,
+        pool_frames=student.context_frames, prototype_dim=student.prototype_dim if count else 0,
+        has_confidence=bool(count and student.context_frames),
         trained_on={'recipe': recipe.name, 'seed': recipe.seed,
                     'sources': [f'{s.kind} {s.split if s.kind != "street" else list(s.seeds)}'
                                 for s in recipe.data.train]},
