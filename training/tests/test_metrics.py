@@ -272,6 +272,19 @@ def test_evaluate_json_agrees_for_checkpoint_and_bundle(tiny, capsys):
     assert 0 < ours['ms_per_frame'] <= ours['max_latency_ms']
 
 
+def test_evaluate_stabilizes_bundles(tiny, capsys):
+    recipe, checkpoint, bundle, root = tiny
+    arguments = ['evaluate', str(bundle), '--config', str(recipe), '--json', '--backend',
+                 'onnxruntime', '--data', f'folder:{root}']
+    assert main(arguments) == 0 and main([*arguments, '--stabilize']) == 0
+    plain, steady = (json.loads(text)[0] for text in
+                     capsys.readouterr().out.replace(']\n[', ']\0[').split('\0'))
+    assert steady['TC'] > plain['TC']
+    assert main(['evaluate', str(bundle), str(checkpoint), '--config', str(recipe),
+                 '--stabilize']) == 2
+    assert f'--stabilize is for bundles, and {checkpoint} is none' in capsys.readouterr().err
+
+
 def test_evaluate_refuses_the_data_of_other_classes(tiny, capsys, tmp_path):
     recipe, _, bundle, _ = tiny
     labels = tmp_path / 'two.yaml'
