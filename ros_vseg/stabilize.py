@@ -14,11 +14,13 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-SHARE = 0.5     # weight of the memory against a new frame where both are equally confident
 PIXEL = 2       # power of the ratio of confidences, pixel by pixel ...
 FRAME = 30      # ... and of their means: a bad frame is unsure as a whole
 FADE = 0.98     # of the memory's mean confidence per frame of age: no memory stays for ever
-DOUBT = 0.2     # error of a flow, in units of the image's contrast, from which it is not believed
+# errors of the picture that a flow predicts are in units of its contrast (standard deviation)
+ERROR = 0.1     # at a pixel: the memory counts half there
+DOUBT = 0.2     # mean: the flow is not believed from there on ...
+GUESS = 0.1     # ... and what the memory counts then, moved on as before
 SMALLEST = 48   # height and width below which DIS cannot halve twice
 FLOOR = 1e-12   # smallest probability: its logarithm is finite
 LIMIT = np.float32(1e30)
@@ -44,10 +46,11 @@ def stabilize(scores: NDArray[np.float32], gray: NDArray[np.uint8],
     """
     Mix the class probabilities of earlier frames into those of a new one.
 
-    At a pixel the memory's weight is ``m / (m + n)``, where m is ``SHARE * c ** PIXEL`` with the
-    memory's confidence c (its largest probability), n is ``c' ** PIXEL * r ** FRAME`` with the new
-    frame's confidence c', and r (at most 1) is the mean of c' over the mean of c, which fades with
-    the memory's age. The weight is 0 where the flow leaves the frame.
+    At a pixel the memory's weight is ``m / (m + n)``. With the memory's confidence c (its largest
+    probability), m is ``t * c ** PIXEL``; the trust t in the flow is 0 where it leaves the frame,
+    1 where it predicts the new picture, and less the further it is off. With the new frame's
+    confidence c', n is ``c' ** PIXEL * r ** FRAME``, where r (at most 1) is the mean of c' over
+    the mean of c, which fades with the memory's age.
 
     Args:
         scores: of the new frame, float32 [K, h, w]; NaN counts as lowest.
@@ -61,13 +64,12 @@ def stabilize(scores: NDArray[np.float32], gray: NDArray[np.uint8],
     new = _softmax(scores)
     if memory is None:
         return scores, Memory(gray, None, new, 0.0)
-    flow = _flow(gray, memory)
+    flow, trust = _flow(gray, memory)
     old, inside = _warp(memory.probabilities, flow)
     sure, remembered = new.max(0), old.max(0)
     ratio = float(sure.mean()) / (float(remembered.mean()) * FADE ** memory.age)
-    ours = SHARE * remembered ** PIXEL
+    ours = inside * _resize(trust, inside.shape) * remembered ** PIXEL
     weight = ours / (ours + sure ** PIXEL * np.float32(min(ratio, 1.0) ** FRAME))
-    weight *= inside
     new += weight * (old - new)
     age = float(weight.mean()) * (memory.age + 1)
     return np.log(np.maximum(new, np.float32(FLOOR))), Memory(gray, flow, new, age)
@@ -112,7 +114,9 @@ def _softmax(scores):
 
 def _flow(gray, memory):
     """
-    Optical flow from a frame to the one before it, float32 [H / 2, W / 2, 2].
+    Optical flow from a frame to the one before it, and how far to trust it.
+
+    Returns float32 [H / 2, W / 2, 2] in pixels, and float32 [H / 2, W / 2] in (0, 1].
 
     Where DIS does not explain the frame (glare, darkness, lost rows), the last flow is a better
     guess: a camera's motion changes little from frame to frame.
@@ -123,22 +127,28 @@ def _flow(gray, memory):
     flow = method.calc(gray, memory.gray, None)
     moved = cv2.remap(memory.gray, *_places(flow), cv2.INTER_LINEAR,
                       borderMode=cv2.BORDER_REPLICATE)
-    if cv2.absdiff(gray, moved).mean() <= DOUBT * memory.gray.std():
-        return flow
-    return np.zeros_like(flow) if memory.flow is None else memory.flow
+    contrast = max(1.0, float(memory.gray.std()))
+    error = np.float32(cv2.absdiff(gray, moved)) / np.float32(contrast)
+    if error.mean() <= DOUBT:
+        return flow, 1 / (1 + (error / np.float32(ERROR)) ** 2)
+    last = np.zeros_like(flow) if memory.flow is None else memory.flow
+    return last, np.full_like(error, GUESS)
 
 
 def _warp(planes, flow):
     """Planes float32 [K, h, w] where the flow points, and whether it stays inside, [h, w]."""
     height, width = planes.shape[1:]
-    shrinks = height < flow.shape[0]
     scale = np.float32([width / flow.shape[1], height / flow.shape[0]])
-    flow = scale * cv2.resize(flow, (width, height),
-                              interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR)
-    x, y = _places(flow)
+    x, y = _places(scale * _resize(flow, (height, width)))
     warped = np.stack([cv2.remap(plane, x, y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
                        for plane in planes])
     return warped, (x >= -0.5) & (x <= width - 0.5) & (y >= -0.5) & (y <= height - 0.5)
+
+
+def _resize(field, size):
+    """Field float32 [H / 2, W / 2] or [H / 2, W / 2, 2] on the grid (h, w) of the scores."""
+    return cv2.resize(field, (size[1], size[0]), interpolation=cv2.INTER_AREA
+                      if size[0] < field.shape[0] else cv2.INTER_LINEAR)
 
 
 def _places(flow):

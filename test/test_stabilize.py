@@ -125,6 +125,29 @@ def test_memory_does_not_stay_for_ever():
     assert all(earlier <= later for earlier, later in pairwise(wins))
 
 
+def test_memory_counts_less_where_the_picture_is_another():
+    """Something appears in columns 20 to 30; the network is a little less sure of it."""
+    new = scores_of(stripe(0, 0), 4)
+    new[:, :, 20:30] = scores_of(stripe(20, 30), 3)[:, :, 20:30]
+    same, other = view(0), view(0)
+    other[:, 20 * STRIDE:30 * STRIDE] = texture(HEIGHT, 10 * STRIDE, seed=5)
+    shares = []
+    for picture in (same, other):
+        stabilizer = Stabilizer()
+        stabilizer(scores_of(stripe(0, 0), 4), view(0))
+        labels = stabilizer(new, picture).argmax(0)
+        shares.append((labels == 1)[:, 20:30].mean())
+        assert not labels[:, :18].any() and not labels[:, 32:].any()
+    assert shares[0] == 0 and shares[1] > 0.6
+
+
+def test_another_scene_is_labelled_as_it_is():
+    stabilizer = Stabilizer()
+    stabilizer(scores_of(stripe(0, 40), 4), view(0))
+    other = stabilizer(scores_of(stripe(30, 64), 4), texture(HEIGHT, WIDTH, seed=5)[::-1])
+    np.testing.assert_array_equal(other.argmax(0), stripe(30, 64))
+
+
 def test_where_flow_fails_the_last_one_goes_on():
     """A dark or glaring frame in a turn: the memory moves as it did between the frames before."""
     stabilizer, middle = Stabilizer(), WIDTH // 2
