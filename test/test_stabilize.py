@@ -105,11 +105,12 @@ def test_a_confident_frame_wins_against_the_memory():
 
 
 def test_memory_wins_where_a_frame_is_less_sure_as_a_whole():
-    """The frame is wrong everywhere, at two thirds of the confidence that it should have."""
+    """It is wrong everywhere, and more confident than the memory in a tenth of its columns."""
     stabilizer, classes = Stabilizer(), stripe(20, 40)
     for _ in range(3):
         stabilizer(scores_of(classes, 8), view(0))
     bad = scores_of(1 - classes, 2)
+    bad[:, :, 40:46] *= 5
     assert 0.6 < probabilities(bad).max(0).mean() < 0.7
     np.testing.assert_array_equal(stabilizer(bad, view(0)).argmax(0), classes)
 
@@ -142,9 +143,10 @@ def test_memory_counts_less_where_the_picture_is_another():
 
 
 def test_another_scene_is_labelled_as_it_is():
+    """Also where the network is a little less sure of it."""
     stabilizer = Stabilizer()
     stabilizer(scores_of(stripe(0, 40), 4), view(0))
-    other = stabilizer(scores_of(stripe(30, 64), 4), texture(HEIGHT, WIDTH, seed=5)[::-1])
+    other = stabilizer(scores_of(stripe(30, 64), 3.5), texture(HEIGHT, WIDTH, seed=5)[::-1])
     np.testing.assert_array_equal(other.argmax(0), stripe(30, 64))
 
 
