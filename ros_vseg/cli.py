@@ -52,7 +52,7 @@ def _run(options):
     source = open_source(options.input, options.topic)
     backend = backends.load(
         _bundle(options), options.backend, threads=options.threads, precision=options.precision,
-        engines=options.engines, may_build=not options.no_build)
+        engines=options.engines, may_build=not options.no_build, stabilize=options.stabilize)
     label_set = load_label_set(options.label_set) if options.label_set else None
     stream = Stream(backend, max_gap=options.max_gap,
                     label_set=label_set or backend.bundle.info.label_set)
@@ -137,6 +137,8 @@ def build_parser():
     run.add_argument('--engines', type=Path, help='folder of engines (default: ~/.cache/ros_vseg)')
     run.add_argument('--no-build', action='store_true', help='refuse if there is no engine yet')
     run.add_argument('--threads', type=int, default=0, help='threads per step (0: all)')
+    run.add_argument('--stabilize', action='store_true',
+                     help='steady labels by those of earlier frames, moved by optical flow')
     run.add_argument('--topic', help='image topic of a bag with several')
     run.add_argument('--label-set', help='YAML that renames, merges or recolours the classes')
     run.add_argument('--max-gap', type=float, default=1.0,

@@ -128,7 +128,8 @@ class VsegNode(LifecycleNode):
         self._backend = backends.load(
             bundle, self._value('backend'), fallback=self._value('fallback'),
             threads=self._value('threads'), precision=self._value('precision'),
-            engines=self._value('engines') or None, may_build=self._value('build'))
+            engines=self._value('engines') or None, may_build=self._value('build'),
+            stabilize=self._value('stabilize'))
         for name in self._value('cameras'):
             stream = Stream(
                 self._backend, max_gap=self._value('max_gap'), label_set=label_set)

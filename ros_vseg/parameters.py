@@ -111,6 +111,10 @@ VSEG_NODE = (
         'threads', 0, 'CPU threads for the network; 0: one per core.',
         change='unconfigured', minimum=0, maximum=256),
     Parameter(
+        'stabilize', False,
+        'Whether labels are steadied by those of earlier frames, moved along by optical flow; some '
+        '5 ms a frame on one core. Not on backend tensorrt.', change='unconfigured'),
+    Parameter(
         'max_gap', 1.0,
         'Seconds between two frames of a camera after which its prototype pool is emptied.',
         change='running', minimum=0.001, maximum=3600.0),

@@ -19,6 +19,7 @@ BACKENDS = {
     'openvino': ('openvino', 'openvino'),
     'onnxruntime': ('onnxruntime', 'onnxruntime'),
 }
+WITHOUT_SCORES = ('tensorrt',)  # they decode where they compute
 ON_GPU = ('tensorrt', 'onnxruntime_tensorrt', 'onnxruntime_cuda')
 PRECISIONS = ('auto', 'fp32', 'fp16', 'bf16', 'int8')
 
@@ -44,7 +45,8 @@ def load(bundle, name='auto', *, fallback=False, **options):
 
     name: 'auto' or a key of BACKENDS; options: fields of Options. fallback: whether to go on with
     the next backend if this one cannot be loaded, or if its GPU fails later. BackendError names an
-    unknown or missing backend, or what it refuses.
+    unknown or missing backend, or what it refuses; a backend that cannot stabilize is refused even
+    with fallback, as another one would be slower without a word.
     """
     options = Options(**options)
     if name not in ('auto', *BACKENDS):
@@ -57,6 +59,9 @@ def load(bundle, name='auto', *, fallback=False, **options):
     if name == 'auto' and not usable:
         raise BackendError('no backend is installed: pip install openvino')
     first = usable[0] if name == 'auto' else name
+    if options.stabilize and first in WITHOUT_SCORES:
+        raise BackendError(f'stabilize needs scores on the host, which backend {first} leaves on '
+                           'the GPU: use backend openvino or onnxruntime, or turn it off')
     if not fallback:
         backend = _load(bundle, first, options, reasons)
     else:

@@ -13,6 +13,7 @@ import numpy.typing as npt
 from ros_vseg.bundle import EMPTY_SLOT
 from ros_vseg.decode import decode
 from ros_vseg.resize import resize_image
+from ros_vseg.stabilize import Stabilizer
 
 
 @dataclass(frozen=True)
@@ -22,13 +23,15 @@ class Options:
 
     threads: processor threads per step, 0 for the backend's own choice; precision: 'auto' or of
     backends.PRECISIONS; engines: folder of TensorRT engines, the user's own cache if None;
-    may_build: whether a missing engine may be built.
+    may_build: whether a missing engine may be built; stabilize: whether to mix earlier frames'
+    probabilities into the scores, which must come to the processor for it.
     """
 
     threads: int = 0
     precision: str = 'auto'
     engines: Optional[Path] = None
     may_build: bool = True
+    stabilize: bool = False
 
 
 class Labels(NamedTuple):
@@ -126,8 +129,9 @@ class Ring:
 class HostStream:
     """A BackendStream whose scores come to the processor: it resizes and decodes there."""
 
-    def __init__(self, bundle, table):
+    def __init__(self, bundle, table, stabilize=False):
         self.info, self.table = bundle.info, table
+        self.stabilizer = Stabilizer() if stabilize else None
         self.ring = Ring(bundle.info)
         self.context_frames = 0
         self.mean_confidence: Optional[float] = None    # of the last step
@@ -139,15 +143,21 @@ class HostStream:
         sized = time.perf_counter()
         scores = self.step(resized)
         scored = time.perf_counter()
+        times = {'resize': sized - start, 'network': scored - sized}
+        if self.stabilizer:
+            scores = self.stabilizer(scores, resized)
+            times['stabilize'] = time.perf_counter() - scored
+            scored += times['stabilize']
         labels, sure = decode(
             scores, image.shape[:2], confidence=confidence, table=self.table)
-        return Labels(labels, sure, {'resize': sized - start, 'network': scored - sized,
-                                     'decode': time.perf_counter() - scored},
-                      self.mean_confidence)
+        times['decode'] = time.perf_counter() - scored
+        return Labels(labels, sure, times, self.mean_confidence)
 
     def reset(self):
         """See BackendStream."""
         self.ring.reset()
+        if self.stabilizer:
+            self.stabilizer.reset()
 
     def resize(self, image):
         """Image at the network's size and in its colour order."""

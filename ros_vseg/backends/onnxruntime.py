@@ -27,8 +27,8 @@ class OnnxRuntimeStream(HostStream):
     the frame's prototypes into its slot.
     """
 
-    def __init__(self, session, bundle, table, memory):
-        super().__init__(bundle, table)
+    def __init__(self, session, bundle, table, memory, stabilize):
+        super().__init__(bundle, table, stabilize)
         self._session, self._pool = session, None
         info, shapes = self.info, self.info.shapes()
         self._image = onnxruntime.OrtValue.ortvalue_from_numpy(
@@ -84,14 +84,16 @@ class OnnxRuntimeBackend:
 
     problem = None
 
-    def __init__(self, bundle, session, name, precision):
+    def __init__(self, bundle, session, name, precision, stabilize=False):
         self.bundle, self.name, self._session = bundle, name, session
+        self._stabilize = stabilize
         self._memory = PROVIDERS[name][1]
         self.device = f'{"CPU" if self._memory == "cpu" else "GPU"} {precision}'
 
     def stream(self, table=None):
         """See Backend."""
-        return OnnxRuntimeStream(self._session, self.bundle, table, self._memory)
+        return OnnxRuntimeStream(
+            self._session, self.bundle, table, self._memory, self._stabilize)
 
 
 def missing(name):
@@ -124,7 +126,7 @@ def load(bundle, options, name='onnxruntime'):
     if provider not in session.get_providers():     # it falls back without an error
         raise DeviceError(f'{name} could not be started: {provider} needs an NVIDIA driver and '
                           'the CUDA libraries of its version')
-    return OnnxRuntimeBackend(bundle, session, name, precision)
+    return OnnxRuntimeBackend(bundle, session, name, precision, options.stabilize)
 
 
 def _providers(provider, precision, options):

@@ -12,8 +12,8 @@ from ros_vseg.graph import ring_model
 class OpenVinoStream(HostStream):
     """BackendStream with an infer request of its own, whose prototypes go straight to the ring."""
 
-    def __init__(self, compiled, bundle, table):
-        super().__init__(bundle, table)
+    def __init__(self, compiled, bundle, table, stabilize):
+        super().__init__(bundle, table, stabilize)
         self._request = compiled.create_infer_request()
         self._image = self._request.get_tensor('image')
         self._scores = self._request.get_tensor('scores')
@@ -48,12 +48,13 @@ class OpenVinoBackend:
 
     name, problem = 'openvino', None
 
-    def __init__(self, bundle, compiled, precision):
+    def __init__(self, bundle, compiled, precision, stabilize=False):
         self.bundle, self.device, self._compiled = bundle, f'CPU {precision}', compiled
+        self._stabilize = stabilize
 
     def stream(self, table=None):
         """See Backend."""
-        return OpenVinoStream(self._compiled, self.bundle, table)
+        return OpenVinoStream(self._compiled, self.bundle, table, self._stabilize)
 
 
 def missing(name):
@@ -82,4 +83,4 @@ def load(bundle, options, name='openvino'):
     except RuntimeError as error:
         raise BackendError(f'openvino {openvino.__version__} refuses {bundle.path}: '
                            f'{str(error).strip().splitlines()[-1]}') from error
-    return OpenVinoBackend(bundle, compiled, precision)
+    return OpenVinoBackend(bundle, compiled, precision, options.stabilize)

@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from folders import write_folder
+from ros_vseg.backends import base
 from vseg_training.cli import main
 from vseg_training.data import ClipSource, VOID
 from vseg_training.evaluate import evaluate_stream, VideoMetrics
@@ -270,6 +271,30 @@ def test_evaluate_json_agrees_for_checkpoint_and_bundle(tiny, capsys):
     # the bundle has its batch norms folded into the convolutions
     assert 0.95 * ours['parameters_M'] < theirs['parameters_M'] <= ours['parameters_M']
     assert 0 < ours['ms_per_frame'] <= ours['max_latency_ms']
+
+
+def test_evaluate_stabilizes_bundles(tiny, monkeypatch):
+    recipe, _, bundle, root = tiny
+    stabilized = []
+
+    class Spy(base.Stabilizer):
+        def __call__(self, scores, image):
+            stabilized.append(image.shape)
+            return super().__call__(scores, image)
+
+    monkeypatch.setattr(base, 'Stabilizer', Spy)
+    arguments = ['evaluate', str(bundle), '--config', str(recipe), '--backend', 'onnxruntime',
+                 '--data', f'folder:{root}']
+    assert main(arguments) == 0 and not stabilized
+    assert main([*arguments, '--stabilize']) == 0
+    assert stabilized == [(64, 96, 3)] * (2 * (1 + 9))      # a frame of warm-up, nine of a drive
+
+
+def test_evaluate_stabilizes_no_checkpoint(tiny, capsys):
+    recipe, checkpoint, bundle, _ = tiny
+    assert main(['evaluate', str(bundle), str(checkpoint), '--config', str(recipe),
+                 '--stabilize']) == 2
+    assert f'--stabilize is for bundles, and {checkpoint} is none' in capsys.readouterr().err
 
 
 def test_evaluate_refuses_the_data_of_other_classes(tiny, capsys, tmp_path):

@@ -79,13 +79,16 @@ def _evaluate(args):
     from ros_vseg.labels import load_label_set
 
     from .evaluate import report_bundle, report_model, tables
+    others = [str(path) for path in args.models if path.suffix != '.onnx']
+    if args.stabilize and others:
+        raise ValueError(f'--stabilize is for bundles, and {others[0]} is none: export it first')
     reports = {}
     for path in args.models:
         bundle = path.suffix == '.onnx'
         model, recipe = (None, load_recipe(args.config)) if bundle else _load(path)
         source, label_set = _source(recipe, args), load_label_set(recipe.data.label_set)
         reports[str(path)] = (
-            report_bundle(path, source, args.backend, label_set) if bundle
+            report_bundle(path, source, args.backend, label_set, args.stabilize) if bundle
             else report_model(model, source, recipe.data.size, label_set))
     if args.json:
         print(json.dumps([{'model': name, **report} for name, report in reports.items()],
@@ -188,6 +191,8 @@ def build_parser():
     evaluate.add_argument(
         '--config', default='camvid_lite0', help="recipe that names a bundle's data")
     evaluate.add_argument('--backend', default='auto', help='backend that runs a bundle')
+    evaluate.add_argument('--stabilize', action='store_true',
+                          help="steady a bundle's labels by those of earlier frames")
     evaluate.add_argument('--json', action='store_true', help='print JSON')
     evaluate.set_defaults(run=_evaluate)
     show = commands.add_parser('show', help='draw what prototypes look at (MGCNet, Fig. 6)')

@@ -111,13 +111,14 @@ def evaluate_stream(model, source, size=None, video=None):
     return result
 
 
-def evaluate_bundle(bundle, source, backend='auto', video=None):
+def evaluate_bundle(bundle, source, backend='auto', video=None, stabilize=False):
     """
     Run every drive of a source through an exported bundle by the runtime itself.
 
-    Arguments and result are those of ``evaluate_stream``; backend: as in ``backends.load``.
+    Arguments and result are those of ``evaluate_stream``; backend, stabilize: as in
+    ``backends.load``.
     """
-    loaded = backends.load(bundle, backend)
+    loaded = backends.load(bundle, backend, stabilize=stabilize)
 
     def start():
         stream = Stream(loaded)
@@ -156,7 +157,7 @@ def report_model(model, source, size, label_set):
     return _report(lambda video: evaluate_stream(model, source, size, video), label_set, cost)
 
 
-def report_bundle(path, source, backend, label_set):
+def report_bundle(path, source, backend, label_set, stabilize=False):
     """``report_model`` of a bundle by the runtime; its GFLOPs are None: count the checkpoint's."""
     bundle = Bundle.load(path)
     if bundle.info.label_set.names != label_set.names:
@@ -166,7 +167,8 @@ def report_bundle(path, source, backend, label_set):
     floats = [np.prod(value.dims) for value in graph.initializer
               if value.data_type == onnx.TensorProto.FLOAT]
     cost = {'parameters_M': float(np.sum(floats)) / 1e6, 'GFLOPs': None}
-    return _report(lambda video: evaluate_bundle(bundle, source, backend, video), label_set, cost)
+    return _report(lambda video: evaluate_bundle(bundle, source, backend, video, stabilize),
+                   label_set, cost)
 
 
 COLUMNS = {'mIoU': 'mIoU', 'accuracy': 'pixel accuracy', 'TC': None, 'VC8': 'VC8', 'VC16': 'VC16',
