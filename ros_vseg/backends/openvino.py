@@ -35,7 +35,6 @@ class OpenVinoStream(HostStream):
             self._request.set_tensor('pool_mask', self._masks[ring.state])
             self._request.set_tensor('prototypes', self._slots[ring.slot])
         self._request.infer()
-        ring.advance()
         return self._scores.data[0]
 
 
