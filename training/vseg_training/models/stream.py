@@ -3,28 +3,36 @@
 """Algorithm 1 in torch: the reference that every runtime backend is measured against."""
 import torch
 
+from ros_vseg.admission import Admission
+
 from .prototypes import EMPTY
 
 
 class StudentStream:
     """
-    A stream of frames through a student in eval mode, with the pool of the last T frames.
+    A stream of frames through a student in eval mode, with the pool of the last T good frames.
 
-    ``step``: uint8 [H, W, 3] RGB -> scores [K, h, w]. ``reset`` empties the pool.
+    ``step``: uint8 [H, W, 3] RGB -> scores [K, h, w]. ``reset`` empties the pool. admit: whether
+    frames of low mean confidence are held back as the runtime does, if the bundle tells it its
+    confidence; without, all frames enter. ``frames`` counts those that entered. There are no
+    stamps here: age and scene changes are the runtime's.
     """
 
-    def __init__(self, student):
+    def __init__(self, student: torch.nn.Module, admit: bool = True) -> None:
         self.student = student
+        self._admission = Admission() if admit else None
         self.reset()
 
     def reset(self):
         """Forget all earlier frames."""
         self.frames = 0
         self.pool = self.mask = None
+        if self._admission:
+            self._admission.reset()
 
     @torch.inference_mode()
     def step(self, image):
-        """Segment the next frame and put its prototypes into the pool's oldest slot."""
+        """Segment the next frame; if it is good its prototypes replace the pool's oldest."""
         student = self.student
         image = torch.as_tensor(image, device=student.mean.device)[None]
         pool, mask = self.pool, self.mask
@@ -32,7 +40,7 @@ class StudentStream:
             pool = image.new_zeros(1, 0, student.prototype_dim, dtype=torch.float32)
             mask = pool[..., 0]
         scores, prototypes = student.step(image, pool, mask)
-        if student.context_frames:
+        if student.context_frames and self._admits(scores):
             count = prototypes.shape[1]
             if self.pool is None:
                 slots = student.context_frames * count
@@ -41,8 +49,13 @@ class StudentStream:
             start = self.frames % student.context_frames * count
             self.pool[:, start:start + count] = prototypes
             self.mask[:, start:start + count] = 0
-        self.frames += 1
+            self.frames += 1
         return scores[0]
+
+    def _admits(self, scores: torch.Tensor) -> bool:
+        if self._admission is None:
+            return True
+        return self._admission.admits(scores.float().softmax(1).amax(1).mean().item())
 
 
 class TeacherStream:
