@@ -1,45 +1,43 @@
 # Copyright 2026 The ros_vseg authors
 # SPDX-License-Identifier: Apache-2.0
-"""Which frames are good enough for the prototype pool."""
+"""Which frames are good enough to be remembered; the runtime and its reference in torch ask it."""
 from typing import Optional
 
-SHARE = 0.93  # of the running mean; chosen on CamVid val with bursts of degraded frames
-MEMORY = 0.9  # weight of the past in the running mean: about the last ten frames that entered
+SHARE = 0.93    # of the running mean that a frame's mean confidence must exceed
+WEIGHT = 0.05   # least weight of the newest frame in the running mean: the last 20 or so count
 
 
 class Admission:
     """
-    Admits a frame to the pool if the network is about as sure of it as of those before.
+    Holds back degraded frames, so that a burst of them does not flush the pool.
 
-    A burst of bad frames (a wiper, a low sun) would flush good context out of the pool and leave
-    prototypes of nothing in particular. A frame enters if its mean confidence is above 0.93 of the
-    running mean of those that entered. The first frame after a reset always enters.
+    The running mean is the plain mean of the first 20 frames that were admitted, and from then on
+    an exponential one, so that dusk or another district shift it slowly. The first frame enters
+    in any case: if it is a bad one the mean starts low, and good frames enter all the same.
     """
 
     def __init__(self) -> None:
         self.reset()
 
     def reset(self) -> None:
-        """Forget all earlier frames."""
-        self._mean: Optional[float] = None
+        """Forget the running mean."""
+        self._mean, self._count = 0.0, 0
 
-    def admits(self, confidence: Optional[float]) -> bool:
+    def admits(self, mean_confidence: Optional[float]) -> bool:
         """
-        Decide on the next frame, and count it if it enters.
+        Judge the next frame; the running mean takes in what is admitted.
 
         Args:
-            confidence: Mean of the largest class probability over the frame, in 0..1; None where
-                the network does not tell: every frame enters.
+            mean_confidence: mean over the frame of the largest softmax probability, 0 to 1; NaN
+                never enters, None (the bundle does not tell) always does.
 
         Returns:
-            Whether the frame enters the pool.
+            Whether the frame may enter the pool.
         """
-        if confidence is None:
+        if mean_confidence is None:
             return True
-        if self._mean is None:
-            self._mean = confidence
-        elif confidence <= SHARE * self._mean:
+        if not mean_confidence > SHARE * self._mean:
             return False
-        else:
-            self._mean = MEMORY * self._mean + (1 - MEMORY) * confidence
+        self._count += 1
+        self._mean += (mean_confidence - self._mean) * max(1 / self._count, WEIGHT)
         return True

@@ -63,10 +63,13 @@ def reuse_row(context: Context, times: npt.NDArray[np.float64]) -> Measurement:
 
 def stage_times(backend, context):
     """Return seconds float64 [rounds] by stage, of camera images of the network's size."""
-    stream, images = backend.stream(), cycle(context.images)
-    for _ in range(2 * context.bundle.info.pool_frames + 5):
-        stream.label(next(images))
-    taken = [stream.label(next(images)).times for _ in range(context.rounds)]
+    stream, images, taken = backend.stream(), cycle(context.images), []
+    warm_up = 2 * context.bundle.info.pool_frames + 5
+    for number in range(warm_up + context.rounds):
+        times = stream.label(next(images)).times
+        stream.remember()
+        if number >= warm_up:
+            taken.append(times)
     return {name: np.array([one[name] for one in taken]) for name in taken[0]}
 
 
@@ -128,6 +131,7 @@ def camera_rows(backend, context):
     def drive(stream):
         for number in range(frames):
             stream.label(images[number % len(images)])
+            stream.remember()
 
     streams = [backend.stream() for _ in range(CAMERAS)]
     for stream in streams:

@@ -8,7 +8,7 @@ from typing import Optional
 import onnx
 
 from ros_vseg import backends
-from ros_vseg.bench_tools import interleave, Measurement, milliseconds, ratio
+from ros_vseg.bench_tools import advance, interleave, Measurement, milliseconds, ratio
 from ros_vseg.bundle import Bundle
 from ros_vseg.graph import with_pool_frames
 
@@ -26,11 +26,11 @@ def bench_stream(context):
     def recompute():
         for _ in range(frames):
             prototypes(next(images))
-        return stream.step(next(images))
+        return advance(stream, next(images))
 
     times = interleave({
-        'reused': lambda: stream.step(next(images)),
-        'per frame': lambda: alone.step(next(images)),
+        'reused': lambda: advance(stream, next(images)),
+        'per frame': lambda: advance(alone, next(images)),
         'recomputed': recompute}, context.rounds, warmup=frames + 5)
     cost = ratio(times['reused'], times['per frame'])
     gain = ratio(times['recomputed'], times['reused'])
@@ -52,7 +52,7 @@ def bench_backends(context):
                 streams.setdefault(f'{name}, {backend.device}', backend.stream())
     images = cycle(context.images)
     times = interleave(
-        {name: (lambda stream=stream: stream.step(next(images)))
+        {name: (lambda stream=stream: advance(stream, next(images)))
          for name, stream in streams.items()}, context.rounds)
     info = context.bundle.info
     return [Measurement(f'{info.name}, {info.height}x{info.width}, one step of {name}',

@@ -57,6 +57,13 @@ class Context:
         return frames
 
 
+def advance(stream, image):
+    """Return the scores of a BackendStream's next frame, which it then remembers."""
+    scores = stream.step(image)
+    stream.remember()
+    return scores
+
+
 def interleave(contenders, rounds, warmup=5):
     """
     Time each function once per round, in turn, so that a drifting machine hits all alike.

@@ -34,6 +34,7 @@ def calibrate(bundle, source, folder=None):
         image = stream.resize(frame.image)
         inputs.append({'image': image[None], **stream.inputs()})
         stream.step(image)
+        stream.remember()
     if len(inputs) < LEAST:
         raise EngineError(f'{len(inputs)} frames are too few to calibrate with: give at least '
                           f'{LEAST}, better 100 of different drives')

@@ -77,6 +77,7 @@ class Camera:
         self._label_set = label_set
         self._reset_cause = None
         self._logged = {}           # cause -> time of its last log line
+        self._rate_logged = False
         self._last_image = 0.0      # time.monotonic()
         self._camera_info = None
         self._subscriptions = {}
@@ -208,13 +209,20 @@ class Camera:
         computed = time.monotonic()
         self._publish('label', message.header, result.labels, 'mono8')
         published = time.monotonic()
-        self.statistics.labelled(result.context_frames, {
+        self.statistics.labelled(result, {
             'latency': (self._node.get_clock().now().nanoseconds - stamp) / 1e9,
             'processing': published - arrival,
             'image': converted - start,
             **result.times,
-            'publish': published - computed})
+            'publish': published - computed}, self._stream.rate.problem)
+        self._warn_of_rate()
         self._publish_extras(message.header, image, result)
+
+    def _warn_of_rate(self) -> None:
+        problem = self._stream.rate.problem
+        if problem and not self._rate_logged:
+            self._rate_logged = True
+            self._logger.warning(f'{self.topic}: {problem}')
 
     def _publish_extras(self, header, image, result):
         if self._listened('color'):

@@ -142,7 +142,8 @@ def build_parser():
     run.add_argument('--topic', help='image topic of a bag with several')
     run.add_argument('--label-set', help='YAML that renames, merges or recolours the classes')
     run.add_argument('--max-gap', type=float, default=1.0,
-                     help='seconds between two frames after which context is dropped')
+                     help='seconds between two frames after which context is dropped, and age at '
+                     'which a frame leaves it (default: 1.0)')
     run.set_defaults(call=_run)
     info = commands.add_parser('info', help='say what a bundle is')
     info.add_argument('bundle', nargs='?', type=Path, help='default: the shipped one')

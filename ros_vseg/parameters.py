@@ -112,11 +112,12 @@ VSEG_NODE = (
         change='unconfigured', minimum=0, maximum=256),
     Parameter(
         'stabilize', False,
-        'Whether labels are steadied by those of earlier frames, moved along by optical flow; some '
-        '5 ms a frame on one core. Not on backend tensorrt.', change='unconfigured'),
+        'Whether labels are steadied by those of earlier frames, moved along by optical flow; '
+        'some 5 ms a frame on one core. Not on backend tensorrt.', change='unconfigured'),
     Parameter(
         'max_gap', 1.0,
-        'Seconds between two frames of a camera after which its prototype pool is emptied.',
+        'Seconds between two frames of a camera after which its prototype pool is emptied, and '
+        'age at which a frame leaves it.',
         change='running', minimum=0.001, maximum=3600.0),
     Parameter(
         'overlay_alpha', 0.5, 'Weight of the class colours in ~/<camera>/overlay; 0: image only.',

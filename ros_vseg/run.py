@@ -3,6 +3,7 @@
 """Offline labelling of a bag, a video or a folder: the same frames give the same files."""
 from collections import defaultdict
 import contextlib
+import logging
 from pathlib import Path
 import time
 
@@ -14,6 +15,8 @@ from ros_vseg.iou import ConfusionMatrix
 from ros_vseg.labels import colorize, overlay, remap_table
 from ros_vseg.media_writers import BagWriter, VideoWriter, write_png
 
+log = logging.getLogger(__name__)
+
 
 class Report:
     """Counts, times and agreement with exact labels, which have the bundle's ids, of one run."""
@@ -23,14 +26,22 @@ class Report:
         self._table = remap_table(stream.info.label_set, stream.label_set)
         self.confusion = ConfusionMatrix(len(self.label_set.names))
         self._times, self._start = defaultdict(list), time.perf_counter()
+        self._context_frames, self._oldest = 0, None
 
     def add(self, frame, result):
         """Count a frame and its stream.Result."""
         self.frames += 1
+        self._context_frames, self._oldest = result.context_frames, result.oldest
         for stage, seconds in result.times.items():
             self._times[stage].append(seconds)
         if frame.labels is not None and frame.labels.shape == result.labels.shape:
             self.confusion.update(self._table[frame.labels], result.labels)
+
+    def _context(self) -> str:
+        if self._oldest is None:
+            return 'none at the last frame'
+        return (f'{self._context_frames} frames at the last frame, the oldest '
+                f'{self._oldest:.2f} s earlier')
 
     def lines(self, source, stream):
         """Return the report as lines of text."""
@@ -41,6 +52,8 @@ class Report:
                            for stage, values in self._times.items())
         lines = [f'frames labelled  {self.frames}', f'left out         {left_out or "none"}',
                  f'resets           {resets or "none"}',
+                 f'held back        {stream.held_back} frames from the pool',
+                 f'context          {self._context()}',
                  f'frames a second  {self.frames / seconds:.1f}', f'stages, ms       {stages}']
         if self.confusion.counts.any():
             lines.append(f'mIoU             {100 * self.confusion.mean_iou():.2f} %')
@@ -65,7 +78,7 @@ def run(source, stream, output, save=None):
     if is_bag and set(save) != {'bag'}:
         raise MediaError(f'{output} is to be a bag, which is no place for {", ".join(save)}: give '
                          'a folder to write to')
-    report = Report(stream)
+    report, warned = Report(stream), False
     with contextlib.ExitStack() as stack:
         video = bag = None
         if 'overlay' in save:
@@ -75,6 +88,9 @@ def run(source, stream, output, save=None):
         for frame in tqdm(source, total=source.count, unit=' frames', ncols=80, disable=None):
             result = stream.step(frame.image, frame.stamp, frame.frame_id)
             report.add(frame, result)
+            if stream.rate.problem and not warned:
+                warned = True
+                log.warning('%s: %s', source.name, stream.rate.problem)
             if 'labels' in save:
                 write_png(output / f'labels/{frame.name}.png', result.labels)
             if 'color' in save:

@@ -1,12 +1,15 @@
 # Copyright 2026 The ros_vseg authors
 # SPDX-License-Identifier: Apache-2.0
-"""Algorithm 1 of MGCNet as a stream of one camera: warm-up, pool, reset rules."""
-from collections import Counter
+"""Algorithm 1 of MGCNet as a stream of one camera: warm-up, pool of good frames, reset rules."""
+from collections import Counter, deque
 from typing import NamedTuple, Optional
 
 import numpy as np
 
+from ros_vseg.admission import Admission
 from ros_vseg.labels import remap_table
+from ros_vseg.rate import FrameRate
+from ros_vseg.scene import SceneChange
 
 
 class Result(NamedTuple):
@@ -16,7 +19,9 @@ class Result(NamedTuple):
     labels uint8 [H, W] at the camera's size; confidence uint8 [H, W] (255 times the largest
     softmax probability) or None; context_frames: earlier frames attended to, 0..T; reset: cause
     of a reset before this frame, or None; times: seconds of resize, network, decode and what else
-    the backend has. labels and confidence hold till the stream's next frame.
+    the backend has; admitted: whether it entered the pool; held_back: whether there is a pool that
+    it was too bad for; oldest: age in seconds of the oldest frame attended to, None without any.
+    labels and confidence hold till the stream's next frame.
     """
 
     labels: np.ndarray
@@ -24,15 +29,23 @@ class Result(NamedTuple):
     context_frames: int
     reset: Optional[str]
     times: dict
+    admitted: bool
+    held_back: bool
+    oldest: Optional[float]
 
 
 class Stream:
     """
-    Frames of one camera in order -> label images, with the context of the last T frames.
+    Frames of one camera in order -> label images, with the context of the last T good frames.
 
-    It forgets earlier frames when the stamp goes back, when two stamps are more than ``max_gap``
-    seconds apart, when size or frame_id change, and on ``reset``; ``resets`` counts them by cause.
-    A repeated stamp is a frame like any other. The same frames give the same labels. label_set:
+    A frame whose mean confidence is low (see Admission) is labelled, but not remembered;
+    ``held_back`` counts these. Frames older than ``max_gap`` seconds are forgotten one by one.
+
+    All earlier frames are forgotten when the stamp goes back ('time_back'), when two stamps are
+    more than ``max_gap`` apart ('gap'), when only older frames than that are remembered
+    ('stale'), when size or frame_id change, one frame after a cut to another scene ('scene', see
+    SceneChange), and on ``reset``; ``resets`` counts them by cause. A repeated stamp is a frame
+    like any other. The same frames give the same labels. ``rate`` is the FrameRate. label_set:
     what the output's ids mean (the bundle's own by default).
     """
 
@@ -43,7 +56,10 @@ class Stream:
         self._stream = backend.stream(
             remap_table(self.info.label_set, label_set) if renamed else None)
         self.max_gap = max_gap
-        self.resets = Counter()
+        self.resets, self.held_back = Counter(), 0
+        self.rate = FrameRate(getattr(self.info, 'rates', None))
+        self._admission, self._scene = Admission(), SceneChange()
+        self._stamps = deque(maxlen=self.info.pool_frames)  # of the frames in the pool
         self._last = self._pending = None
         self._warm_up()
 
@@ -56,6 +72,9 @@ class Stream:
     def reset(self, cause='request'):
         """Forget all earlier frames; the next result names the cause."""
         self._stream.reset()
+        self._admission.reset()
+        self._scene.reset()
+        self._stamps.clear()
         self.resets[cause] += 1
         self._last, self._pending = None, cause
 
@@ -67,12 +86,37 @@ class Stream:
         compute it. Returns a Result.
         """
         cause = self._cause(stamp, image.shape, frame_id)
+        has_pool = self.info.pool_frames > 0
+        if has_pool and self._scene.is_cut(image):
+            cause = cause or 'scene'
+        cause = cause or self._forget_old(stamp)
         if cause:
             self.reset(cause)
         self._last = stamp, image.shape, frame_id
+        self.rate.add(stamp)
         cause, self._pending = self._pending, None
-        labels, sure, times = self._stream.label(image, confidence)[:3]
-        return Result(labels, sure, self._stream.context_frames, cause, times)
+        made = self._stream.label(image, confidence)
+        context = self._stream.context_frames
+        while len(self._stamps) > context:      # another backend took over, with an empty pool
+            self._stamps.popleft()
+        oldest = (stamp - self._stamps[0]) / 1e9 if context else None
+        admitted = has_pool and self._admission.admits(made.mean_confidence)
+        if admitted:
+            self._stream.remember()
+            self._scene.admitted()
+            self._stamps.append(stamp)
+        held_back = has_pool and not admitted
+        self.held_back += held_back
+        return Result(made.labels, made.confidence, context, cause, made.times, admitted,
+                      held_back, oldest)
+
+    def _forget_old(self, stamp: int) -> Optional[str]:
+        """Forget frames older than max_gap; the cause of a reset if that leaves none."""
+        before = len(self._stamps)
+        while self._stamps and stamp - self._stamps[0] > self.max_gap * 1e9:
+            self._stamps.popleft()
+            self._stream.forget_oldest()
+        return 'stale' if before and not self._stamps else None
 
     def _cause(self, stamp, shape, frame_id):
         if self._last is None:

@@ -8,6 +8,7 @@ import cv2
 import numpy as np
 import onnx
 import pytest
+from streaming import step
 from tiny_bundle import (
     build_model, info, mean_confidence, NumpyStudent, PLAIN, write_tiny_bundle)
 
@@ -55,7 +56,7 @@ def run(stream, clip=CLIP):
         if number == 'reset':
             stream.reset()
             continue
-        scores.append(np.array(stream.step(frame(number))))
+        scores.append(step(stream, frame(number)))
         contexts.append(getattr(stream, 'context_frames', None))
     return np.stack(scores), contexts
 
@@ -71,6 +72,34 @@ def test_golden_clip(bundle_of, name, pool_frames, batch):
     assert scores.dtype == np.float32 and scores.shape == (11, 11, 12, 16)
     assert np.abs(scores - expected).max() < 1e-3
     assert contexts == [min(place, pool_frames) for place in [0, 1, 2, 3, 4, 5, 0, 1, 2, 3, 4]]
+
+
+# 'hold': the next frame is labelled, but not remembered
+HELD_BACK = ['hold', 0, 'hold', 1, 2, 3, 'hold', 30, 4, 'forget', 5, 'hold', 31, 'hold', 32, 6,
+             'forget', 'forget', 7, 8, 'forget', 'forget', 'forget', 'forget', 9, 10, 11, 12, 13]
+
+
+@pytest.mark.parametrize('name', INSTALLED)
+@pytest.mark.parametrize('pool_frames', [0, 1, 3])
+def test_golden_clip_with_frames_held_back_and_forgotten(bundle_of, name, pool_frames):
+    bundle = bundle_of(context_frames=pool_frames)
+    stream = backends.load(bundle, name, threads=1, precision='fp32').stream()
+    student, hold, contexts = NumpyStudent(bundle.info), False, []
+    for number in HELD_BACK:
+        if number == 'forget':
+            stream.forget_oldest(), student.forget_oldest()
+        elif number == 'hold':
+            hold = True
+        else:
+            expected = len(student.images)
+            scores = [np.array(one.step(frame(number))) for one in (stream, student)]
+            assert np.abs(scores[0] - scores[1]).max() < 1e-3
+            assert stream.context_frames == expected
+            contexts.append(expected)
+            if not hold:
+                stream.remember(), student.remember()
+            hold = False
+    assert set(contexts) == set(range(pool_frames + 1))
 
 
 @pytest.mark.parametrize('name', INSTALLED)
@@ -134,8 +163,8 @@ def test_streams_share_nothing_but_the_network(bundle_of, name):
     expected, _ = run(backend.stream(), range(5))
     one, other = backend.stream(), backend.stream()
     for number in range(5):
-        np.testing.assert_array_equal(one.step(frame(number)), expected[number])
-        other.step(frame(number + 40))
+        np.testing.assert_array_equal(step(one, frame(number)), expected[number])
+        step(other, frame(number + 40))
     assert backend.bundle is bundle_of() and backend.name == name
     assert backend.device.startswith('CPU')
 
@@ -147,7 +176,7 @@ def test_image_may_be_reused_after_the_step(bundle_of, name):
     stream, buffer = backend.stream(), np.empty((96, 128, 3), np.uint8)
     for number in range(4):
         buffer[:] = frame(number)
-        np.testing.assert_array_equal(stream.step(buffer), expected[number])
+        np.testing.assert_array_equal(step(stream, buffer), expected[number])
 
 
 @pytest.mark.parametrize('name', INSTALLED)
@@ -255,19 +284,41 @@ def test_graph_that_a_backend_refuses(bundle_of, name):
         backends.load(bundle, name)
 
 
+def seen(ring):
+    """Slots of a ring with four prototypes each that its mask shows, in order."""
+    mask = ring.masks[ring.state].reshape(ring.capacity + 1, -1)
+    assert (mask == mask[:, :1]).all() and set(mask.flat) <= {0, EMPTY_SLOT}
+    return np.flatnonzero(mask[:, 0] == 0).tolist()
+
+
 def test_ring_shows_all_slots_but_empty_ones_and_the_one_at_work():
-    ring = Ring(info(context_frames=2))
-    assert ring.masks.shape == (5, 12) and ring.masks.dtype == np.float32
-    seen = []
+    ring, states = Ring(info(context_frames=2)), []
+    assert ring.masks.shape == (9, 12) and ring.masks.dtype == np.float32
     for _ in range(7):
-        mask = ring.masks[ring.state].reshape(3, 4)
-        assert (mask == mask[:, :1]).all() and set(mask.flat) <= {0, EMPTY_SLOT}
-        seen.append((ring.slot, ring.frames, np.flatnonzero(mask[:, 0] == 0).tolist()))
+        states.append((ring.slot, ring.frames, seen(ring)))
         ring.advance()
-    assert seen == [(0, 0, []), (1, 1, [0]), (2, 2, [0, 1]), (0, 2, [1, 2]), (1, 2, [0, 2]),
-                    (2, 2, [0, 1]), (0, 2, [1, 2])]
+    assert states == [(0, 0, []), (1, 1, [0]), (2, 2, [0, 1]), (0, 2, [1, 2]), (1, 2, [0, 2]),
+                      (2, 2, [0, 1]), (0, 2, [1, 2])]
     ring.reset()
     assert (ring.slot, ring.frames, ring.state) == (0, 0, 0)
+
+
+@pytest.mark.parametrize('pool_frames', [1, 2, 3, 5])
+def test_ring_forgets_the_oldest_first(pool_frames):
+    """Against a plain list of who wrote which slot; every state is reached."""
+    ring, rng = Ring(info(context_frames=pool_frames)), np.random.default_rng(0)
+    written, states = [], set()     # slots of the remembered frames, oldest first
+    for _ in range(2000):
+        states.add(ring.state)
+        assert seen(ring) == sorted(written) and ring.frames == len(written)
+        assert ring.slot not in written and ring.slots[ring.state] == ring.slot
+        if rng.random() < 0.6:
+            written = [*written, ring.slot][-pool_frames:]
+            ring.advance()
+        else:
+            written = written[1:]
+            ring.forget_oldest()
+    assert states == set(range((pool_frames + 1) ** 2))
 
 
 @pytest.mark.parametrize('changes', [{'context_frames': 0}, PLAIN])
@@ -276,6 +327,7 @@ def test_ring_of_a_per_frame_network_stays_empty(changes):
     for _ in range(3):
         assert (ring.slot, ring.frames, ring.state) == (0, 0, 0)
         ring.advance()
+        ring.forget_oldest()
 
 
 @needs('onnxruntime')
@@ -284,7 +336,7 @@ def test_pool_is_written_in_place(bundle_of):
     stream = backends.load(bundle_of(), 'onnxruntime', threads=1).stream()
     pools = []
     for number in range(5):
-        stream.step(frame(number))
+        step(stream, frame(number))
         pools.append(stream.inputs()['pool'].reshape(4, 4, 14).copy())
     for number, slot in enumerate([0, 1, 2, 3, 0]):
         others = [one for one in range(4) if one != slot]

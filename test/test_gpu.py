@@ -13,6 +13,7 @@ import threading
 from fake_cuda import FakeCudaDriver, host_kernels
 import numpy as np
 import pytest
+from streaming import label
 from test_tensorrt_on_fake_cuda import by_taps, frame
 from tiny_bundle import PROTOTYPES, write_tiny_bundle
 
@@ -152,7 +153,7 @@ def test_ring_and_graphs_give_what_the_reference_gives(backend):
             stream.reset(), reference.ring.reset()
             continue
         size = (135, 250) if number < 5 else (64, 80)
-        found = stream.label(frame(number, size), confidence=number % 2 == 0)
+        found = label(stream, frame(number, size), confidence=number % 2 == 0)
         scores = reference.step(by_taps(frame(number, size), (info.height, info.width)))
         labels, sure = decode(scores, size, confidence=True)
         np.testing.assert_array_equal(found.labels, labels)
@@ -162,14 +163,14 @@ def test_ring_and_graphs_give_what_the_reference_gives(backend):
 
 
 def test_cameras_in_threads_do_not_disturb_each_other(backend):
-    expected = [np.array(one.labels) for one in map(
-        backend.stream().label, map(frame, range(40)))][-1]
+    alone = backend.stream()
+    expected = [np.array(label(alone, frame(number)).labels) for number in range(40)][-1]
     results = {}
 
     def drive(name):
         stream = backend.stream()
         for number in range(40):
-            labels = stream.label(frame(number)).labels
+            labels = label(stream, frame(number)).labels
         results[name] = np.array(labels)
 
     threads = [threading.Thread(target=drive, args=(name,)) for name in range(4)]
@@ -184,10 +185,10 @@ def test_cameras_in_threads_do_not_disturb_each_other(backend):
 def test_memory_is_steady(backend):
     stream = backend.stream()
     for number in range(20):
-        stream.label(frame(number), confidence=number > 10)
+        label(stream, frame(number), confidence=number > 10)
     free = backend.gpu.memory()[0]
     for number in range(100):
-        stream.label(frame(number % 8), confidence=True)
+        label(stream, frame(number % 8), confidence=True)
     assert backend.gpu.memory()[0] == free
 
 
@@ -210,6 +211,6 @@ def test_tensorrt_keeps_the_labels(gpu, precision, share, tmp_path):
         raise
     stream = backend.stream()
     expected = backends.load(bundle, 'onnxruntime').stream()
-    equal = [np.mean(stream.label(one.image).labels == expected.label(one.image).labels)
+    equal = [np.mean(label(stream, one.image).labels == label(expected, one.image).labels)
              for one in islice(open_source(demo_clip()), 30)]
     assert np.mean(equal) >= share

@@ -9,6 +9,7 @@ import numpy as np
 import onnx
 from onnx import helper, numpy_helper, TensorProto
 import pytest
+from streaming import step
 from tiny_bundle import (
     build_model, info, mean_confidence, NumpyStudent, PLAIN, write_tiny_bundle)
 
@@ -43,7 +44,7 @@ def clip(bundle, frames=5):
     """Scores [frames, K, h, w] of a bundle's stream: with the pool empty, warming up and full."""
     stream = backends.load(bundle, 'onnxruntime', threads=1).stream()
     size = bundle.info.height, bundle.info.width
-    return np.stack([stream.step(image(number, size)).copy() for number in range(frames)])
+    return np.stack([step(stream, image(number, size)) for number in range(frames)])
 
 
 def inputs_of(bundle, seed=0, slots=None):
@@ -82,7 +83,7 @@ def test_student_runs_at_another_size(student, size, coarse):
 @pytest.mark.parametrize('size', [(256, 512), (200, 264), (104, 72)])
 def test_numbers_at_another_size_are_the_reference_networks(tiny, size):
     reference = NumpyStudent(info(size))
-    expected = np.stack([reference.step(image(number, size)) for number in range(5)])
+    expected = np.stack([step(reference, image(number, size)) for number in range(5)])
     assert np.abs(clip(at_size(tiny, size)) - expected).max() < 1e-3
 
 

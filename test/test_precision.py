@@ -8,6 +8,7 @@ import numpy as np
 import onnx
 from onnx import helper, numpy_helper, shape_inference, TensorProto
 import pytest
+from streaming import label
 
 from tiny_bundle import info, NumpyStudent, PLAIN, write_tiny_bundle
 
@@ -44,7 +45,7 @@ def frames():
 def expected(student, frames):
     """Return the labels [frames, H, W] of float32."""
     stream = backends.load(student, 'onnxruntime', threads=1).stream()
-    return np.stack([stream.label(image).labels for image in frames])
+    return np.stack([label(stream, image).labels for image in frames])
 
 
 @pytest.fixture(scope='module')

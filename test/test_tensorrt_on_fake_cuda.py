@@ -11,6 +11,7 @@ import cv2
 from fake_cuda import FakeCudaDriver, FakeEngine, host_kernels
 import numpy as np
 import pytest
+from streaming import label, step
 from tiny_bundle import PLAIN, write_tiny_bundle
 
 from ros_vseg import backends, bench_device
@@ -82,8 +83,8 @@ def test_fake_gpu_gives_the_processors_labels_to_the_bit(load, changes):
             gpu.reset(), host.reset()
             continue
         image = frame(number, (96, 128))
-        expected = host.label(image, confidence=True)
-        found = gpu.label(image, confidence=number % 2 == 0)
+        expected = label(host, image, confidence=True)
+        found = label(gpu, image, confidence=number % 2 == 0)
         np.testing.assert_array_equal(found.labels, expected.labels)
         assert gpu.context_frames == host.context_frames
         assert found.mean_confidence == expected.mean_confidence
@@ -115,7 +116,7 @@ def test_fake_gpu_at_camera_size_and_through_a_change_of_size(load):
         found = gpu.step(image, number, confidence=True)
         if found.reset:
             host.reset()
-        scores = host.step(by_taps(image, (96, 128)))
+        scores = step(host, by_taps(image, (96, 128)))
         labels, sure = decode(scores, size, confidence=True)
         np.testing.assert_array_equal(found.labels, labels)
         np.testing.assert_array_equal(found.confidence, sure)
@@ -147,7 +148,7 @@ def test_fake_gpu_scores_are_the_processors(load):
     gpu, host = backend.stream(), on_processor(backend).stream()
     for number in range(6):
         image = frame(number, (96, 128))
-        np.testing.assert_allclose(gpu.step(image), host.step(image), atol=1e-5)
+        np.testing.assert_allclose(step(gpu, image), step(host, image), atol=1e-5)
     with pytest.raises(ValueError, match='96x128'):
         gpu.step(frame(0))
 
@@ -157,17 +158,17 @@ def test_fake_gpu_renames_labels(load):
     table = np.arange(256, dtype=np.uint8)[::-1].copy()
     plain, renamed = backend.stream(), backend.stream(table)
     np.testing.assert_array_equal(
-        renamed.label(frame(0)).labels, 255 - plain.label(frame(0)).labels)
+        label(renamed, frame(0)).labels, 255 - label(plain, frame(0)).labels)
 
 
 def test_steady_state_on_fake_driver_is_one_launch_and_one_wait(load, fake):
     """No allocation, no second wait; the times of the stages are all that is asked beside it."""
     stream = load().stream()
     for number in range(7):
-        stream.label(frame(number))
+        label(stream, frame(number))
     fake.counts()
     for number in range(20):
-        stream.label(frame(number))
+        label(stream, frame(number))
         assert fake.counts() == {'cuCtxSetCurrent': 1, 'cuGraphLaunch': 1,
                                  'cuStreamSynchronize': 1, 'cuEventElapsedTime': len(STAGES)}
 
@@ -175,14 +176,14 @@ def test_steady_state_on_fake_driver_is_one_launch_and_one_wait(load, fake):
 def test_one_graph_on_fake_driver_per_state_of_the_ring(load, fake):
     stream = load(context_frames=3).stream()
     for number in range(30):
-        stream.label(frame(number))
+        label(stream, frame(number))
     assert fake.counts()['cuGraphInstantiate'] == 3 + 4
     for number in range(30):
-        stream.label(frame(number), confidence=True)
+        label(stream, frame(number), confidence=True)
     assert fake.counts()['cuGraphInstantiate'] == 4     # the ring is warm
     stream.reset()
     for number in range(10):
-        stream.label(frame(number))
+        label(stream, frame(number))
     assert fake.counts()['cuGraphInstantiate'] == 0
 
 
@@ -191,20 +192,45 @@ def test_ring_addresses_on_fake_engine(load):
     backend = load(context_frames=2)
     stream = backend.stream()
     for number in range(8):
-        stream.label(frame(number))
+        label(stream, frame(number))
     context, = backend.engine.contexts
     slot, row = 4 * 4 * 14, 4 * 3 * 4
     pool, = {run['pool'] for run in context.runs}
     base = context.runs[0]['pool_mask']
     assert [(run['prototypes'] - pool) // slot for run in context.runs] == [0, 1, 2] * 2 + [0, 1]
-    assert [(run['pool_mask'] - base) // row for run in context.runs] == [0, 1, 4, 2, 3, 4, 2, 3]
+    assert [(run['pool_mask'] - base) // row for run in context.runs] == [0, 4, 8, 6, 7, 8, 6, 7]
     assert len({(run['image'], run['scores']) for run in context.runs}) == 1
+
+
+def test_held_back_frame_on_fake_gpu_is_overwritten_by_the_same_graph(load, fake):
+    """As on the processor; a burst asks for no graph more, and one launch per frame."""
+    backend = load()
+    gpu, host = backend.stream(), on_processor(backend).stream()
+    for number in [*range(9), 'forget', 20, 9, 'forget', 'forget', 'forget', 'forget', 10]:
+        for stream in (gpu, host):
+            if number == 'forget':
+                stream.forget_oldest()
+        if number != 'forget':
+            image = frame(number, (96, 128))
+            found, expected = (stream.label(image) for stream in (gpu, host))
+            np.testing.assert_array_equal(found.labels, expected.labels)
+            assert gpu.context_frames == host.context_frames
+            if number != 20:
+                gpu.remember(), host.remember()
+    assert gpu.context_frames == 0
+    for number in range(12):
+        label(gpu, frame(number, (96, 128)))
+    fake.counts()
+    for number in range(12):
+        gpu.label(frame(number, (96, 128)))
+        counts = fake.counts()
+        assert counts['cuGraphInstantiate'] == 0 and counts['cuGraphLaunch'] == 1
 
 
 def test_events_on_fake_driver_stand_between_the_stages(load, fake):
     stream = load().stream()
     fake.calls.clear()
-    times = stream.label(frame(0), confidence=True).times
+    times = label(stream, frame(0), confidence=True).times
     first = [name if name != 'cuLaunchKernel' else fake.function(arguments[0])
              for name, arguments in fake.calls]
     first = first[first.index('cuEventRecordWithFlags'):first.index('cuStreamBeginCapture')]
@@ -219,16 +245,16 @@ def test_cameras_on_fake_gpu_share_the_engine_and_nothing_else(load):
     backend = load()
     alone, one, other = backend.stream(), backend.stream(), backend.stream()
     for number in range(8):
-        expected = np.array(alone.label(frame(number)).labels)
-        other.label(frame(number + 40))
-        np.testing.assert_array_equal(one.label(frame(number)).labels, expected)
+        expected = np.array(label(alone, frame(number)).labels)
+        label(other, frame(number + 40))
+        np.testing.assert_array_equal(label(one, frame(number)).labels, expected)
     pools = {run['pool'] for context in backend.engine.contexts for run in context.runs}
     assert len(backend.engine.contexts) == len(pools) == 3
 
 
 def test_labels_go_into_the_message_without_a_copy(load):
     sensor_msgs = pytest.importorskip('sensor_msgs.msg')
-    labels = load().stream().label(frame(0)).labels
+    labels = label(load().stream(), frame(0)).labels
     message = fill_image(sensor_msgs.Image(), labels, 'mono8')
     assert isinstance(message.data, array)
     assert message.data.buffer_info()[0] == labels.ctypes.data
@@ -241,8 +267,8 @@ def test_memory_on_fake_gpu_is_given_back(load, fake):
     before = fake.allocated()
     stream = backend.stream()
     for number in range(8):
-        stream.label(frame(number), confidence=True)
-    stream.label(frame(0, (60, 70)))
+        label(stream, frame(number), confidence=True)
+    label(stream, frame(0, (60, 70)))
     assert fake.allocated() > before
     del stream
     gc.collect()
@@ -271,10 +297,10 @@ def test_no_memory_for_another_camera_on_fake_gpu(load):
 def test_fake_gpu_lost_in_mid_drive(load, fake, function):
     stream = load().stream()
     for number in range(8):
-        stream.label(frame(number))
+        label(stream, frame(number))
     fake.fail[function] = 'CUDA_ERROR_LAUNCH_FAILED'
     with pytest.raises(DeviceError, match=f'{function} failed on the GPU with CUDA_ERROR_LAUNCH'):
-        stream.label(frame(8))
+        label(stream, frame(8))
 
 
 def test_fallback_loses_no_frame_when_fake_gpu_is_lost(load, fake):
@@ -282,17 +308,46 @@ def test_fallback_loses_no_frame_when_fake_gpu_is_lost(load, fake):
     both = backends.FallbackBackend(gpu, on_processor(gpu))
     front, rear, expected = both.stream(), both.stream(), on_processor(gpu).stream()
     for number in range(8):
-        front.label(frame(number)), rear.label(frame(number))
+        label(front, frame(number)), label(rear, frame(number))
     assert both.name == 'tensorrt' and both.problem is None
     fake.fail['cuGraphLaunch'] = 'CUDA_ERROR_LAUNCH_FAILED'
     for stream in (front, rear):
         expected.reset()
         for number in range(8, 13):
             np.testing.assert_array_equal(
-                stream.label(frame(number)).labels, expected.label(frame(number)).labels)
+                label(stream, frame(number)).labels, label(expected, frame(number)).labels)
     assert both.name == 'onnxruntime' and both.device == 'CPU fp32'
     assert 'tensorrt on Fake GPU fp32 failed' in both.problem
     assert 'going on with onnxruntime' in both.problem
+
+
+def test_stream_goes_on_with_an_empty_pool_when_fake_gpu_is_lost(load, fake):
+    """What the stream knows of its pool follows the standby's, whichever camera found it out."""
+    gpu = load()
+    both = backends.FallbackBackend(gpu, on_processor(gpu))
+    front, rear = Stream(both), Stream(both)
+    for number in range(8):
+        front.step(frame(number), number * 10**8), rear.step(frame(number), number * 10**8)
+    fake.fail['cuGraphLaunch'] = 'CUDA_ERROR_LAUNCH_FAILED'
+    for stream in (front, rear):
+        results = [stream.step(frame(number), number * 10**8) for number in range(8, 13)]
+        assert [one.context_frames for one in results] == [0, 1, 2, 3, 3]
+        assert [one.oldest for one in results] == [None, 0.1, 0.2, 0.3, 0.3]
+        assert not stream.resets and all(one.admitted for one in results)
+
+
+def test_remember_after_another_camera_lost_fake_gpu(load, fake):
+    gpu = load()
+    both = backends.FallbackBackend(gpu, on_processor(gpu))
+    front, rear = both.stream(), both.stream()
+    label(front, frame(0)), label(rear, frame(0))
+    front.label(frame(1))
+    fake.fail['cuGraphLaunch'] = fake.fail['cuMemcpyHtoDAsync'] = 'CUDA_ERROR_LAUNCH_FAILED'
+    label(rear, frame(1))
+    front.remember(), front.forget_oldest()
+    assert both.name == 'onnxruntime'
+    label(front, frame(2))
+    assert front.context_frames == 0
 
 
 def test_without_graphs_fake_gpu_goes_step_by_step(load, fake, caplog):
@@ -304,7 +359,7 @@ def test_without_graphs_fake_gpu_goes_step_by_step(load, fake, caplog):
     context.execute_async_v3 = lambda handle: not fake._capturing and run(handle)
     for number in range(9):
         image = frame(number, (96, 128))
-        np.testing.assert_array_equal(stream.label(image).labels, host.label(image).labels)
+        np.testing.assert_array_equal(label(stream, image).labels, label(host, image).labels)
     assert fake.counts()['cuGraphLaunch'] == 0
     assert caplog.text.count('frames are queued step by step') == 1
 
@@ -314,7 +369,7 @@ def test_without_a_standby_the_loss_of_fake_gpu_is_an_error(load, fake):
     stream = both.stream()
     fake.fail['cuMemAlloc'] = 'CUDA_ERROR_ECC_UNCORRECTABLE'
     with pytest.raises(DeviceError, match='ECC_UNCORRECTABLE'):
-        stream.label(frame(0))
+        label(stream, frame(0))
     assert both.name == 'tensorrt'
 
 

@@ -121,16 +121,25 @@ def write_tiny_bundle(path, size=(96, 128), context_frames=3, seed=0, batch=1, *
 
 
 class NumpyStudent:
-    """The same network in plain NumPy, with a list of all frames: recomputes the whole context."""
+    """The same network in plain NumPy, with a list of frames: recomputes the whole context."""
 
     def __init__(self, bundle_info, seed=0):
         self.info = bundle_info
         self.weights = weights(len(bundle_info.label_set.names), seed)
-        self.images = []
+        self.reset()
 
     def reset(self):
         """Forget all earlier frames."""
-        self.images = []
+        self.images, self.newest = [], None
+
+    def remember(self) -> None:
+        """See BackendStream."""
+        self.images.append(self.newest)
+        del self.images[:-self.info.pool_frames or None]
+
+    def forget_oldest(self) -> None:
+        """See BackendStream."""
+        del self.images[:1]
 
     def _features(self, image):
         height, width = self.info.height // STRIDE, self.info.width // STRIDE
@@ -146,11 +155,11 @@ class NumpyStudent:
 
     def step(self, image):
         """Scores float64 [K, h, w] of the next frame."""
-        self.images = [*self.images, image][-(self.info.pool_frames + 1):]
+        self.newest = image
         if not self.info.num_prototypes:
             return np.einsum('kc,chw->khw', self.weights['classify'][:, :CHANNELS, 0, 0],
                              self._features(image))
-        memory = [self._prototypes(self._features(one)) for one in self.images]
+        memory = [self._prototypes(self._features(one)) for one in [*self.images, image]]
         keys, values = (np.concatenate(part) for part in zip(*memory))
         features = self._features(image)
         queries = (self.weights['theta'][:, :, 0, 0] @ features.reshape(CHANNELS, -1)).T

@@ -55,7 +55,11 @@ def probability(values: npt.NDArray[np.float32]) -> float:
 
 
 class BackendStream(Protocol):
-    """One camera's way through a backend; owns its prototype pool; used by one thread."""
+    """
+    One camera's way through a backend; owns its prototype pool; used by one thread.
+
+    A frame is attended to by later ones only if ``remember`` follows it.
+    """
 
     context_frames: int  # earlier frames that the last step attended to, 0..T
 
@@ -64,6 +68,12 @@ class BackendStream(Protocol):
 
     def step(self, image):
         """Label uint8 [H, W, 3] of the network's size; scores float32 [K, h, w], till the next."""
+
+    def remember(self) -> None:
+        """Keep the prototypes of the frame just labelled; of more than T the oldest go."""
+
+    def forget_oldest(self) -> None:
+        """Attend no longer to the oldest frame that is remembered, if there is one."""
 
     def reset(self):
         """Forget all earlier frames."""
@@ -86,54 +96,70 @@ class Ring:
     Where in the pool the prototypes of which frame lie: T + 1 slots of N prototypes.
 
     The frame at work writes its prototypes into ``slot`` while the T others are attended to, so
-    nothing is copied: attention has no order, and the mask leaves the slot at work out. ``state``
-    counts the T states of warm-up and then the T + 1 of a full ring; ``masks`` float32
-    [2 T + 1, (T + 1) N] has a row for each (0, or EMPTY_SLOT where a slot is not to be seen).
+    nothing is copied: attention has no order, and the mask leaves the slot at work out. A frame
+    that is not remembered is overwritten by the next one. ``masks`` float32
+    [(T + 1) (T + 1), (T + 1) N] has a row for each ``state``, that is for each number of frames
+    to be seen and each slot at work (0, or EMPTY_SLOT where a slot is not to be seen); ``slots``
+    has the slot at work of each state.
     """
 
     def __init__(self, info):
         self.capacity = info.pool_frames
-        slots = self.capacity + 1
-        seen = np.zeros((self.capacity + slots, slots), bool)
-        for state in range(self.capacity):
-            seen[state, :state] = True
-        seen[self.capacity:] = ~np.eye(slots, dtype=bool)
+        count = self.capacity + 1
+        self.slots = [state % count for state in range(count * count)]
+        seen = np.zeros((count * count, count), bool)
+        for state, slot in enumerate(self.slots):   # the newest lie just before the slot at work
+            seen[state, (slot - 1 - np.arange(state // count)) % count] = True
         self.masks = np.where(seen, 0, EMPTY_SLOT).astype(np.float32).repeat(
             info.num_prototypes, axis=1)
         self.reset()
 
     def reset(self):
         """Forget all frames."""
-        self._pushed = 0
-
-    @property
-    def frames(self):
-        """Frames that can be attended to, 0..T."""
-        return min(self._pushed, self.capacity)
-
-    @property
-    def slot(self):
-        """Slot that the frame at work writes, 0..T."""
-        return self._pushed % (self.capacity + 1)
+        self.frames = 0     # that can be attended to, 0..T
+        self.slot = 0       # that the frame at work writes, 0..T
 
     @property
     def state(self):
-        """Row of masks, 0..2T."""
-        return self._pushed if self._pushed < self.capacity else self.capacity + self.slot
+        """Row of masks, 0..(T + 1)^2 - 1."""
+        return self.frames * (self.capacity + 1) + self.slot
 
-    def advance(self):
+    def advance(self) -> None:
         """Count the frame at work as an earlier one."""
-        self._pushed += 1
+        self.frames = min(self.frames + 1, self.capacity)
+        self.slot = (self.slot + 1) % (self.capacity + 1)
+
+    def forget_oldest(self) -> None:
+        """Hide the oldest frame, if there is one."""
+        self.frames = max(self.frames - 1, 0)
 
 
-class HostStream:
+class RingStream:
+    """What all streams with a Ring share."""
+
+    def __init__(self, info):
+        self.info, self.ring, self.context_frames = info, Ring(info), 0
+
+    def remember(self) -> None:
+        """See BackendStream."""
+        self.ring.advance()
+
+    def forget_oldest(self) -> None:
+        """See BackendStream."""
+        self.ring.forget_oldest()
+
+    def reset(self):
+        """See BackendStream."""
+        self.ring.reset()
+
+
+class HostStream(RingStream):
     """A BackendStream whose scores come to the processor: it resizes and decodes there."""
 
     def __init__(self, bundle, table, stabilize=False):
-        self.info, self.table = bundle.info, table
+        super().__init__(bundle.info)
+        self.table = table
         self.stabilizer = Stabilizer() if stabilize else None
-        self.ring = Ring(bundle.info)
-        self.context_frames = 0
         self.mean_confidence: Optional[float] = None    # of the last step
 
     def label(self, image, confidence=False):
@@ -155,7 +181,7 @@ class HostStream:
 
     def reset(self):
         """See BackendStream."""
-        self.ring.reset()
+        super().reset()
         if self.stabilizer:
             self.stabilizer.reset()
 

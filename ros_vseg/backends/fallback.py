@@ -52,7 +52,11 @@ class FallbackBackend:
 
 
 class FallbackStream:
-    """BackendStream of whichever backend is at work; the frame at which it fails is done again."""
+    """
+    BackendStream of whichever backend is at work; the frame at which it fails is done again.
+
+    The standby's pool is empty at first: its ``context_frames`` says so.
+    """
 
     def __init__(self, owner, table):
         self._owner, self._table = owner, table
@@ -74,6 +78,14 @@ class FallbackStream:
     def step(self, image):
         """See BackendStream."""
         return self._again(lambda stream: stream.step(image))
+
+    def remember(self) -> None:
+        """See BackendStream."""
+        self._stream.remember()     # of the backend that labelled the frame
+
+    def forget_oldest(self) -> None:
+        """See BackendStream."""
+        self._stream.forget_oldest()
 
     def _again(self, work):
         if self._backend is not self._owner.current:    # another camera found it out

@@ -43,7 +43,7 @@ class OnnxRuntimeStream(HostStream):
         self._masks = [onnxruntime.OrtValue.ortvalue_from_numpy(row[None], memory, 0)
                        for row in self.ring.masks]
         self._bindings = []
-        for state, mask in enumerate(self._masks):
+        for slot, mask in zip(self.ring.slots, self._masks):
             binding = session.io_binding()
             binding.bind_ortvalue_input('image', self._image)
             if self.ring.capacity:
@@ -52,7 +52,6 @@ class OnnxRuntimeStream(HostStream):
             binding.bind_ortvalue_output('scores', self._scores)
             if self._confidence is not None:
                 binding.bind_ortvalue_output('confidence', self._confidence)
-            slot = state if state < self.ring.capacity else state - self.ring.capacity
             if info.num_prototypes:
                 binding.bind_output('prototypes', memory, 0, np.float32, shapes['prototypes'],
                                     self._pool.data_ptr() + 4 * slot * values)
@@ -66,7 +65,6 @@ class OnnxRuntimeStream(HostStream):
             self._session.run_with_iobinding(self._bindings[self.ring.state])
         except Exception as error:  # its errors have no common base
             raise DeviceError(f'onnxruntime failed: {str(error).splitlines()[0]}') from error
-        self.ring.advance()
         if self._confidence is not None:
             self.mean_confidence = probability(self._confidence.numpy())
         return self._scores.numpy()[0]

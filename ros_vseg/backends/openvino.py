@@ -39,7 +39,6 @@ class OpenVinoStream(HostStream):
         self._request.infer()
         if self._confidence is not None:
             self.mean_confidence = probability(self._confidence.data)
-        ring.advance()
         return self._scores.data[0]
 
 

@@ -10,7 +10,7 @@ import logging
 
 import numpy as np
 
-from ros_vseg.backends.base import Labels, probability, Ring
+from ros_vseg.backends.base import Labels, probability, RingStream
 from ros_vseg.engines import build
 from ros_vseg.engines.engine import engine_for
 from ros_vseg.engines.jit import Contexts
@@ -86,14 +86,14 @@ class TensorRtBackend:
         return TensorRtStream(self, table)
 
 
-class TensorRtStream:
+class TensorRtStream(RingStream):
     """BackendStream with a queue, an execution context and a ring of prototypes of its own."""
 
     def __init__(self, backend, table):
         self._backend, self._gpu = backend, backend.gpu
         self._gpu.use()
         info = backend.bundle.info
-        self.info, self.ring, self.context_frames = info, Ring(info), 0
+        super().__init__(info)
         self._context = backend.contexts.new()
         if self._context is None:
             free, total = self._gpu.memory()
@@ -127,7 +127,6 @@ class TensorRtStream:
             self._queue.wait()
         else:
             self._step_by_step(camera, key)
-        self.ring.advance()
         return Labels(camera.labels, camera.confidence if confidence else None,
                       self._queue.times(STAGES),
                       probability(camera.mean_confidence) if self._confidence else None)
@@ -140,10 +139,6 @@ class TensorRtStream:
             image = image[:, :, ::-1]
         self.label(image)
         return self._gpu.download(self._scores, self._coarse)
-
-    def reset(self):
-        """See BackendStream."""
-        self.ring.reset()
 
     def _step_by_step(self, camera, key):
         """Do a frame without a graph, then keep it as one: TensorRT wants this order."""

@@ -1,6 +1,7 @@
 # Copyright 2026 The ros_vseg authors
 # SPDX-License-Identifier: Apache-2.0
 """Torch eager against the runtime's backends: the same student, interleaved, in one run."""
+from functools import partial
 from pathlib import Path
 import tempfile
 import time
@@ -8,6 +9,7 @@ import time
 import numpy as np
 
 from ros_vseg import backends
+from ros_vseg.bench_tools import advance
 from ros_vseg.bundle import Bundle
 
 from .checkpoint import load_student
@@ -22,16 +24,16 @@ def bench(checkpoint, frames):
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / 'student.onnx'
         export_bundle(student, recipe, path)
-        streams = {'torch eager': student.stream()}
+        steps = {'torch eager': student.stream().step}
         for name, reason in backends.available().items():
             if reason is None:
                 backend = backends.load(Bundle.load(path), name)
-                streams[f'{name} ({backend.device})'] = backend.stream()
-        seconds = {name: [] for name in streams}
+                steps[f'{name} ({backend.device})'] = partial(advance, backend.stream())
+        seconds = {name: [] for name in steps}
         for number in range(frames + 5):
-            for name, stream in streams.items():
+            for name, step in steps.items():
                 start = time.perf_counter()
-                stream.step(images[number % len(images)])
+                step(images[number % len(images)])
                 if number >= 5:
                     seconds[name].append(time.perf_counter() - start)
     medians = {name: 1000 * float(np.median(values)) for name, values in seconds.items()}

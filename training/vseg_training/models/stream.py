@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Algorithm 1 in torch: the reference that every runtime backend is measured against."""
 import torch
-from torch import Tensor
+from torch import nn, Tensor
 
 from ros_vseg.admission import Admission
 
@@ -18,24 +18,27 @@ class StudentStream:
     """
     A stream of frames through a student in eval mode, with the pool of the last T good frames.
 
-    ``step``: uint8 [H, W, 3] RGB -> scores [K, h, w]. ``reset`` empties the pool. admit_all:
-    whether every frame enters the pool, instead of those that ``Admission`` admits.
+    ``step``: uint8 [H, W, 3] RGB -> scores [K, h, w]. ``reset`` empties the pool. admit: whether
+    frames of low mean confidence are held back as the runtime does; without, all frames enter.
+    ``frames`` counts those that entered. There are no stamps here: age and scene changes are the
+    runtime's.
     """
 
-    def __init__(self, student, admit_all=False):
-        self.student, self.admit_all = student, admit_all
-        self.admission = Admission()
+    def __init__(self, student: nn.Module, admit: bool = True) -> None:
+        self.student = student
+        self._admission = Admission() if admit else None
         self.reset()
 
     def reset(self):
         """Forget all earlier frames."""
         self.frames = 0
         self.pool = self.mask = None
-        self.admission.reset()
+        if self._admission:
+            self._admission.reset()
 
     @torch.inference_mode()
     def step(self, image):
-        """Segment the next frame and, if it is good, put its prototypes into the oldest slot."""
+        """Segment the next frame; if it is good its prototypes replace the pool's oldest."""
         student = self.student
         image = torch.as_tensor(image, device=student.mean.device)[None]
         pool, mask = self.pool, self.mask
@@ -43,8 +46,7 @@ class StudentStream:
             pool = student.mean.new_zeros(1, 0, student.prototype_dim)
             mask = pool[..., 0]
         scores, prototypes = student.step(image, pool, mask)
-        if student.context_frames and (
-                self.admit_all or self.admission.admits(mean_confidence(scores).item())):
+        if student.context_frames and self._admits(scores):
             count = prototypes.shape[1]
             if self.pool is None:
                 slots = student.context_frames * count
@@ -55,6 +57,11 @@ class StudentStream:
             self.mask[:, start:start + count] = 0
             self.frames += 1
         return scores[0]
+
+    def _admits(self, scores: Tensor) -> bool:
+        if self._admission is None:
+            return True
+        return self._admission.admits(mean_confidence(scores).item())
 
 
 class TeacherStream:

@@ -89,6 +89,6 @@ class Student(MGCNet):
         context = torch.cat([pool, memory], 1)
         return self.segment(self.head, stages, features, context, mask, codes), memory
 
-    def stream(self):
-        """Return a stream that starts with an empty pool."""
-        return StudentStream(self)
+    def stream(self, admit: bool = True) -> StudentStream:
+        """Return a stream that starts with an empty pool; admit: see StudentStream."""
+        return StudentStream(self, admit)
