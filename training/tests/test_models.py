@@ -113,7 +113,7 @@ def test_attention_ignores_order_and_empty_slots():
 ])
 def test_clip_equals_stream(options):
     """Every frame of a clip sees what a stream's pool would hold at that frame."""
-    student = tiny(**options).eval()
+    student = tiny(**options).eval().double()   # near ties would turn on float32's rounding
     length = 5
     clip = torch.randint(0, 256, (1, length, 3, 65, 94), dtype=torch.uint8)
     with torch.no_grad():
@@ -123,7 +123,7 @@ def test_clip_equals_stream(options):
     stream = student.stream()
     for frame in range(length):
         expected = stream.step(clip[0, frame].permute(1, 2, 0).contiguous())
-        torch.testing.assert_close(scores[0, frame], expected, atol=1e-2, rtol=1e-2)
+        torch.testing.assert_close(scores[0, frame], expected, atol=1e-6, rtol=1e-6)
 
 
 def test_context_changes_the_scores_and_reset_forgets():
