@@ -36,10 +36,15 @@ demo: $(VENV)/.runtime
 	$(BIN)/python -m ros_vseg.demo $(if $(INPUT),'$(INPUT)') $(if $(TOPIC),--topic '$(TOPIC)')
 
 # Two processes: what trains forks workers, what runs has threads of ROS and of the backends.
+# Both run even if the first fails; the last lines say how each of them ended.
 test: $(VENV)/.training
-	@status=0; for suite in test training/tests; do \
-	    $(BIN)/python -m pytest $$suite || { status=1; failed="$$failed $$suite"; }; done; \
-	    test $$status = 0 || echo "make test: failed in$$failed"; exit $$status
+	@trap 'exit 130' INT; code=0; ended=; \
+	for suite in test training/tests; do \
+	    $(BIN)/python -m pytest $$suite; got=$$?; \
+	    if [ $$got = 0 ]; then ended+="$$suite: passed"$$'\n'; \
+	    else code=1; ended+="$$suite: FAILED (exit code $$got of pytest)"$$'\n'; fi; \
+	done; \
+	printf '%s' "$$ended"; exit $$code
 
 test-jazzy:
 	@python=$$(tools/find_python.sh 3.12 3.11) && env -u ROS_DISTRO $(MAKE) --no-print-directory \

@@ -21,6 +21,7 @@ from ros_vseg.processes import Child
 RELIABLE = QoSProfile(depth=50)
 SECOND = 10**9
 FRAME = SECOND // 10
+PATIENCE = 60.0     # s; a busy machine may take long, so only a hang uses it up
 stamps = count(1_000 * SECOND, 100 * SECOND)    # a time of its own for each test
 
 
@@ -97,7 +98,7 @@ class Probe:
         while (left := deadline - time.monotonic()) > 0:
             self._executor.spin_once(timeout_sec=left)
 
-    def wait(self, condition, what, timeout=15.0):
+    def wait(self, condition, what, timeout=PATIENCE):
         """Receive until ``condition()`` is true, and return its value."""
         deadline = time.monotonic() + timeout
         while not (value := condition()):
@@ -167,12 +168,12 @@ class CameraProbe:
         """Unsubscribe from an output."""
         self.probe.node.destroy_subscription(self._subscriptions.pop(output))
 
-    def label(self, message, output='label', timeout=15.0):
+    def label(self, message, output='label', timeout=PATIENCE):
         """Publish an image and return what the node answers: the message of the same stamp."""
         (self.images if isinstance(message, Image) else self.compressed).publish(message)
         return self.wait_for(stamp_of(message), output, timeout)
 
-    def wait_for(self, stamp, output='label', timeout=15.0):
+    def wait_for(self, stamp, output='label', timeout=PATIENCE):
         """Return the output message of ``stamp``."""
         def arrived():
             return next((m for m in self.received[output] if stamp_of(m) == stamp), None)

@@ -87,8 +87,8 @@ def test_rows_that_need_a_pool_are_skipped_and_say_why(tmp_path, capsys, changes
 
 def test_node_is_measured_over_dds(context):
     result = bench_node.run_node(context, (360, 480), rate=10, count=20)
-    assert result['sent'] == int(result['camera']['received']) == 20
-    assert 0 < result['labels'] <= 20
+    received = int(result['camera']['received'])
+    assert 0 < result['labels'] <= received <= result['sent'] == 20
     assert result['latency_ms']['p50'] > float(result['camera']['processing_p50_ms']) > 0
     assert min(result['memory_mb'][-4:]) > 50
 

@@ -25,7 +25,7 @@ def vseg(*arguments):
     """Run the command; a CompletedProcess with text."""
     return subprocess.run(
         [sys.executable, '-m', 'ros_vseg.cli', *map(str, arguments)], capture_output=True,
-        text=True, timeout=100, check=False)
+        text=True, timeout=240, check=False)
 
 
 @pytest.fixture(scope='module')

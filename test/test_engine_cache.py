@@ -242,7 +242,7 @@ def test_builder_that_is_killed_does_not_block_the_next(tmp_path):
     killed.communicate(timeout=60)
     start = time.monotonic()
     assert obtain(tmp_path, 'tiny', EngineKey(*'abcde'), make)[2] == ENGINE
-    assert time.monotonic() - start < 10
+    assert time.monotonic() - start < 60    # not cache.WAIT
 
 
 def test_builder_that_hangs_is_named_in_the_end(tmp_path, monkeypatch):

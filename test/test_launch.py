@@ -81,7 +81,7 @@ def test_node_with_arguments(prefix, bundle, probe, tmp_path):
         named = [variables[name] for name in PROFILE_VARIABLES if name in variables]
         assert [Path(path).resolve() for path in named] == [ROOT / 'config/fastdds.xml']
         os.killpg(child.process.pid, signal.SIGINT)
-        assert child.process.wait(15) == 0
+        assert child.process.wait(60) == 0
     assert 'process has finished cleanly' in child.log.read_text()
     assert 'deprecated' not in child.log.read_text()
 
@@ -89,7 +89,7 @@ def test_node_with_arguments(prefix, bundle, probe, tmp_path):
 def test_the_users_own_profile_is_kept(prefix, bundle, tmp_path):
     own = {PROFILE_VARIABLES[1]: '/my/profile.xml'}
     with launch(prefix, 'vseg.launch.py', tmp_path / 'log', 'autostart:=false', **own) as child:
-        child.wait_for_line('process started', 20)
+        child.wait_for_line('process started', 60)
         variables = node_environment(child)
     assert variables[PROFILE_VARIABLES[1]] == '/my/profile.xml'
     assert PROFILE_VARIABLES[0] not in variables
@@ -100,7 +100,7 @@ def test_replay_labels_and_ends_by_itself(prefix, bundle, probe, tmp_path):
     arguments = (f'path:={demo_clip()}', 'rviz:=false', f'bundle:={bundle}', 'rate:=10.0',
                  'use_sim_time:=true', 'namespace:=play')
     with launch(prefix, 'replay.launch.py', tmp_path / 'log', *arguments) as child:
-        probe.wait(lambda: child.process.poll() is not None, 'the launch to end', 40)
+        probe.wait(lambda: child.process.poll() is not None, 'the launch to end', 90)
         assert child.process.returncode == 0
     assert 'replay: sent 150 frames' in child.log.read_text()
     assert 5 < len(labels) <= 150 and labels[0].encoding == 'mono8'

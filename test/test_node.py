@@ -203,14 +203,14 @@ def test_bad_bundle_leaves_the_node_alive(bundle, tmp_path):
         kind = (signal.SIGINT, signal.SIGTERM)[number % 2]
         with ros.start('node', tmp_path / 'log', '-r', '__ns:=/bad', bundle=path,
                        max_gapp=1.0) as child:
-            child.wait_for_line('cannot configure', 20)
+            child.wait_for_line('cannot configure', 60)
             lines = child.log.read_text().splitlines()
             errors = [line for line in lines if 'ERROR' in line]
             assert len(errors) == 1 and str(path) in errors[0] and reason in errors[0]
             assert any("'max_gapp' is unknown" in line and "'max_gap'?" in line for line in lines)
             assert child.process.poll() is None
             child.process.send_signal(kind)
-            assert child.process.wait(10) == 0
+            assert child.process.wait(60) == 0
 
 
 @pytest.mark.parametrize('name, value, mend', [
@@ -218,7 +218,7 @@ def test_bad_bundle_leaves_the_node_alive(bundle, tmp_path):
     ('backend', 'cuda', 'one of auto'), ('cameras', '[front, front]', 'different ROS names')])
 def test_a_value_out_of_range_is_refused_at_start(tmp_path, name, value, mend):
     with ros.start('node', tmp_path / 'log', '-r', '__ns:=/bad', **{name: value}) as child:
-        assert child.process.wait(20) == 1
+        assert child.process.wait(60) == 1
     lines = child.log.read_text().splitlines()
     assert len(lines) == 1 and f"'{name}'" in lines[0] and mend in lines[0]
 
@@ -226,7 +226,7 @@ def test_a_value_out_of_range_is_refused_at_start(tmp_path, name, value, mend):
 @pytest.mark.parametrize('kind', [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_ends_the_active_node_with_code_0(bundle, tmp_path, kind):
     with ros.start('node', tmp_path / 'log', '-r', '__ns:=/ends', bundle=bundle) as child:
-        child.wait_for_line('labels camera', 30)
+        child.wait_for_line('labels camera', 60)
         child.process.send_signal(kind)
-        assert child.process.wait(10) == 0
+        assert child.process.wait(60) == 0
     assert 'Traceback' not in child.log.read_text()

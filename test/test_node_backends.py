@@ -26,7 +26,7 @@ without_gpu = pytest.mark.skipif(tensorrt.missing() is None, reason='there is a 
 def test_node_without_a_gpu_goes_on_with_the_next_backend_and_says_so(probe, bundle, tmp_path):
     with ros.start('node', tmp_path / 'log', '-r', '__ns:=/next', bundle=bundle,
                    backend='tensorrt', precision='int8') as child:
-        child.wait_for_line('labels camera', 30)
+        child.wait_for_line('labels camera', 60)
         level, message, values = probe.status('next/vseg_node: node')
     assert level == WARN and message.startswith('backend tensorrt could not be loaded: ')
     assert values['backend'] in ('openvino', 'onnxruntime')
@@ -42,7 +42,7 @@ def test_node_without_a_gpu_goes_on_with_the_next_backend_and_says_so(probe, bun
 def test_what_cannot_be_configured_is_one_line(bundle, tmp_path, parameters, reason):
     with ros.start('node', tmp_path / 'log', '-r', '__ns:=/refuses', bundle=bundle,
                    **parameters) as child:
-        child.wait_for_line('cannot configure', 30)
+        child.wait_for_line('cannot configure', 60)
     error, = [line for line in child.log.read_text().splitlines() if 'ERROR' in line]
     assert reason in error
 
@@ -50,7 +50,7 @@ def test_what_cannot_be_configured_is_one_line(bundle, tmp_path, parameters, rea
 @without_gpu
 def test_build_only_without_a_gpu_ends_with_code_1(bundle, tmp_path):
     with ros.start('node', tmp_path / 'log', bundle=bundle, build_only='true') as child:
-        assert child.process.wait(30) == 1
+        assert child.process.wait(60) == 1
     line, = child.log.read_text().splitlines()
     assert 'FATAL' in line and ('NVIDIA' in line or 'cuda' in line)
 
@@ -74,7 +74,7 @@ def test_fake_gpu_lost_in_mid_drive_costs_no_frame(probe, bundle, tmp_path):
     argv = [sys.executable, str(program), str(tmp_path / 'kernels.so'), '12', '--ros-args',
             '-r', '__ns:=/lost', '-p', f'bundle:={bundle}', '-p', 'backend:=tensorrt']
     with Child('node', argv, None, tmp_path / 'log') as child:
-        child.wait_for_line('labels camera', 30)
+        child.wait_for_line('labels camera', 60)
         camera = ros.CameraProbe(probe, 'lost/vseg_node', 'camera', topic='/lost/camera/image')
         begin, used = next(stamps), {probe.status('lost/vseg_node: node')[2]['backend']}
         for number, picture in enumerate(ros.pictures(30)):

@@ -102,12 +102,12 @@ def probe():
 
 
 def _record(tmp_path, **parameters):
-    values = {'output': tmp_path / 'out', 'end_after': 1.5, 'patience': 25.0, **parameters}
+    values = {'output': tmp_path / 'out', 'end_after': 3.0, 'patience': 60.0, **parameters}
     return start('record', tmp_path / 'log', **values)
 
 
-def _wait_end(probe, child, timeout=20.0):
-    probe.wait(lambda: child.process.poll() is not None, 'the recorder to end', timeout)
+def _wait_end(probe, child):
+    probe.wait(lambda: child.process.poll() is not None, 'the recorder to end')
     return child.process.returncode
 
 
@@ -186,7 +186,7 @@ def test_interrupt_completes_the_files(probe, tmp_path):
     publishers = _publishers(probe)
     with _record(tmp_path, end_after=60.0) as child:
         _send(probe, child, publishers, 3)
-        probe.spin(1.0)
+        child.wait_for_line('labels 3', 60)
         child.process.send_signal(signal.SIGINT)
         assert _wait_end(probe, child) == 0, child.last_lines()
     assert open_source(tmp_path / 'out/labels', 'label').count == 3

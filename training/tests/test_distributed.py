@@ -64,7 +64,7 @@ def losses(output):
 def test_two_processes_equal_one(recipe, tmp_path):
     process = torchrun(['-m', 'vseg_training.cli'], recipe, tmp_path / 'two')
     fit(load_recipe(recipe, SET), tmp_path / 'one')
-    out, errors = process.communicate(timeout=100)
+    out, errors = process.communicate(timeout=240)
     assert process.returncode == 0, errors[-3000:]
     assert out.count('best.ckpt') == 1
     curve = losses(tmp_path / 'one')
@@ -82,7 +82,7 @@ def test_two_processes_equal_one(recipe, tmp_path):
 def test_all_processes_end_when_the_loss_of_one_is_not_finite(recipe, tmp_path):
     (tmp_path / 'failing.py').write_text(FAILING)
     process = torchrun([str(tmp_path / 'failing.py')], recipe, tmp_path / 'out')
-    _, errors = process.communicate(timeout=100)
+    _, errors = process.communicate(timeout=240)
     assert process.returncode
     assert 'vseg-train: error: loss term scores is not finite at step 2, clips ' in errors
     assert 'Traceback' not in errors.split('ChildFailedError')[0].split('vseg-train: error')[0]

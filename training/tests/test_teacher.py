@@ -25,7 +25,7 @@ def ragged(shape, streams, peak=3.0):
 
 def test_stream_tau_attends_to_frame_t_minus_tau():
     """Eq. 7 and 8, frame by frame."""
-    teacher, clip = tiny_teacher().eval(), frames(5)
+    teacher, clip = tiny_teacher().eval().double(), frames(5)
     with torch.no_grad():
         output = teacher(clip)
         assert len(output['streams']) == 4
@@ -34,21 +34,21 @@ def test_stream_tau_attends_to_frame_t_minus_tau():
                 stages, features, _, _ = teacher.encode(clip[:, t])
                 memory = teacher.encode(clip[:, t - tau])[2]
                 expected = teacher.segment(teacher.heads[tau], stages, features, memory)
-                torch.testing.assert_close(scores[:, t - tau], expected, atol=1e-2, rtol=1e-2)
+                torch.testing.assert_close(scores[:, t - tau], expected, atol=1e-6, rtol=1e-6)
 
 
 def test_clip_equals_stream():
     """What a stream predicts is the mean prediction of the clip's streams (Eq. 9)."""
-    teacher, clip = tiny_teacher(context_frames=2).eval(), frames(5)
+    teacher, clip = tiny_teacher(context_frames=2).eval().double(), frames(5)
     with torch.no_grad():
         expected = mean_prediction([s.softmax(2) for s in teacher(clip)['streams']])
     stream = teacher.stream()
     for t in range(5):
         got = stream.step(clip[0, t].permute(1, 2, 0).contiguous())
-        torch.testing.assert_close(got.exp(), expected[0, t], atol=1e-2, rtol=1e-2)
+        torch.testing.assert_close(got.exp(), expected[0, t], atol=1e-5, rtol=1e-5)
     stream.reset()
     again = stream.step(clip[0, 0].permute(1, 2, 0).contiguous())
-    torch.testing.assert_close(again.exp(), expected[0, 0], atol=1e-2, rtol=1e-2)
+    torch.testing.assert_close(again.exp(), expected[0, 0], atol=1e-5, rtol=1e-5)
 
 
 def test_mean_prediction_matches_a_loop():
