@@ -113,7 +113,7 @@ VSEG_NODE = (
     Parameter(
         'stabilize', False,
         'Whether labels are steadied by those of earlier frames, moved along by optical flow; '
-        'some 5 ms a frame on one core. Not on backend tensorrt.', change='unconfigured'),
+        'about 5 ms a frame on one core. Not on backend tensorrt.', change='unconfigured'),
     Parameter(
         'max_gap', 1.0,
         'Seconds between two frames of a camera after which its prototype pool is emptied, and '

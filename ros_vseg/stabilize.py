@@ -20,7 +20,8 @@ FADE = 0.98     # of the memory's mean confidence per frame of age: no memory st
 # errors of the picture that a flow predicts are in units of its contrast (standard deviation)
 ERROR = 0.1     # at a pixel: the memory counts half there
 DOUBT = 0.2     # mean: the flow is not believed from there on ...
-GUESS = 0.1     # ... and what the memory counts then, moved on as before
+GUESS = 0.1     # ... and what the memory counts then, moved on as before ...
+WASHED = 4      # ... times this power of the contrast that was lost: glare and fog cost contrast
 SMALLEST = 48   # height and width below which DIS cannot halve twice
 FLOOR = 1e-12   # smallest probability: its logarithm is finite
 LIMIT = np.float32(1e30)
@@ -127,12 +128,12 @@ def _flow(gray, memory):
     flow = method.calc(gray, memory.gray, None)
     moved = cv2.remap(memory.gray, *_places(flow), cv2.INTER_LINEAR,
                       borderMode=cv2.BORDER_REPLICATE)
-    contrast = max(1.0, float(memory.gray.std()))
+    contrast, left = (max(1.0, float(one.std())) for one in (memory.gray, gray))
     error = np.float32(cv2.absdiff(gray, moved)) / np.float32(contrast)
     if error.mean() <= DOUBT:
         return flow, 1 / (1 + (error / np.float32(ERROR)) ** 2)
     last = np.zeros_like(flow) if memory.flow is None else memory.flow
-    return last, np.full_like(error, GUESS)
+    return last, np.full_like(error, min(1.0, GUESS * (contrast / left) ** WASHED))
 
 
 def _warp(planes, flow):

@@ -278,7 +278,7 @@ def test_positions_follow_the_size(tiny, size, how):
     reference, grid = NumpyStudent(info(size)), (size[0] // 8, size[1] // 8)
     bias = np.einsum('kp,phw->khw', where, position_codes(*grid))
     assert np.abs(bias).max() > 5
-    expected = [reference.step(image(number, size)) + bias for number in range(2)]
+    expected = [step(reference, image(number, size)) + bias for number in range(2)]
     other = at_size(bundle, size)
     assert np.abs(clip(other, 2) - expected).max() < 1e-3
     held, = [one for one in onnx.load_model_from_string(other.model).graph.initializer

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import ros_helpers as ros
 from ros_helpers import FRAME, stamps
+from streaming import step
 
 from ros_vseg import backends
 from ros_vseg.backends import fallback
@@ -150,6 +151,17 @@ def test_another_scene_is_labelled_as_it_is():
     np.testing.assert_array_equal(other.argmax(0), stripe(30, 64))
 
 
+def test_memory_wins_where_the_picture_is_washed_out():
+    """Glare or fog, which the network is rather confident about; the frame after it is not."""
+    stabilizer, classes = Stabilizer(), stripe(20, 40)
+    glare = (225 + 0.1 * view(0)).astype(np.uint8)
+    stabilizer(scores_of(classes, 4), view(0))
+    np.testing.assert_array_equal(
+        stabilizer(scores_of(1 - classes, 3.5), glare).argmax(0), classes)
+    np.testing.assert_array_equal(
+        stabilizer(scores_of(1 - classes, 3.5), view(0)).argmax(0), 1 - classes)
+
+
 def test_where_flow_fails_the_last_one_goes_on():
     """A dark or glaring frame in a turn: the memory moves as it did between the frames before."""
     stabilizer, middle = Stabilizer(), WIDTH // 2
@@ -256,7 +268,7 @@ def test_a_stream_decodes_the_mixed_scores(bundle, name):
     for number, image in enumerate(frames(6)):
         result = stream.step(image, number, confidence=True)
         labels, confidence = decode(
-            stabilizer(alone.step(image), image), (96, 128), confidence=True)
+            stabilizer(step(alone, image), image), (96, 128), confidence=True)
         np.testing.assert_array_equal(result.labels, labels)
         np.testing.assert_array_equal(result.confidence, confidence)
         assert set(result.times) == {'resize', 'network', 'stabilize', 'decode'}
