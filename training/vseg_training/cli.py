@@ -82,6 +82,9 @@ def _evaluate(args):
     others = [str(path) for path in args.models if path.suffix != '.onnx']
     if args.stabilize and others:
         raise ValueError(f'--stabilize is for bundles, and {others[0]} is none: export it first')
+    if args.degrade:
+        _evaluate_degraded(args)
+        return
     reports = {}
     for path in args.models:
         bundle = path.suffix == '.onnx'
@@ -95,6 +98,31 @@ def _evaluate(args):
                          indent=2, allow_nan=False))
     else:
         print(tables(reports))
+
+
+def _evaluate_degraded(args):
+    """Tables of ``evaluate --degrade``."""
+    from ros_vseg import backends
+    from ros_vseg.bundle import Bundle
+
+    from .data import build_source
+    from .degraded import BundleStream, ModelStream, other_frames, report, table
+    reports = {}
+    for path in args.models:
+        if path.suffix == '.onnx':
+            recipe = load_recipe(args.config)
+            info = Bundle.load(path).info
+            stream = BundleStream(backends.load(Bundle.load(path), args.backend))
+            size, context = (info.height, info.width), info.pool_frames
+            classes = len(info.label_set.names)
+        else:
+            network, recipe = _load(path)
+            stream, size = ModelStream(network), tuple(recipe.data.size)
+            context, classes = network.context_frames, network.num_classes
+        train = build_source(recipe.data.train[0], recipe, Path('runs') / 'cache')
+        reports[str(path)] = report(stream, _source(recipe, args), size, context, classes,
+                                    other_frames(train, size, context))
+    print(json.dumps(reports, indent=2) if args.json else table(reports))
 
 
 def _show(args):
@@ -113,15 +141,20 @@ def _export(args):
     from .checkpoint import load_student, untrained_student
     from .evaluate import evaluate_stream
     from .export import export_bundle, summary
+    from .temperature import calibrate
     load = untrained_student if args.untrained else load_student
     student, recipe = load(args.checkpoint)
     metrics, size = {}, args.size or tuple(recipe.data.size)
+    temperature = None
+    if args.calibrate:
+        temperature = calibrate(student, _source(recipe, args), size)
+        log.info('temperature of the confidence: %.3f', temperature)
     if recipe.data.val is not None and not args.no_evaluate and not args.untrained:
         confusion, _ = evaluate_stream(student, _source(recipe, args), size)
         if confusion.counts.any():      # else there is no number to give
             metrics[f'{recipe.data.val.kind} {recipe.data.val.split}'] = summary(
                 confusion, load_label_set(recipe.data.label_set))
-    export_bundle(student, recipe, args.output, size, metrics)
+    export_bundle(student, recipe, args.output, size, metrics, temperature)
     print(f'{args.output}: {args.output.stat().st_size / 1e6:.1f} MB')
 
 
@@ -193,6 +226,8 @@ def build_parser():
     evaluate.add_argument('--backend', default='auto', help='backend that runs a bundle')
     evaluate.add_argument('--stabilize', action='store_true',
                           help="steady a bundle's labels by those of earlier frames")
+    evaluate.add_argument(
+        '--degrade', action='store_true', help='measure what the pool is worth on bad frames')
     evaluate.add_argument('--json', action='store_true', help='print JSON')
     evaluate.set_defaults(run=_evaluate)
     show = commands.add_parser('show', help='draw what prototypes look at (MGCNet, Fig. 6)')
@@ -210,6 +245,8 @@ def build_parser():
     export.add_argument('--data', help='as in evaluate')
     export.add_argument('--untrained', action='store_true',
                         help='random weights of a recipe instead, to measure its speed')
+    export.add_argument('--calibrate', action='store_true',
+                        help="fit the confidence's temperature on the data")
     export.add_argument('--no-evaluate', action='store_true', help='leave the metrics empty')
     export.set_defaults(run=_export)
     bench = commands.add_parser('bench', help='torch eager against the runtime backends, one run')

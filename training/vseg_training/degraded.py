@@ -12,7 +12,7 @@ from ros_vseg.decode import decode
 from ros_vseg.resize import resize_image
 
 from .data.clips import ClipSource
-from .data.degrade import degrade_frame, HELD_OUT, schedule, SEEN
+from .data.degrade import degradation_schedule, degrade, frame_rng, HELD_OUT, SEEN
 from .evaluate import VideoMetrics
 from .metrics import ConfidenceMetrics, ConfusionMatrix
 
@@ -65,7 +65,7 @@ class Case:
     A drive as it is shown to a model.
 
     ``pool``: kept; emptied before each frame; earlier, of the frames 50 before (or after) each
-    frame; or other, of another source's frames. ``plan``: ``schedule`` of a drive's length.
+    frame; or other, of another source's frames. ``plan``: ``degradation_schedule`` of a drive's length.
     """
 
     name: str
@@ -76,10 +76,10 @@ class Case:
 def cases() -> list[Case]:
     """Every case of the report, in its order."""
     def bursts(length: int) -> Callable[[int], list[Optional[str]]]:
-        return lambda count: schedule(count, SEEN, BURSTS[length], length)
+        return lambda count: degradation_schedule(count, BURSTS[length], burst=length)
 
-    plans = {'clean': Case.plan, 'seen kinds': lambda count: schedule(count, SEEN),
-             'held-out kinds': lambda count: schedule(count, HELD_OUT)}
+    plans = {'clean': Case.plan, 'seen kinds': lambda count: degradation_schedule(count),
+             'held-out kinds': lambda count: degradation_schedule(count, kinds=HELD_OUT)}
     listed = [Case(name, pool, plan) for name, plan in plans.items()
               for pool in ('kept', 'emptied', 'earlier', 'other')]
     return listed + [Case(f'bursts of {length}', pool, bursts(length))
@@ -95,7 +95,10 @@ class _Drive:
 
     def frame(self, index: int, kind: Optional[str] = None) -> NDArray[np.uint8]:
         """Frame of the network's size, degraded as the camera would give it."""
-        return resize_image(degrade_frame(self.images[index], kind, index), self.size)
+        image = self.images[index]
+        if kind:
+            image = degrade(image, frame_rng(0, index), kind)
+        return resize_image(image, self.size)
 
 
 def _fill(stream: ScoreStream, case: Case, drive: _Drive, index: int, context: int,

@@ -89,12 +89,13 @@ def forget_source(model):
     return model
 
 
-def export_bundle(student, recipe, path, size=None, metrics=None):
+def export_bundle(student, recipe, path, size=None, metrics=None, temperature=None):
     """
     Write a student as a bundle.
 
     size: (height, width) of the network's input, the recipe's by default. metrics: a dict that
-    goes into the metadata. Returns the BundleInfo.
+    goes into the metadata; temperature: the one that its scores were divided by, if any. Returns
+    the BundleInfo.
     """
     size = tuple(size or recipe.data.size)
     count = count_prototypes(student, size)
@@ -108,7 +109,8 @@ def export_bundle(student, recipe, path, size=None, metrics=None):
         trained_on={'recipe': recipe.name, 'seed': recipe.seed,
                     'sources': [f'{s.kind} {s.split if s.kind != "street" else list(s.seeds)}'
                                 for s in recipe.data.train]},
-        metrics=metrics or {}, license=recipe.data.license)
+        metrics=metrics or {}, license=recipe.data.license, rates=recipe.data.rates,
+        temperature=temperature)
     write_bundle(to_onnx(student, size), info, path)
     return info
 

@@ -79,7 +79,8 @@ class Data:
 
     ``degrade``: how often the last frame of a clip of two frames or more is degraded
     (``data.degrade``); ``degrade_other``: how often any other frame is. ``focus``: names of
-    classes; half of the clips take the one of three crops that shows most of them.
+    classes; half of the clips take the one of three crops that shows most of them. ``rates``:
+    least and highest rate, in Hz, of the cameras that clips are like; the bundle says so.
     """
 
     label_set: str = 'camvid'
@@ -93,6 +94,7 @@ class Data:
     degrade: float = 0.0
     degrade_other: float = 0.0
     focus: List[str] = field(default_factory=list)
+    rates: Optional[Tuple[float, float]] = None
     frames_per_step: int = 8
     clip_lengths: List[int] = field(default_factory=lambda: [1, 2, 4])
     workers: int = 1
