@@ -1,224 +1,287 @@
 # Copyright 2026 The ros_vseg authors
 # SPDX-License-Identifier: Apache-2.0
 """
-Frames as a camera in trouble gives them: twelve kinds of degradation, seeded.
+Camera frames made bad: what leaves a single frame of a drive hardly readable.
 
-``SEEN`` kinds are for training and for measuring, ``HELD_OUT`` kinds for measuring alone: each is
-another mechanism, so that what a student makes of them tells whether it learned to mistrust a
-frame or only six filters. Lengths are shares of the image's height, so that a kind looks alike at
-every size. Every function takes uint8 [H, W, 3] RGB and a numpy Generator.
+``SEEN`` kinds may be trained on; ``HELD_OUT`` kinds are for measuring only. Every kind is severe:
+``STRENGTH`` says how much. Lengths are shares of the image height and grain has ``GRAIN_ROWS``
+rows at most, so that a crop of 224x288 and a frame of 720x960 look alike.
 """
-from typing import Callable, Optional, Sequence
+from collections.abc import Callable, Sequence
+from typing import Optional
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
 
-Image = NDArray[np.uint8]
+Image = NDArray[np.uint8]  # [H, W, 3] RGB
+Field = NDArray[np.float32]  # [H, W]
+
+GRAIN_ROWS = 360  # noise of a larger image is coarser than its pixels
+_LIGHT = ((np.arange(256) / 255) ** 2.2).astype(np.float32)  # of a grey level
+_GREY = np.rint(255 * (np.arange(65536) / 65535) ** (1 / 2.2)).astype(np.uint8)
+STRENGTH = {  # range that a frame's strength is drawn from
+    'blur': (0.04, 0.08),  # length of a straight motion, in heights
+    'darkness': (0.015, 0.035),  # share of the light that is left; read noise is 0.0015
+    'glare': (0.2, 0.35),  # radius of the light's glow, in heights
+    'jpeg': (170, 260),  # rows that are compressed, at quality 5 to 10
+    'lost_rows': (0.45, 0.65),  # share of 30 bands that did not arrive
+    'dirt': (0.5, 0.7),  # share of the lens that mud covers
+    'defocus': (0.014, 0.028),  # radius of the blur disc, in heights
+    'fog': (2.0, 4.0),  # sight, in distances of the bottom row
+    'rain': (0.25, 0.45),  # share of the windshield under drops and running water
+    'overexposure': (10.0, 30.0),  # times the light
+    'noise': (0.05, 0.12),  # standard deviation, of full scale
+    'wiper': (0.35, 0.6),  # width of the smeared bar, in heights
+}
 
 
-def _grid(image: Image) -> tuple[NDArray, NDArray]:
-    """x and y of the pixels in shares of width and height, float32 [1, W] and [H, 1]."""
-    height, width = image.shape[:2]
-    return (np.linspace(0, 1, width, dtype=np.float32)[None],
-            np.linspace(0, 1, height, dtype=np.float32)[:, None])
+def _linear(image: Image) -> NDArray[np.float32]:
+    """Light of an image, 0..1."""
+    return cv2.LUT(image, _LIGHT)
 
 
-def _to_image(values: NDArray) -> Image:
+def _encoded(light: NDArray[np.float32]) -> Image:
+    return _GREY[(np.clip(light, 0, 1) * 65535).astype(np.uint16)]
+
+
+def _rounded(values: NDArray[np.float32]) -> Image:
     return np.clip(np.rint(values), 0, 255).astype(np.uint8)
 
 
-def _blend(image: Image, colour: Sequence[float], share: NDArray) -> Image:
-    """Mix a colour into an image by a share per pixel, float [H, W] in 0..1."""
+def _mixed(image: Image, other: NDArray, share: Field) -> Image:
+    """Image with ``other`` (an image or a colour) laid over it by a share of 0..1."""
     share = share[..., None]
-    return _to_image(image * (1 - share) + np.float32(colour) * share)
+    return _rounded(image * (1 - share) + np.float32(other) * share)
 
 
-def _clouds(shape: tuple[int, ...], rng: np.random.Generator, cells: int) -> NDArray:
-    """Smooth noise in 0..1, float32 [H, W], with about ``cells`` blobs across the height."""
+def _grain(shape: tuple[int, ...], rng: np.random.Generator) -> NDArray[np.float32]:
+    """Normal noise of a shape [H, W, ...] whose grain is no finer than GRAIN_ROWS rows."""
     height, width = shape[:2]
-    small = rng.random((cells + 1, max(2, round(cells * width / height)) + 1), np.float32)
-    return cv2.resize(small, (width, height), interpolation=cv2.INTER_CUBIC).clip(0, 1)
+    scale = min(1.0, GRAIN_ROWS / height)
+    rows, columns = max(1, round(height * scale)), max(1, round(width * scale))
+    noise = rng.standard_normal((rows, columns, *shape[2:]), np.float32)
+    return cv2.resize(noise, (width, height), interpolation=cv2.INTER_NEAREST)
+
+
+def _clouds(shape: tuple[int, ...], rng: np.random.Generator, cells: int) -> Field:
+    """Smooth random field of mean 0 and deviation 1, about ``cells`` patches high."""
+    height, width = shape[:2]
+    field = np.zeros((height, width), np.float32)
+    for octave in range(3):
+        rows = cells << octave
+        columns = max(2, round(rows * width / height))
+        coarse = rng.standard_normal((rows, columns), np.float32) / (1 << octave)
+        field += cv2.resize(coarse, (width, height), interpolation=cv2.INTER_CUBIC)
+    return (field - field.mean()) / (field.std() + 1e-6)
+
+
+def _covering(field: Field, share: float, edge: float) -> Field:
+    """Share of 0..1 that is 1 where the field is largest; edges are ``edge`` deviations wide."""
+    return np.clip((field - np.quantile(field, 1 - share)) / edge + 0.5, 0, 1)
+
+
+def _grid(shape: tuple[int, ...]) -> tuple[Field, Field]:
+    """Places x [1, W] and y [H, 1] of pixels, in heights."""
+    height, width = shape[:2]
+    return (np.arange(width, dtype=np.float32)[None] / height,
+            np.arange(height, dtype=np.float32)[:, None] / height)
+
+
+def _smeared(image: Image, length: float, angle: float) -> Image:
+    """Image moved along a line; length in pixels, angle in radians."""
+    half = max(1.0, length / 2)
+    size = 2 * int(np.ceil(half)) + 1
+    end = half * np.array([np.cos(angle), np.sin(angle)])
+    kernel, centre = np.zeros((size, size), np.float32), size // 2
+    for step in np.linspace(-1, 1, 2 * size):
+        x, y = np.rint(centre + step * end).astype(int)
+        kernel[y, x] += 1
+    return cv2.filter2D(image, -1, kernel / kernel.sum(), borderType=cv2.BORDER_REFLECT_101)
 
 
 def blur(image: Image, rng: np.random.Generator) -> Image:
-    """Motion blur: a straight line of 8 to 16 % of the height, in any direction."""
-    length = max(3, round(rng.uniform(0.08, 0.16) * len(image)))
-    angle = rng.uniform(0, np.pi)
-    kernel = np.zeros((length, length), np.float32)
-    middle = (length - 1) / 2
-    reach = middle * np.array([np.cos(angle), np.sin(angle)])
-    ends = [tuple(int(v) for v in np.rint(middle + side * reach)) for side in (-1, 1)]
-    cv2.line(kernel, *ends, 1.0)
-    return cv2.filter2D(image, -1, kernel / kernel.sum(), borderType=cv2.BORDER_REFLECT)
+    """Motion blur of a jolt or a fast turn."""
+    length = rng.uniform(*STRENGTH['blur']) * len(image)
+    return _smeared(image, length, rng.uniform(0, np.pi))
 
 
 def darkness(image: Image, rng: np.random.Generator) -> Image:
-    """Underexposure to 6 to 15 % of the light, with a sensor's noise near zero."""
-    gain = rng.uniform(0.06, 0.15)
-    noise = rng.normal(0, rng.uniform(2, 4), image.shape).astype(np.float32)
-    return _to_image(image * np.float32(gain) + noise)
+    """Exposure that is far too short, as on entering a tunnel."""
+    light = _linear(image) * np.float32(rng.uniform(*STRENGTH['darkness']))
+    return _encoded(light + np.float32(0.0015) * _grain(image.shape, rng))
 
 
 def glare(image: Image, rng: np.random.Generator) -> Image:
-    """A low sun: a saturated disc with a veil that whitens most of the picture."""
-    x, y = _grid(image)
-    centre_x, centre_y = rng.uniform(0.2, 0.8), rng.uniform(0.1, 0.6)
-    aspect = image.shape[1] / image.shape[0]
-    distance = np.hypot((x - centre_x) * aspect, y - centre_y)
-    reach = rng.uniform(0.35, 0.6)
-    share = np.exp(-(distance / reach) ** 2) * rng.uniform(1.1, 1.4) + rng.uniform(0.3, 0.5)
-    return _blend(image, (255, 250, rng.uniform(225, 250)), share.clip(0, 0.98))
+    """A low sun or a headlight: a saturated disc, a glow and a veil over the whole frame."""
+    x, y = _grid(image.shape)
+    radius = rng.uniform(*STRENGTH['glare'])
+    away = np.hypot(x - rng.uniform(0.2, 0.8) * x.max(), y - rng.uniform(0.15, 0.65)) / radius
+    glow = np.exp(-away) * 2 + rng.uniform(0.08, 0.2)
+    colour = np.float32([1, rng.uniform(0.88, 1), rng.uniform(0.7, 0.95)])
+    return _encoded(_linear(image) * np.float32(0.6) + glow[..., None] * colour)
 
 
 def jpeg(image: Image, rng: np.random.Generator) -> Image:
-    """Compression by a starved link: a half to a third of the size, JPEG at quality 4 to 10."""
+    """Heavy compression of a narrow link: few pixels, few bits, blocks."""
     height, width = image.shape[:2]
-    shrink = rng.uniform(2, 3)
-    small = cv2.resize(image, (max(16, round(width / shrink)), max(16, round(height / shrink))),
+    scale = min(1.0, rng.uniform(*STRENGTH['jpeg']) / height)
+    small = cv2.resize(image, (max(1, round(width * scale)), max(1, round(height * scale))),
                        interpolation=cv2.INTER_AREA)
-    _, data = cv2.imencode('.jpg', small, [cv2.IMWRITE_JPEG_QUALITY, int(rng.integers(4, 11))])
-    return cv2.resize(cv2.imdecode(data, cv2.IMREAD_COLOR), (width, height))
+    quality = int(rng.integers(5, 11))
+    _, data = cv2.imencode('.jpg', small, [cv2.IMWRITE_JPEG_QUALITY, quality])
+    return cv2.resize(cv2.imdecode(data, cv2.IMREAD_COLOR), (width, height),
+                      interpolation=cv2.INTER_NEAREST)
 
 
 def lost_rows(image: Image, rng: np.random.Generator) -> Image:
-    """Lost packets: 4 to 7 bands, half of the rows in all, grey or repeated from above."""
-    image = image.copy()
-    height = len(image)
-    count = int(rng.integers(4, 8))
-    for start in rng.permutation(np.linspace(0, height, count, endpoint=False)):
-        begin = int(start + rng.uniform(0, 0.3) * height / count)
-        end = min(height, begin + max(1, round(rng.uniform(0.4, 0.75) * height / count)))
-        image[begin:end] = 128 if rng.random() < 0.5 else image[max(0, begin - 1)]
-    return image
+    """Packets that did not arrive: bands of a colour, or of the last row that did."""
+    edges = np.linspace(0, len(image), 31).round().astype(int)
+    lost = rng.random(30) < rng.uniform(*STRENGTH['lost_rows'])
+    lost[rng.integers(30)] = True
+    fill = [None, (128, 128, 128), (0, 0, 0), (0, 135, 0)][rng.integers(4)]
+    result, last = image.copy(), np.full(image.shape[1:], 128, np.uint8)
+    for top, bottom, gone in zip(edges, edges[1:], lost):
+        if top == bottom:
+            continue
+        if gone:
+            begin = int(image.shape[1] * max(0.0, rng.uniform(-0.5, 0.5)))
+            result[top:bottom, begin:] = last[begin:] if fill is None else fill
+        last = result[bottom - 1]
+    return result
 
 
 def dirt(image: Image, rng: np.random.Generator) -> Image:
-    """Mud and drops on the lens: 8 to 14 soft dark or bright spots, 10 to 25 % of the height."""
-    height, width = image.shape[:2]
-    share = np.zeros((height, width), np.float32)
-    for _ in range(int(rng.integers(8, 15))):
-        centre = int(rng.uniform(0, width)), int(rng.uniform(0, height))
-        axes = [max(1, int(rng.uniform(0.05, 0.125) * height)) for _ in range(2)]
-        cv2.ellipse(share, centre, axes, rng.uniform(0, 180), 0, 360, rng.uniform(0.85, 1), -1)
-    sigma = 0.012 * height
-    share = cv2.GaussianBlur(share, (0, 0), max(0.5, sigma))
-    colour = (95, 80, 60) if rng.random() < 0.7 else (190, 190, 185)
-    return _blend(cv2.GaussianBlur(image, (0, 0), max(0.5, 0.6 * sigma)), colour, share)
+    """Mud on the lens: opaque blobs, too near to be in focus."""
+    field = _clouds(image.shape, rng, int(rng.integers(3, 7)))
+    share = _covering(field, rng.uniform(*STRENGTH['dirt']), rng.uniform(0.3, 0.8))
+    colour = rng.uniform(25, 110) * np.float32([1, rng.uniform(0.8, 1), rng.uniform(0.6, 0.9)])
+    texture = 1 + 0.15 * _clouds(image.shape, rng, 6)[..., None]
+    return _mixed(image, colour * texture, np.float32(0.97) * share)
 
 
 def defocus(image: Image, rng: np.random.Generator) -> Image:
-    """A lens out of focus: a disc of 5 to 9 % of the height."""
-    diameter = max(3, round(rng.uniform(0.05, 0.09) * len(image)))
-    kernel = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (diameter, diameter)).astype(np.float32)
-    return cv2.filter2D(image, -1, kernel / kernel.sum(), borderType=cv2.BORDER_REFLECT)
+    """A lens that has lost its focus."""
+    radius = max(1, round(rng.uniform(*STRENGTH['defocus']) * len(image)))
+    disc = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (2 * radius + 1,) * 2).astype(np.float32)
+    return cv2.filter2D(image, -1, disc / disc.sum(), borderType=cv2.BORDER_REPLICATE)
 
 
 def fog(image: Image, rng: np.random.Generator) -> Image:
-    """Fog that thickens towards the horizon, at 40 to 50 % of the height, with some clouds."""
-    _, y = _grid(image)
-    horizon = rng.uniform(0.4, 0.5)
-    near = np.where(y > horizon, (y - horizon) / (1 - horizon), 0.0)
-    share = 1 - (1 - rng.uniform(0.75, 0.88)) ** (1 - 0.55 * near)
-    share = share + 0.08 * (_clouds(image.shape, rng, 4) - 0.5)
-    grey = rng.uniform(170, 215)
-    return _blend(image, (grey, grey, grey + 4), share.clip(0, 0.97).astype(np.float32))
+    """Fog or smoke: a veil that grows with the distance of a flat road."""
+    _, y = _grid(image.shape)
+    horizon = rng.uniform(0.35, 0.5)
+    distance = (1 - horizon) / np.maximum(y - horizon, 0.08)
+    sight = rng.uniform(*STRENGTH['fog'])
+    thickness = distance / sight * np.exp(0.3 * _clouds(image.shape, rng, 2))
+    colour = rng.uniform(150, 225) * np.float32([1, 1, rng.uniform(0.97, 1.05)])
+    return _mixed(image, colour, 1 - np.exp(-thickness))
 
 
 def rain(image: Image, rng: np.random.Generator) -> Image:
-    """A wet windscreen: drops that bend the picture, a soft blur, and streaks."""
+    """A wet windshield: drops and running water bend the view, streaks cross it."""
     height, width = image.shape[:2]
-    bend = 0.07 * height
-    x, y = np.meshgrid(np.arange(width, dtype=np.float32), np.arange(height, dtype=np.float32))
-    moved = [axis + bend * (_clouds(image.shape, rng, 14) - 0.5) for axis in (x, y)]
-    image = cv2.remap(image, *moved, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REFLECT)
-    image = cv2.GaussianBlur(image, (0, 0), max(0.5, 0.008 * height))
-    streaks = np.zeros((height, width), np.float32)
-    for _ in range(220):
-        start = rng.uniform(0, width), rng.uniform(-0.1, 1) * height
-        length = rng.uniform(0.05, 0.15) * height
-        end = start[0] + 0.15 * length, start[1] + length
-        cv2.line(streaks, [round(v) for v in start], [round(v) for v in end],
-                 rng.uniform(0.3, 0.7), max(1, round(height / 240)))
-    return _blend(image, (205, 210, 215), streaks)
+    water = _covering(_clouds(image.shape, rng, 12), rng.uniform(*STRENGTH['rain']), 0.6)
+    bend = [np.float32(0.035 * height) * _clouds(image.shape, rng, 14) for _ in range(2)]
+    columns, rows = np.arange(width, dtype=np.float32), np.arange(height, dtype=np.float32)
+    soft = cv2.GaussianBlur(image, (0, 0), 0.006 * height + 0.3)
+    bent = cv2.remap(soft, columns[None] + bend[0], rows[:, None] + bend[1], cv2.INTER_LINEAR,
+                     borderMode=cv2.BORDER_REFLECT)
+    wet = _mixed(soft, bent, water)
+    streaks = np.where(_grain((height, width), rng) > 2.4, 255, 0).astype(np.uint8)
+    streaks = _smeared(streaks, 0.1 * height, np.pi / 2 + rng.uniform(-0.3, 0.3))
+    streaks = cv2.GaussianBlur(streaks, (0, 0), 0.002 * height)[..., None]
+    return _rounded(wet * np.float32(0.9) + np.float32(1.5) * streaks)
 
 
 def overexposure(image: Image, rng: np.random.Generator) -> Image:
-    """Too long an exposure: 3 to 5 times the light, cut off at white."""
-    return _to_image(image * np.float32(rng.uniform(3, 5)) + 20)
+    """Exposure that is far too long, as on leaving a tunnel; light spills over."""
+    light = np.minimum(_linear(image) * np.float32(rng.uniform(*STRENGTH['overexposure'])), 4)
+    spilt = cv2.GaussianBlur(light, (0, 0), 0.04 * len(image) + 0.3)
+    return _encoded(light + np.float32(0.3) * spilt)
 
 
 def noise(image: Image, rng: np.random.Generator) -> Image:
-    """Noise of a sensor at its highest gain: a deviation of 45 to 70 grey levels."""
-    return _to_image(image + rng.normal(0, rng.uniform(45, 70), image.shape))
+    """A sensor at its highest gain: noise of brightness and of colour."""
+    deviation = np.float32(255 * rng.uniform(*STRENGTH['noise']))
+    return _rounded(image + deviation * _grain(image.shape, rng))
 
 
 def wiper(image: Image, rng: np.random.Generator) -> Image:
-    """A wiper in front of the lens: a dark bar of 20 to 32 % of the width, and a smear beside."""
-    height, width = image.shape[:2]
-    share = np.zeros((height, width), np.float32)
-    centre, lean = rng.uniform(0.25, 0.75) * width, rng.uniform(-0.4, 0.4) * width
-    half = rng.uniform(0.1, 0.16) * width
-    corners = [(centre + lean - half, 0), (centre + lean + half, 0),
-               (centre - lean + half, height), (centre - lean - half, height)]
-    cv2.fillPoly(share, [np.rint(corners).astype(np.int32)], 0.96)
-    share = cv2.GaussianBlur(share, (0, 0), max(0.5, 0.02 * height))
-    smear = cv2.blur(image, (max(1, width // 14), max(1, height // 40)))
-    return _blend(smear, (22, 22, 24), share)
+    """A wiper's blade and arm, smeared by their motion, and the film of water behind them."""
+    x, y = _grid(image.shape)
+    width = rng.uniform(*STRENGTH['wiper'])
+    angle = rng.uniform(-0.9, 0.9)
+    across = ((x - rng.uniform(0.25, 0.75) * x.max()) * np.cos(angle)
+              + (y - 0.5) * np.sin(angle)) / width
+    film = _smeared(image, 0.12 * len(image), angle)
+    behind = np.clip(4 * across, 0, 1) if rng.random() < 0.5 else np.clip(-4 * across, 0, 1)
+    bar = np.clip(4 * (0.6 - np.abs(across)), 0, 1)
+    colour = rng.uniform(10, 45)
+    return _mixed(_mixed(image, film, behind), np.full(3, colour), np.float32(0.98) * bar)
 
 
-KINDS: dict[str, Callable[[Image, np.random.Generator], Image]] = {
-    kind.__name__: kind for kind in (blur, darkness, glare, jpeg, lost_rows, dirt,
-                                     defocus, fog, rain, overexposure, noise, wiper)}
 SEEN = ('blur', 'darkness', 'glare', 'jpeg', 'lost_rows', 'dirt')
 HELD_OUT = ('defocus', 'fog', 'rain', 'overexposure', 'noise', 'wiper')
+KINDS: dict[str, Callable[[Image, np.random.Generator], Image]] = {
+    function.__name__: function for function in (
+        blur, darkness, glare, jpeg, lost_rows, dirt,
+        defocus, fog, rain, overexposure, noise, wiper)}
 
 
 def degrade(image: Image, rng: np.random.Generator, kind: str) -> Image:
     """
-    Degrade a frame.
+    Degrade one frame.
 
     Args:
-        image: uint8 [H, W, 3] RGB.
-        rng: Generator of the strength and the places.
-        kind: A name of ``KINDS``.
+        image: uint8 [H, W, 3] RGB of any size; it is not changed.
+        rng: decides strength, place and shape: an equal state gives an equal frame.
+        kind: a key of KINDS.
 
     Returns:
-        A new uint8 [H, W, 3].
+        uint8 [H, W, 3], contiguous.
 
     Raises:
-        ValueError: There is no such kind.
+        ValueError: the image is not such an array, or the kind is unknown.
     """
+    if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or not image.size:
+        raise ValueError(f'image is {image.dtype} {image.shape}, but degrade() takes uint8 '
+                         '[H, W, 3]: convert it first')
     if kind not in KINDS:
-        raise ValueError(f'degradation {kind!r} is unknown: use {", ".join(KINDS)}')
-    return KINDS[kind](np.ascontiguousarray(image), rng)
+        raise ValueError(f'degradation {kind!r} is unknown: use one of {", ".join(KINDS)}')
+    return np.ascontiguousarray(KINDS[kind](np.ascontiguousarray(image), rng))
 
 
-def schedule(count: int, kinds: Sequence[str] = SEEN, every: int = 5, burst: int = 1,
-             offset: int = 4) -> list[Optional[str]]:
+def degradation_schedule(count: int, every: int = 5, offset: int = 4, burst: int = 1,
+                         kinds: Sequence[str] = SEEN, seed: int = 0) -> list[Optional[str]]:
     """
-    Tell which frames of a drive are degraded, and how.
+    Which frames of a drive are bad, and how.
+
+    Frame i is bad if (i - offset) % every < burst and i >= offset. The kinds take turns, one for
+    each burst.
 
     Args:
-        count: Frames of the drive.
-        kinds: Kinds in turn; a burst is of one kind.
-        every: Frames from the start of one burst to the next.
-        burst: Degraded frames in a row.
-        offset: First degraded frame.
+        count: frames of the drive.
+        every: period in frames, longer than burst.
+        offset: first bad frame.
+        burst: consecutive bad frames.
+        kinds: names of KINDS.
+        seed: place in kinds of the first burst's kind.
 
     Returns:
-        For each frame its kind, or None.
+        A kind, or None for a clean frame, for each frame.
+
+    Raises:
+        ValueError: burst does not fit into every.
     """
-    plan: list[Optional[str]] = [None] * count
-    for turn, start in enumerate(range(offset, count, every)):
-        for index in range(start, min(count, start + burst)):
-            plan[index] = kinds[turn % len(kinds)]
-    return plan
+    if not 1 <= burst < every:
+        raise ValueError(f'bursts of {burst} do not fit into a period of {every}: burst must be '
+                         'at least 1 and less than every')
+    return [kinds[((i - offset) // every + seed) % len(kinds)]
+            if i >= offset and (i - offset) % every < burst else None for i in range(count)]
 
 
-def degrade_frame(image: Image, kind: Optional[str], index: int, seed: int = 0) -> Image:
-    """Degrade frame ``index`` of a drive by a kind of ``schedule``; without one, the image."""
-    if kind is None:
-        return image
-    return degrade(image, np.random.default_rng([seed, index, list(KINDS).index(kind)]), kind)
+def frame_rng(seed: int, index: int) -> np.random.Generator:
+    """Generator for frame ``index`` of a drive: the same whichever frames came before."""
+    return np.random.default_rng([seed, index])
