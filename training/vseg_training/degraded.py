@@ -12,7 +12,7 @@ from ros_vseg.decode import decode
 from ros_vseg.resize import resize_image
 
 from .data.clips import ClipSource
-from .data.degrade import degradation_schedule, degrade, frame_rng, HELD_OUT, SEEN
+from .data.degrade import degradation_schedule, degrade, frame_rng, HELD_OUT
 from .evaluate import VideoMetrics
 from .metrics import ConfidenceMetrics, ConfusionMatrix
 
@@ -65,7 +65,8 @@ class Case:
     A drive as it is shown to a model.
 
     ``pool``: kept; emptied before each frame; earlier, of the frames 50 before (or after) each
-    frame; or other, of another source's frames. ``plan``: ``degradation_schedule`` of a drive's length.
+    frame; or other, of another source's frames. ``plan``: a drive's length to its
+    ``degradation_schedule``.
     """
 
     name: str
