@@ -176,7 +176,7 @@ class StandInBackend:
 
 
 class StandInStream:
-    """Its pool is a list of the frames' numbers, which are pixel [0, 1]; ``seen`` of each frame."""
+    """Its pool is a list of the frames' numbers, which are pixel [0, 1]; ``seen`` keeps it."""
 
     def __init__(self, info):
         self._info, self.pool, self.seen, self.context_frames = info, [], [], 0
