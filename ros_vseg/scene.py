@@ -12,6 +12,7 @@ SAMPLES = 4         # at least so many pixels are sampled along each side of a c
 AROUND = (9, 9)     # cells that a cell's contrast is relative to
 CONTRAST = 1.0      # grey levels below which contrast is noise
 ALIKE = 0.25        # correlation from which two frames show the same scene
+MISSED = 1          # frames held back in a row over which two frames can be compared
 
 
 class SceneChange:
@@ -20,7 +21,8 @@ class SceneChange:
 
     A frame that is unlike the last one remembered is a suspect. If the next frame is like the
     suspect, and unlike the remembered one too, there was a cut. A bad frame alone is never a cut,
-    nor are frames that were not admitted.
+    nor are frames that were held back; after several of these a moving camera sees something else
+    without a cut, so the next good frame is no suspect.
     """
 
     def __init__(self) -> None:
@@ -31,6 +33,7 @@ class SceneChange:
         """Forget all frames but the one that was looked at last."""
         self._reference: Optional[npt.NDArray[np.float32]] = None
         self._suspect: Optional[npt.NDArray[np.float32]] = None
+        self._held_back = 0     # in a row
 
     def is_cut(self, image: npt.NDArray[np.uint8]) -> bool:
         """
@@ -47,11 +50,13 @@ class SceneChange:
             return False
         return alike(self._now, self._suspect) and not alike(self._now, self._reference)
 
-    def admitted(self) -> None:
-        """Count the frame that was looked at last as one that is remembered."""
-        if self._now is None:
+    def labelled(self, admitted: bool) -> None:
+        """Learn whether the frame that was looked at last is remembered."""
+        held_back, self._held_back = self._held_back, 0 if admitted else self._held_back + 1
+        if not admitted or self._now is None:
             return
-        if self._reference is None or alike(self._now, self._reference):
+        if (self._reference is None or held_back > MISSED
+                or alike(self._now, self._reference)):
             self._reference, self._suspect = self._now, None
         else:
             self._suspect = self._now

@@ -101,9 +101,9 @@ class Stream:
             self._stamps.popleft()
         oldest = (stamp - self._stamps[0]) / 1e9 if context else None
         admitted = has_pool and self._admission.admits(made.mean_confidence)
+        self._scene.labelled(admitted)
         if admitted:
             self._stream.remember()
-            self._scene.admitted()
             self._stamps.append(stamp)
         held_back = has_pool and not admitted
         self.held_back += held_back

@@ -88,6 +88,8 @@ def test_run_reports_agreement_with_exact_labels(labelled):
     assert 'frames labelled  6' in text
     assert 'mIoU             100.00 %' in text
     assert 'resets           none' in text
+    assert 'held back        0 frames from the pool' in text
+    assert 'context          3 frames at the last frame, the oldest 0.' in text
 
 
 def test_run_is_deterministic(bag, bundle, labelled, tmp_path):

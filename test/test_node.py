@@ -58,7 +58,9 @@ def test_labels_equal_the_offline_stream(front, backend):
         expected = stream.step(picture, stamp, 'camera').labels
         assert len(np.unique(expected)) > 2
         np.testing.assert_array_equal(to_label_array(label), expected)
-    assert front.values()['context_frames'] == 3
+    values = front.values()
+    assert values['context_frames'] == 3 and values['held_back_from_pool'] == 0
+    assert values['oldest_context_s'] == pytest.approx(3 * FRAME / 1e9, abs=1e-3)
 
 
 def test_every_output_of_a_compressed_camera(rear, backend):

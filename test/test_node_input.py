@@ -11,10 +11,12 @@ import ros_helpers as ros
 from ros_helpers import FRAME, jpeg, pictures, stamps
 
 from ros_vseg.camera import Camera, LatestSlot
+from ros_vseg.diagnostics import camera_status
 from ros_vseg.image import to_label_array
 from ros_vseg.labels import colorize, overlay
 from ros_vseg.parameters import declare, VSEG_NODE
 from ros_vseg.processes import PROFILE_VARIABLES
+from ros_vseg.rate import FrameRate
 from ros_vseg.stream import Stream
 
 WARN, ERROR = 1, 2      # levels of a DiagnosticStatus
@@ -190,6 +192,45 @@ def test_only_what_is_listened_to_is_computed(inner, probe, monkeypatch):
     probe.wait(lambda: all(map(inner._listened, ('confidence', 'color'))), 'the match')
     seen.label(ros.image(GOOD, 2), 'color')
     assert (inner._stream.asked, painted) == ([False, True], ['colorize'])
+
+
+class StandInConfidence:
+    """Stands for a BackendStream whose bundle tells its confidence: low for dark images."""
+
+    def __init__(self, stream):
+        self._stream = stream
+
+    def __getattr__(self, name):
+        return getattr(self._stream, name)
+
+    def label(self, image, confidence=False):
+        made = self._stream.label(image, confidence)
+        return made._replace(mean_confidence=0.5 if image.mean() < 50 else 0.9)
+
+
+def test_diagnostics_say_what_is_held_back(inner, probe):
+    inner._stream._stream = StandInConfidence(inner._stream._stream)
+    seen = ros.CameraProbe(probe, 'inner', 'inner')
+    for number, image in enumerate([GOOD, GOOD // 8, GOOD // 8, GOOD]):
+        seen.label(ros.image(image, (number + 1) * FRAME))
+    values = inner.statistics.report()[0]
+    assert (values['held_back_from_pool'], values['labelled']) == ('2', '4')
+    assert values['context_frames'] == '1'
+    assert float(values['oldest_context_s']) == pytest.approx(3 * FRAME / 1e9, abs=1e-3)
+    seen.label(ros.image(GOOD, 1))      # back to the start: no context
+    assert inner.statistics.report()[0]['oldest_context_s'] == '-'
+
+
+def test_rate_that_the_student_was_not_trained_for(inner, probe, backend, capfd):
+    inner._stream.rate = FrameRate((100.0, 120.0))
+    seen = ros.CameraProbe(probe, 'inner', 'inner')
+    for number in range(14):
+        seen.label(ros.image(GOOD, (number + 1) * FRAME))
+    hz = f'{1e9 / FRAME:.1f} frames a second reach the network, which was trained for 100 to 120'
+    status = camera_status(inner, 'inner', backend)
+    assert int.from_bytes(status.level, 'little') == WARN and hz in status.message
+    log = capfd.readouterr().err
+    assert log.count(hz) == 1 and '/inner/image: ' in log
 
 
 def test_a_failure_inside_costs_one_frame(inner, probe, capfd):

@@ -30,8 +30,7 @@ def cuts(images, admitted=None):
         if change.is_cut(image):
             found.append(number)
             change.reset()
-        if admitted is None or admitted[number]:
-            change.admitted()
+        change.labelled(admitted is None or admitted[number])
     return found
 
 
@@ -102,6 +101,14 @@ def test_cut_is_told_through_a_bad_frame_after_it(drive):
     other = [scene(1, number) for number in range(3)]
     images = [*drive[:4], other[0], blur(drive[0]), *other[1:]]
     assert cuts(images, [True] * 5 + [False] + [True] * 2) == [6]
+
+
+@pytest.mark.parametrize('held_back, expected', [(0, [6]), (1, [7]), (2, []), (8, [])])
+def test_other_view_after_a_long_burst_is_no_cut(drive, held_back, expected):
+    """The car has moved on meanwhile: nothing tells that from a cut."""
+    after = [scene(0, number) for number in range(4)]
+    images = [*drive[:5], *[blur(image) for image in drive[5:5 + held_back]], *after]
+    assert cuts(images, [True] * 5 + [False] * held_back + [True] * 4) == expected
 
 
 @pytest.mark.parametrize('level', [0, 255])

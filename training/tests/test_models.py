@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from networks import tiny
+from ros_vseg.admission import Admission
 from vseg_training.backbones import BACKBONES, build_backbone, load_pretrained
 from vseg_training.models.layers import resize
 from vseg_training.models.prototypes import (
@@ -206,6 +207,43 @@ def test_context_changes_the_scores_and_reset_forgets():
     assert (after - alone).abs().max() > 1e-3 * alone.abs().max()
     stream.reset()
     torch.testing.assert_close(stream.step(second), alone)
+
+
+class StandInStudent(torch.nn.Module):
+    """Stands for a student: its confidence is pixel [0, 0] in percent, its prototype [0, 1]."""
+
+    context_frames, prototype_dim = 3, 1
+
+    def __init__(self):
+        super().__init__()
+        self.register_buffer('mean', torch.zeros(3))
+        self.seen = []
+
+    def step(self, image, pool, pool_mask):
+        self.seen.append(sorted(int(one) for one in pool[0, pool_mask[0] == 0, 0]))
+        confidence = image[0, 0, 0, 0] / 100
+        scores = torch.stack([confidence, 1 - confidence]).log()
+        return scores[None, :, None, None].expand(1, 2, 4, 4), image[:, 0, 1:2, :1].float()
+
+
+@pytest.mark.parametrize('admit', [True, False])
+def test_reference_admits_the_frames_that_the_runtime_admits(admit):
+    """The same rule, frame by frame, as Admission: the bad ones do not flush the pool."""
+    student, rule, expected = StandInStudent(), Admission(), []
+    stream, admitted = StudentStream(student, admit), []
+    for number, confidence in enumerate([84, 82, 60, 83, 60, 60, 60, 60, 79, 70, 85]):
+        expected.append(sorted(admitted[-3:]))
+        image = torch.zeros(2, 2, 3, dtype=torch.uint8)
+        image[0, 0], image[0, 1] = confidence, number
+        stream.step(image)
+        if rule.admits(confidence / 100) or not admit:
+            admitted.append(number)
+    assert student.seen == expected
+    assert admitted == ([0, 1, 3, 8, 10] if admit else list(range(11)))
+    stream.reset()
+    stream.step(image // 2)
+    stream.step(image // 2)
+    assert student.seen[-2:] == [[], [5]]   # what was too bad before may be good enough now
 
 
 def test_gradients_reach_every_parameter():
