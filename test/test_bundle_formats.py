@@ -45,9 +45,10 @@ def test_what_format_1_does_not_have(tmp_path):
         format_1(tmp_path / 'b.onnx', has_confidence=True)
 
 
-def test_shipped_student_is_of_format_1():
+def test_shipped_student_says_all_that_format_2_knows():
     bundle = Bundle.load(default_bundle_path())
-    assert bundle.info.format_version == 1 and bundle.info.num_prototypes == 32
+    assert bundle.info.format_version == 2 and bundle.info.num_prototypes == 32
+    assert bundle.has_confidence and bundle.info.rates == (5, 60) and bundle.info.temperature > 0
 
 
 def test_format_2_states_its_hash(tmp_path, path):

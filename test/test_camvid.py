@@ -69,7 +69,7 @@ def play(probe, folder, rate):
         Image, '/vseg_node/camera/label', keep, RELIABLE)
     folder.mkdir()
     with start('node', folder / 'node.log') as node:
-        node.wait_for_line('camvid_distilled labels', 60)
+        node.wait_for_line(f'{Bundle.load(default_bundle_path()).info.name} labels', 60)
         with start('replay', folder / 'replay.log', path=CAMVID / 'val', clock=True,
                    rate=rate) as replay:
             probe.wait(lambda: replay.process.poll() is not None, 'the end of the drive', 90)
