@@ -17,7 +17,7 @@ from vseg_training.recipe import load_recipe
 from vseg_training.train import fit
 
 
-# in double precision, as round-off grows from step to step; what is hidden is drawn by each process
+# in double precision, as round-off grows from step to step; each process draws what is hidden
 SET = ['model.hide_own=0', 'model.wrong_pool=0',
        'data.frames_per_step=8', 'optim.precision=64-true', 'optim.checkpoint_every=1',
        'optim.validate_every=3']
