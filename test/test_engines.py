@@ -56,11 +56,15 @@ def test_student_is_built(student, folder, capability, precision):
         'image': ['UINT8', [1, 400, 528, 3]], 'pool': ['FLOAT', [1, 4 * 32, 192]],
         'pool_mask': ['FLOAT', [1, 4 * 32]]}
     assert header['outputs'] == {
-        'scores': ['FLOAT', [1, 11, 100, 132]], 'prototypes': ['FLOAT', [1, 32, 192]]}
+        'scores': ['FLOAT', [1, 11, 100, 132]], 'prototypes': ['FLOAT', [1, 32, 192]],
+        'confidence': ['FLOAT', [1]]}
     assert (header['capability'], header['precision'], header['bundle'], header['version']) == (
         capability, precision, student.sha256, trt.__version__)
     kind = LAYERS[precision]
-    for layer in ('CONVOLUTION', 'MATRIX_MULTIPLY', 'SOFTMAX', 'RESIZE'):
+    # the softmax of the mean confidence stays in float32
+    assert {f'{kind} SOFTMAX', 'FLOAT SOFTMAX'} == {
+        name for name in header['layers'] if name.endswith(' SOFTMAX')}
+    for layer in ('CONVOLUTION', 'MATRIX_MULTIPLY', 'RESIZE'):
         assert [name for name in header['layers'] if name.endswith(f' {layer}')] == [
             f'{kind} {layer}']
     assert header['layers'][f'{kind} CONVOLUTION'] == 59
@@ -138,7 +142,7 @@ def test_student_for_several_images_at_once_is_built(student, folder):
     assert '-b2-' in path.name and header['batch'] == 2
     assert {name: shape for name, (_, shape) in {**header['inputs'], **header['outputs']}.items()
             } == {'image': [2, 400, 528, 3], 'pool': [2, 128, 192], 'pool_mask': [2, 128],
-                  'scores': [2, 11, 100, 132], 'prototypes': [2, 32, 192]}
+                  'scores': [2, 11, 100, 132], 'prototypes': [2, 32, 192], 'confidence': [2]}
 
 
 @pytest.mark.parametrize('changes', [{}, PLAIN], ids=['prototypes', 'plain'])
