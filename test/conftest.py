@@ -7,6 +7,7 @@ The node under test is one process for all tests; each test has frames and times
 """
 import os
 
+from hypothesis import HealthCheck, settings
 import pytest
 import ros_helpers as ros
 from tiny_bundle import write_tiny_bundle
@@ -16,6 +17,11 @@ from ros_vseg.bundle import Bundle, default_bundle_path
 from ros_vseg.processes import ros_environment
 
 os.environ.update(ros_environment())
+
+# The same examples everywhere, however long a busy machine takes over them.
+settings.register_profile('any machine', deadline=None, derandomize=True,
+                          suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile('any machine')
 
 
 @pytest.fixture(scope='session')

@@ -92,7 +92,7 @@ def assert_equals_dense(labels, scores, size):
         assert (gap <= NEAR_TIE * np.abs(full).max()).all()
 
 
-@settings(max_examples=300, deadline=None, derandomize=True)
+@settings(max_examples=300)
 @given(problems())
 def test_equals_the_dense_reference(problem):
     scores, size = problem
@@ -112,7 +112,7 @@ def test_equals_the_dense_reference_on_real_scores():
             assert_equals_dense(decode(scores, size)[0], scores, size)
 
 
-@settings(max_examples=60, deadline=None, derandomize=True)
+@settings(max_examples=60)
 @given(problems())
 def test_equals_float64_arithmetic(problem):
     scores, size = problem
@@ -207,7 +207,7 @@ def test_table_renames_labels_but_not_confidence():
     assert set(np.unique(renamed)) == {0, 7, 255}
 
 
-@settings(max_examples=100, deadline=None, derandomize=True)
+@settings(max_examples=100)
 @given(problems(), st.sampled_from([0.1, 1.0, 3.0]))
 def test_confidence_is_within_one_level(problem, gain):
     scores, size = problem

@@ -141,7 +141,7 @@ def coarse_scores(draw):
 sizes = st.tuples(st.integers(1, 40), st.integers(1, 40))
 
 
-@settings(max_examples=1000, deadline=None, derandomize=True)
+@settings(max_examples=1000)
 @given(coarse_scores(), sizes)
 @example(np.zeros((8, 1, 1), np.float32), (1, 1))
 @example(np.full((3, 9, 9), np.nan, np.float32), (40, 39))
@@ -194,7 +194,7 @@ def test_resize_kernel_copies_an_image_of_the_right_size(gpu, swap):
         gpu.resize(image, (45, 67), swap), image[:, :, ::-1 if swap else 1])
 
 
-@settings(max_examples=500, deadline=None, derandomize=True)
+@settings(max_examples=500)
 @given(sizes, sizes)
 def test_resize_kernel_at_any_size_is_opencvs_within_one(gpu, before, after):
     image = picture(before)
