@@ -105,7 +105,8 @@ def _rewrite(model, old, new, batch, path):
         place = SHAPE_INPUTS.get(node.op_type)
         if place is None or len(node.input) <= place or node.input[place] not in constants:
             continue
-        target = _new_target(constants[node.input[place]], *sizes, batch)
+        new_target = _new_expand if node.op_type == 'Expand' else _new_target
+        target = new_target(constants[node.input[place]], *sizes, batch)
         node.input[place] = 'shape_' + 'x'.join(map(str, target))
         if node.input[place] not in constants:
             constants[node.input[place]] = target
@@ -183,6 +184,16 @@ def _new_target(target, old, new, batch):
         if stride:
             target[2] = np.prod([-(-one // stride) for one in new])
     return target
+
+
+def _new_expand(target: np.ndarray, old: tuple[int, int], new: tuple[int, int],
+                batch: int) -> np.ndarray:
+    """Write the shape of an Expand anew; a 1 in it is as long as what expands."""
+    if len(target) == 3:    # the lengths of queries and keys, [B, h w or N, 1] to D
+        return np.array([batch if target[0] == 1 else target[0], 1, target[2]], np.int64)
+    if len(target) == 4 and (target[2:] == 1).all():
+        return np.array([batch if target[0] == 1 else target[0], *target[1:]], np.int64)
+    return _new_target(target, old, new, batch)
 
 
 def _stride(pixels, size):

@@ -91,7 +91,8 @@ def test_numbers_at_another_size_are_the_reference_networks(tiny, size):
 def test_way_to_another_size_and_back_changes_nothing(student, between):
     back = at_size(at_size(student, between), (400, 528))
     assert back.info == student.info
-    np.testing.assert_array_equal(clip(back, 2), clip(student, 2))
+    # but for the last bits of the codes of positions, which are computed anew
+    np.testing.assert_allclose(clip(back, 2), clip(student, 2), atol=1e-4)
 
 
 def test_size_does_not_change_the_bundle_it_is_made_of(student):
