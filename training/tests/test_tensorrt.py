@@ -59,7 +59,7 @@ def as_student(teacher):
     """
     step = teacher.step
 
-    def pooled(image, pool, pool_mask):
+    def pooled(image, pool, pool_mask, codes):    # the teacher makes its own
         streams, memory, _ = step(image, pool.chunk(teacher.context_frames, 1))
         return streams.softmax(2).mean(0).log(), memory
 
