@@ -101,8 +101,8 @@ class Case:
     A drive as it is shown to a model.
 
     ``pool``: kept; emptied before each frame; earlier, of the frames 50 before (or after) each
-    frame; or other, of another source's frames. ``plan``: which frames are bad, and how, of a
-    drive's length.
+    frame; or other, of another source's frames. ``plan``: a drive's length to its
+    ``degradation_schedule``.
     """
 
     name: str
