@@ -1,24 +1,26 @@
 # Copyright 2026 The ros_vseg authors
 # SPDX-License-Identifier: Apache-2.0
-"""Training and measuring of context: stills that move, confidence, bundles to start from."""
+"""Training of context: stills that move, bundles to start from, what stays and what counts."""
 import numpy as np
 import pytest
+from test_train import weights_of, write_recipe
 import torch
 
+from folders import write_folder
 from networks import tiny
 from ros_vseg.bundle import BundleInfo, FORMAT_VERSION, write_bundle
 from ros_vseg.labels import load_label_set
 from ros_vseg.positions import position_codes as runtime_codes
-from vseg_training.data.augment import Augmentation, still_path
-from vseg_training.data.clips import ClipSource
-from vseg_training.degraded import Case, cases, report
+from vseg_training.data import Augmentation, ClipDataset, FolderFrames, SoftLabels
+from vseg_training.data.augment import still_path
+from vseg_training.data.soft_labels import Record
 from vseg_training.export import to_onnx
 from vseg_training.from_bundle import initialise_from_bundle
-from vseg_training.metrics import ConfidenceMetrics
 from vseg_training.models.prototypes import position_codes
 from vseg_training.models.student import Student
 from vseg_training.recipe import from_dict, load_recipe, to_dict
-from vseg_training.temperature import best_temperature, calibrate
+from vseg_training.task import class_ids
+from vseg_training.train import fit
 
 
 def test_codes_are_those_that_the_runtime_writes_for_other_sizes():
@@ -94,95 +96,59 @@ def _five_classes():
     return type(load_label_set('camvid')).from_dict(names, 'five')
 
 
-def test_temperature_is_the_one_that_scores_were_sharpened_by():
-    rng = torch.Generator().manual_seed(0)
-    scores = 2 * torch.randn(20000, 4, generator=rng)
-    labels = torch.multinomial(scores.softmax(1), 1, generator=rng)[:, 0]
-    assert best_temperature(3 * scores, labels) == pytest.approx(3, rel=0.05)
-    with pytest.raises(ValueError, match='no labelled pixel'):
-        best_temperature(scores[:0], labels[:0])
+@pytest.mark.parametrize('stills', [0.0, 1.0])
+def test_soft_labels_move_as_their_frames_do(tmp_path, stills):
+    """Also where distant frames are asked for, which do not move as stills do."""
+    source = FolderFrames(write_folder(tmp_path / 'data', drives=1, frames=2), 5)
+    store = SoftLabels.create(tmp_path / 'soft', 'abcde', [1, 4])
+    for key in source.drives[0]:
+        image = source.read_image(key).transpose(2, 0, 1).astype(np.float32) / 255
+        store.write(source, key, Record(image, image[0], None))
+    data = ClipDataset([source], [1.0], [4], 4, Augmentation((48, 64), (0.9, 1.2), 0.0), 0, 6,
+                       distant=True, soft_labels=store, stills=[stills])
+    for number in range(6):
+        item = data[number, 4]
+        images = item['images'].numpy() / 255
+        inside = np.s_[:, :, 6:-6, 6:-6]
+        error = np.abs(item['targets']['probabilities'] - images)
+        assert error[inside].mean() < 0.03
+        assert item['distant'].shape == item['images'].shape
 
 
-class _Frames(ClipSource):
-    """A drive of frames with labels: blocks of colour."""
-
-    def __init__(self, count=12):
-        self.drives = [list(range(count))]
-
-    def read(self, key):
-        labels = np.repeat(np.repeat(np.arange(12, dtype=np.uint8).reshape(3, 4) % 5, 16, 0),
-                           16, 1)
-        return np.stack([40 * labels + key] * 3, -1), labels
-
-    def frame_name(self, key):
-        return f'frames/{key}'
+def run(folder, *overrides):
+    """Fit two steps of a small recipe; return its checkpoint's path."""
+    recipe = write_recipe(folder, folder / 'data', 2)
+    return fit(load_recipe(recipe, ['optim.precision=32-true', *overrides]), folder / 'out')
 
 
-def test_calibration_keeps_the_labels_and_scales_the_scores():
-    student, source = tiny().eval(), _Frames(4)
-    image = source.read(0)[0]
-    before = student.stream().step(image)
-    temperature = calibrate(student, source, (48, 64))
-    after = student.stream().step(image)
-    assert abs(temperature - 1) > 1e-3
-    torch.testing.assert_close(after * temperature, before, rtol=1e-3, atol=1e-3)
+def test_a_frozen_backbone_stays_as_it_was(tmp_path):
+    """Its weights and its batch norms' statistics, through validation too."""
+    write_folder(tmp_path / 'data', drives=2, frames=4)
+    run(tmp_path, 'optim.validate_every=1')
+    first = tmp_path / 'first.ckpt'
+    (tmp_path / 'out/last.ckpt').rename(first)
+    for path in (tmp_path / 'out').glob('*.ckpt'):
+        path.unlink()
+    start = [f'model.init={first}', 'optim.validate_every=1']
+    after = weights_of(run(tmp_path, 'model.frozen_backbone=true', *start))
+    before = weights_of(first)
+    same = {key: torch.equal(before[key], after[key]) for key in before if 'network.' in key}
+    assert all(value for key, value in same.items() if '.backbone.' in key)
+    assert not all(value for key, value in same.items() if '.head.' in key)
 
 
-def test_confidence_metrics_against_plain_loops():
-    rng = np.random.default_rng(0)
-    truth = rng.integers(0, 4, (20, 30)).astype(np.uint8)
-    truth[:2] = 255
-    labels = np.where(rng.random(truth.shape) < 0.7, truth, 3).astype(np.uint8)
-    confidence = np.round(rng.random(truth.shape), 2)
-    metrics = ConfidenceMetrics()
-    metrics.update(truth[:9], labels[:9], confidence[:9], 4)
-    metrics.update(truth[9:], labels[9:], confidence[9:], 4)
-    known = truth < 4
-    right, sure = (truth == labels)[known], confidence[known]
-    error = 0.0
-    for group in range(15):
-        chosen = np.minimum((sure * 15 + 1e-9).astype(int), 14) == group
-        if chosen.any():
-            error += chosen.sum() * abs(sure[chosen].mean() - right[chosen].mean())
-    assert metrics.calibration_error() == pytest.approx(error / known.sum(), abs=0.02)
-    pairs = [(w < r) + (w == r) / 2 for w in sure[~right] for r in sure[right]]
-    assert metrics.auroc() == pytest.approx(np.mean(pairs), abs=1e-3)
-    assert np.isnan(ConfidenceMetrics().auroc())
-
-
-class _Recorder:
-    """A stream that notes what it is shown, and says class 0 everywhere."""
-
-    def __init__(self):
-        self.shown, self.reset_at = [], []
-
-    def step(self, image):
-        self.shown.append(int(image[0, 0, 0]))
-        return np.stack([np.ones((3, 4), np.float32), *np.zeros((4, 3, 4), np.float32)])
-
-    def reset(self):
-        self.reset_at.append(len(self.shown))
-
-
-def test_cases_show_the_pool_that_they_say():
-    source, other = _Frames(), [np.full((48, 64, 3), 200, np.uint8)] * 2
-    streams = {}
-    for pool in ('kept', 'emptied', 'other', 'earlier'):
-        streams[pool] = _Recorder()
-        report(streams[pool], source, (48, 64), 2, 5, other, [Case('clean', pool)])
-    assert streams['kept'].shown == list(range(12)) and streams['kept'].reset_at == [0]
-    assert streams['emptied'].reset_at == [0, *range(12)]
-    assert streams['other'].shown == sum(([200, 200, key] for key in range(12)), [])
-    assert streams['earlier'].shown[:3] == [11, 11, 0]  # a short drive: its end
-
-
-def test_report_counts_degraded_frames_apart():
-    names = [f'{case.name}, {case.pool}' for case in cases()]
-    assert len(set(names)) == len(names) and 'held-out kinds, emptied' in names
-    seen = next(case for case in cases() if case.name == 'seen kinds')
-    values, = report(_Recorder(), _Frames(), (48, 64), 2, 5, [], [seen]).values()
-    clean, = report(_Recorder(), _Frames(), (48, 64), 2, 5, [], [Case('clean')]).values()
-    assert values['bad'] == pytest.approx(values['mIoU']) and np.isnan(clean['bad'])
+def test_class_gain_counts_with_and_without_balance_and_may_not_change(tmp_path):
+    write_folder(tmp_path / 'data', drives=2, frames=4)
+    gain = 'loss.class_gain.car=3'
+    path = run(tmp_path, 'loss.class_balance=0', gain)
+    found = weights_of(path)['class_weights']
+    car = list(load_label_set('camvid').names).index('car')
+    others = torch.cat([found[:car], found[car + 1:]])
+    torch.testing.assert_close(found[car] / others, torch.full_like(others, 3))
+    with pytest.raises(ValueError, match='class_gain.car 3.0, but the recipe has None'):
+        run(tmp_path, 'loss.class_balance=0')
+    with pytest.raises(ValueError, match="loss.class_gain names the class 'lorry'"):
+        class_ids(['lorry'], 'camvid', 'loss.class_gain')
 
 
 def test_a_stored_recipe_keeps_the_meaning_of_what_it_leaves_out():

@@ -61,15 +61,16 @@ def _ablate(args):
         print(ablate(*suite, args.output, args.set), end='\n\n')
 
 
-def _source(recipe, args):
-    """Source to evaluate on: --data, or the recipe's val."""
+def _source(recipe, data):
+    """Source that --data names, KIND:FOLDER#SPLIT/DRIVE, or the recipe's val."""
     from .data import build_source
     from .recipe import Source
     spec = recipe.data.val
-    if args.data:
-        kind, _, place = args.data.partition(':')
-        root, _, split = place.partition('#')
-        spec = Source(kind=kind, root=root, split=split or 'val')
+    if data:
+        kind, _, place = data.partition(':')
+        root, _, part = place.partition('#')
+        split, _, drive = part.partition('/')
+        spec = Source(kind=kind, root=root, split=split or 'val', drives=[drive] if drive else [])
     if spec is None:
         raise ValueError('the recipe has no data.val: give --data camvid:FOLDER or folder:FOLDER')
     return build_source(spec, recipe, Path('runs') / 'cache')
@@ -83,13 +84,14 @@ def _evaluate(args):
     if args.stabilize and others:
         raise ValueError(f'--stabilize is for bundles, and {others[0]} is none: export it first')
     if args.degrade:
-        _evaluate_degraded(args)
-        return
+        return _evaluate_degraded(args)
+    if args.output:
+        raise ValueError('--output is for --degrade: use --json')
     reports = {}
     for path in args.models:
         bundle = path.suffix == '.onnx'
         model, recipe = (None, load_recipe(args.config)) if bundle else _load(path)
-        source, label_set = _source(recipe, args), load_label_set(recipe.data.label_set)
+        source, label_set = _source(recipe, args.data), load_label_set(recipe.data.label_set)
         reports[str(path)] = (
             report_bundle(path, source, args.backend, label_set, args.stabilize) if bundle
             else report_model(model, source, recipe.data.size, label_set))
@@ -102,27 +104,26 @@ def _evaluate(args):
 
 def _evaluate_degraded(args):
     """Tables of ``evaluate --degrade``."""
-    from ros_vseg import backends
-    from ros_vseg.bundle import Bundle
+    from ros_vseg.labels import load_label_set
 
     from .data import build_source
-    from .degraded import BundleStream, ModelStream, other_frames, report, table
+    from .degraded import plain, report_bundle, report_model, table
+    if args.stabilize:
+        raise ValueError('--degrade measures the network alone: leave --stabilize out')
     reports = {}
     for path in args.models:
-        if path.suffix == '.onnx':
-            recipe = load_recipe(args.config)
-            info = Bundle.load(path).info
-            stream = BundleStream(backends.load(Bundle.load(path), args.backend))
-            size, context = (info.height, info.width), info.pool_frames
-            classes = len(info.label_set.names)
-        else:
-            network, recipe = _load(path)
-            stream, size = ModelStream(network), tuple(recipe.data.size)
-            context, classes = network.context_frames, network.num_classes
-        train = build_source(recipe.data.train[0], recipe, Path('runs') / 'cache')
-        reports[str(path)] = report(stream, _source(recipe, args), size, context, classes,
-                                    other_frames(train, size, context))
-    print(json.dumps(reports, indent=2) if args.json else table(reports))
+        bundle = path.suffix == '.onnx'
+        model, recipe = (None, load_recipe(args.config)) if bundle else _load(path)
+        source = _source(recipe, args.data)
+        other = build_source(recipe.data.train[0], recipe, Path('runs') / 'cache')
+        reports[str(path)] = (
+            report_bundle(path, source, other, args.backend,
+                          load_label_set(recipe.data.label_set)) if bundle
+            else report_model(model, source, other, recipe.data.size))
+    text = json.dumps(plain(reports), indent=2, allow_nan=False)
+    if args.output:
+        args.output.write_text(text + '\n')
+    print(text if args.json else table(reports))
 
 
 def _show(args):
@@ -130,7 +131,7 @@ def _show(args):
 
     from .show import show
     model, recipe = _load(args.checkpoint)
-    png = show(model, _source(recipe, args), recipe.data.size,
+    png = show(model, _source(recipe, args.data), recipe.data.size,
                load_label_set(recipe.data.label_set), args.frames, args.prototypes)
     args.output.write_bytes(png)
 
@@ -146,11 +147,11 @@ def _export(args):
     student, recipe = load(args.checkpoint)
     metrics, size = {}, args.size or tuple(recipe.data.size)
     temperature = None
-    if args.calibrate:
-        temperature = calibrate(student, _source(recipe, args), size)
+    if args.calibrate is not None:
+        temperature = calibrate(student, _source(recipe, args.calibrate or args.data), size)
         log.info('temperature of the confidence: %.3f', temperature)
     if recipe.data.val is not None and not args.no_evaluate and not args.untrained:
-        confusion, _ = evaluate_stream(student, _source(recipe, args), size)
+        confusion, _ = evaluate_stream(student, _source(recipe, args.data), size)
         if confusion.counts.any():      # else there is no number to give
             metrics[f'{recipe.data.val.kind} {recipe.data.val.split}'] = summary(
                 confusion, load_label_set(recipe.data.label_set))
@@ -220,14 +221,18 @@ def build_parser():
     evaluate.add_argument('models', type=Path, nargs='+', metavar='model',
                           help='checkpoint, or bundle (.onnx)')
     evaluate.add_argument(
-        '--data', help='camvid:FOLDER#SPLIT or folder:FOLDER (default: the recipe)')
+        '--data', help='camvid:FOLDER#SPLIT, or #SPLIT/DRIVE for a drive of it, or folder:FOLDER '
+        '(default: the recipe)')
     evaluate.add_argument(
         '--config', default='camvid_lite0', help="recipe that names a bundle's data")
     evaluate.add_argument('--backend', default='auto', help='backend that runs a bundle')
     evaluate.add_argument('--stabilize', action='store_true',
                           help="steady a bundle's labels by those of earlier frames")
     evaluate.add_argument(
-        '--degrade', action='store_true', help='measure what the pool is worth on bad frames')
+        '--degrade', action='store_true',
+        help='measure what the pool is worth on bad frames, and what a wrong one costs')
+    evaluate.add_argument('-o', '--output', type=Path,
+                          help='file for the JSON of --degrade, beside what is printed')
     evaluate.add_argument('--json', action='store_true', help='print JSON')
     evaluate.set_defaults(run=_evaluate)
     show = commands.add_parser('show', help='draw what prototypes look at (MGCNet, Fig. 6)')
@@ -245,8 +250,9 @@ def build_parser():
     export.add_argument('--data', help='as in evaluate')
     export.add_argument('--untrained', action='store_true',
                         help='random weights of a recipe instead, to measure its speed')
-    export.add_argument('--calibrate', action='store_true',
-                        help="fit the confidence's temperature on the data")
+    export.add_argument('--calibrate', nargs='?', const='', metavar='DATA',
+                        help="fit the confidence's temperature on data with labels, named as in "
+                             '--data (default: the data that is evaluated on)')
     export.add_argument('--no-evaluate', action='store_true', help='leave the metrics empty')
     export.set_defaults(run=_export)
     bench = commands.add_parser('bench', help='torch eager against the runtime backends, one run')

@@ -2,61 +2,97 @@
 # SPDX-License-Identifier: Apache-2.0
 """What context is worth: clean and degraded drives with the pool, without, with a wrong one."""
 from dataclasses import dataclass
-from typing import Callable, Optional, Protocol, Sequence
+import math
+from pathlib import Path
+from typing import Callable, Optional, Protocol, Sequence, Union
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ros_vseg.admission import Admission
+from ros_vseg import backends
+from ros_vseg.backends.base import Backend
+from ros_vseg.bundle import Bundle
 from ros_vseg.decode import decode
+from ros_vseg.labels import LabelSet
 from ros_vseg.resize import resize_image
+from ros_vseg.stream import Stream
 
 from .data.clips import ClipSource
 from .data.degrade import degradation_schedule, degrade, frame_rng, HELD_OUT
-from .evaluate import VideoMetrics
+from .evaluate import FRAME_NS, VideoMetrics
 from .metrics import ConfidenceMetrics, ConfusionMatrix
+from .models.student import Student
+from .models.teacher import Teacher
 
 
 EARLIER = 50  # frames between a frame and those of the pool 'earlier'
 BURSTS = {2: 6, 4: 8, 8: 12}  # bad frames in a row -> frames from one burst to the next
 
+Image = NDArray[np.uint8]
+Labelled = tuple[NDArray[np.uint8], NDArray[np.uint8]]  # labels, 255 times the confidence
+Report = dict[str, dict[str, float]]  # by case and pool
 
-class ScoreStream(Protocol):
-    """A stream at the network's size: images uint8 [h, w, 3] in, scores [K, h', w'] out."""
 
-    def step(self, image: NDArray[np.uint8]) -> NDArray[np.float32]:
-        """Scores of the next frame, which enters the pool if it is good enough."""
+class LabelStream(Protocol):
+    """A model as it is asked here; images uint8 [H, W, 3] RGB of any size -> [H, W]."""
 
-    def reset(self) -> None:
-        """Empty the pool."""
+    def begin(self) -> None:
+        """Start a drive."""
+
+    def step(self, image: Image) -> Labelled:
+        """Label the next frame of a drive, with the pool that the frames before it left."""
+
+    def after(self, earlier: Sequence[Image], image: Image) -> Labelled:
+        """Label a frame with a pool of ``earlier`` frames and nothing else."""
 
 
 class ModelStream:
-    """``ScoreStream`` of a student or teacher in eval mode."""
+    """``LabelStream`` of a student or teacher in eval mode, at a size (height, width)."""
 
-    def __init__(self, model) -> None:
-        self._stream = model.stream()
-        self.reset = self._stream.reset
+    def __init__(self, model: Union[Student, Teacher], size: Sequence[int]) -> None:
+        self._size = tuple(size)
+        self._drive = model.stream()
+        # frames that a case names enter, good or not
+        self._pool = model.stream(admit=False) if isinstance(model, Student) else model.stream()
+        self.begin = self._drive.reset
 
-    def step(self, image: NDArray[np.uint8]) -> NDArray[np.float32]:
-        return self._stream.step(np.ascontiguousarray(image)).float().cpu().numpy()
+    def _label(self, stream, image: Image) -> Labelled:
+        small = np.ascontiguousarray(resize_image(image, self._size))
+        scores = stream.step(small).float().cpu().numpy()
+        return decode(scores, image.shape[:2], confidence=True)
+
+    def step(self, image: Image) -> Labelled:
+        return self._label(self._drive, image)
+
+    def after(self, earlier: Sequence[Image], image: Image) -> Labelled:
+        self._pool.reset()
+        for frame in earlier:
+            self._label(self._pool, frame)
+        return self._label(self._pool, image)
 
 
 class BundleStream:
-    """``ScoreStream`` of a bundle on a backend, by the rules of ``ros_vseg.stream``."""
+    """``LabelStream`` of a loaded bundle: drives by the runtime's Stream, as on a vehicle."""
 
-    def __init__(self, backend) -> None:
-        self._stream, self._admission = backend.stream(), Admission()
+    def __init__(self, backend: Backend) -> None:
+        self._backend, self._pool = backend, backend.stream()
+        self.begin()
 
-    def step(self, image: NDArray[np.uint8]) -> NDArray[np.float32]:
-        scores = self._stream.step(np.ascontiguousarray(image))
-        if self._admission.admits(self._stream.mean_confidence):
-            self._stream.remember()
-        return scores
+    def begin(self) -> None:
+        self._drive, self._stamp = Stream(self._backend), 0
 
-    def reset(self) -> None:
-        self._stream.reset()
-        self._admission.reset()
+    def step(self, image: Image) -> Labelled:
+        self._stamp += FRAME_NS
+        result = self._drive.step(image, self._stamp, confidence=True)
+        return result.labels, result.confidence
+
+    def after(self, earlier: Sequence[Image], image: Image) -> Labelled:
+        self._pool.reset()
+        for frame in earlier:
+            self._pool.label(frame)
+            self._pool.remember()
+        made = self._pool.label(image, confidence=True)
+        return made.labels, made.confidence
 
 
 @dataclass
@@ -87,48 +123,35 @@ def cases() -> list[Case]:
                      for length in BURSTS for pool in ('kept', 'emptied')]
 
 
-class _Drive:
-    """Frames of a drive at the network's size, read once for all cases."""
-
-    def __init__(self, source: ClipSource, keys: Sequence, size: tuple[int, int]) -> None:
-        self.images, self.truths = zip(*(source.read(key) for key in keys))
-        self.size = size
-
-    def frame(self, index: int, kind: Optional[str] = None) -> NDArray[np.uint8]:
-        """Frame of the network's size, degraded as the camera would give it."""
-        image = self.images[index]
-        if kind:
-            image = degrade(image, frame_rng(0, index), kind)
-        return resize_image(image, self.size)
+def earlier_frames(count: int, index: int, context: int) -> list[int]:
+    """Tell which ``context`` frames of a drive of ``count`` are the pool 'earlier' of a frame."""
+    middle = index - EARLIER if index >= EARLIER else index + EARLIER
+    return [min(max(0, place), count - 1) for place in range(middle - context, middle)]
 
 
-def _fill(stream: ScoreStream, case: Case, drive: _Drive, index: int, context: int,
-          other: Sequence[NDArray[np.uint8]]) -> None:
-    """Put into the pool what the case says that frame ``index`` shall find there."""
-    if case.pool == 'kept':
-        return
-    stream.reset()
+def _pool(case: Case, source: ClipSource, drive: Sequence, index: int, context: int,
+          other: Sequence[Image]) -> Sequence[Image]:
+    """Frames that the case puts into the pool of frame ``index``."""
     if case.pool == 'other':
-        for image in other[:context]:
-            stream.step(image)
-    elif case.pool == 'earlier':
-        middle = index - EARLIER if index >= EARLIER else index + EARLIER
-        for place in range(middle - context, middle):
-            stream.step(drive.frame(min(max(0, place), len(drive.images) - 1)))
+        return other[:context]
+    if case.pool == 'earlier':
+        return [source.read_image(drive[place])
+                for place in earlier_frames(len(drive), index, context)]
+    return []
 
 
-def measure(stream: ScoreStream, case: Case, drives: Sequence[_Drive], context: int,
-            num_classes: int, other: Sequence[NDArray[np.uint8]]) -> dict[str, float]:
+def measure(stream: LabelStream, case: Case, source: ClipSource, context: int, num_classes: int,
+            other: Sequence[Image]) -> dict[str, float]:
     """
     Run a case.
 
     Args:
         stream: Of the model.
         case: What is shown.
-        drives: Whole drives in order.
+        source: Whole drives of it are streamed.
         context: T of the model.
         num_classes: K.
-        other: Frames of another source at the network's size, for the pool 'other'.
+        other: Frames of another source, for the pool 'other'.
 
     Returns:
         In percent mIoU, TC, VC8, VC16 of all frames and ``bad`` (mIoU of the degraded frames);
@@ -138,16 +161,17 @@ def measure(stream: ScoreStream, case: Case, drives: Sequence[_Drive], context: 
     every, bad = ConfusionMatrix(num_classes), ConfusionMatrix(num_classes)
     video = VideoMetrics(num_classes)
     good_confidence, bad_confidence = ConfidenceMetrics(), ConfidenceMetrics()
-    for drive in drives:
-        stream.reset()
+    for drive in source.drives:
+        stream.begin()
         video.begin()
-        for index, kind in enumerate(case.plan(len(drive.images))):
-            _fill(stream, case, drive, index, context, other)
-            truth = drive.truths[index]
-            labels, confidence = decode(
-                stream.step(drive.frame(index, kind)), truth.shape, confidence=True)
+        for index, kind in enumerate(case.plan(len(drive))):
+            image, truth = source.read(drive[index])
+            shown = degrade(image, frame_rng(0, index), kind) if kind else image
+            labels, confidence = (np.array(part) for part in (
+                stream.step(shown) if case.pool == 'kept' else
+                stream.after(_pool(case, source, drive, index, context, other), shown)))
             every.update(truth, labels)
-            video.update(drive.images[index], truth, labels)
+            video.update(image, truth, labels)
             if kind:
                 bad.update(truth, labels)
             (bad_confidence if kind else good_confidence).update(
@@ -158,28 +182,63 @@ def measure(stream: ScoreStream, case: Case, drives: Sequence[_Drive], context: 
             'ECE': good_confidence.calibration_error(), 'AUROC': bad_confidence.auroc()}
 
 
-def report(stream: ScoreStream, source: ClipSource, size: tuple[int, int], context: int,
-           num_classes: int, other: Sequence[NDArray[np.uint8]],
-           chosen: Optional[Sequence[Case]] = None) -> dict[str, dict[str, float]]:
+def report(stream: LabelStream, source: ClipSource, other: ClipSource, context: int,
+           num_classes: int, chosen: Optional[Sequence[Case]] = None) -> Report:
     """
-    Run all cases on a source; arguments as in ``measure``.
+    Run cases on a source.
+
+    Args:
+        stream: Of the model.
+        source: Drives to measure.
+        other: The first frames of its first drive are the pool 'other'.
+        context: T of the model.
+        num_classes: K.
+        chosen: Cases, all by default; with T = 0, which has no pool, those with 'kept' alone.
 
     Returns:
         By case and pool, such as 'seen kinds, kept': the dict of ``measure``.
     """
-    drives = [_Drive(source, keys, size) for keys in source.drives]
+    frames = [other.read_image(key) for key in other.drives[0][:context]]
     return {f'{case.name}, {case.pool}':
-            measure(stream, case, drives, context, num_classes, other)
-            for case in (chosen or cases())}
+            measure(stream, case, source, context, num_classes, frames)
+            for case in (chosen or cases()) if context or case.pool == 'kept'}
 
 
-def other_frames(source: ClipSource, size: tuple[int, int],
-                 count: int) -> list[NDArray[np.uint8]]:
-    """Frames of another source's first drive, at the network's size, for the pool 'other'."""
-    return [resize_image(source.read_image(key), size) for key in source.drives[0][:count]]
+def report_model(model: Union[Student, Teacher], source: ClipSource, other: ClipSource,
+                 size: Sequence[int]) -> Report:
+    """``report`` of a student or teacher in eval mode, at an input size (height, width)."""
+    return report(ModelStream(model, size), source, other, model.context_frames,
+                  model.num_classes)
 
 
-def table(reports: dict[str, dict[str, dict[str, float]]]) -> str:
+def report_bundle(path: Path, source: ClipSource, other: ClipSource, backend: str,
+                  label_set: LabelSet) -> Report:
+    """``report`` of a bundle on a backend; ValueError if the data has another label set."""
+    bundle = Bundle.load(path)
+    if bundle.info.label_set.names != label_set.names:
+        raise ValueError(f'{path} has the classes of {bundle.info.label_set.name}, but the data '
+                         f'those of {label_set.name}: give the recipe of its data by --config')
+    return report(BundleStream(backends.load(bundle, backend)), source, other,
+                  bundle.info.pool_frames, bundle.num_classes)
+
+
+def plain(reports: dict[str, Report]) -> list[dict]:
+    """
+    Reports as JSON may hold them.
+
+    Args:
+        reports: By model.
+
+    Returns:
+        A dict per model of its name and its cases; None for a value that is undefined.
+    """
+    return [{'model': model, 'cases': {
+        case: {name: round(float(value), 4) if math.isfinite(value) else None
+               for name, value in values.items()}
+        for case, values in measured.items()}} for model, measured in reports.items()]
+
+
+def table(reports: dict[str, Report]) -> str:
     """Markdown of reports by model: a row per model, case and pool."""
     columns = ['mIoU', 'TC', 'VC8', 'VC16', 'bad', 'ECE', 'AUROC']
     heads = ['mIoU', 'TC (DIS)', 'VC8', 'VC16', 'mIoU, degraded frames', 'ECE', 'AUROC']

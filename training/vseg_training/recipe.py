@@ -110,7 +110,7 @@ class Loss:
     auxiliary: head; diversity: alpha_1, and theta_div; long_term: alpha_2; co_training: alpha_3,
     for msc alone; OHEM threshold and floor.
     ``video_id``: bce as the paper has it, or softmax.
-    ``class_gain``: further factors of these weights, by class name.
+    ``class_gain``: factors of the class weights, by class name, on top of ``class_balance``.
     ``class_balance`` c weights a class of frequency p by w = 1 / ln(c + p) (ENet); 0: no weights.
     A weighted loss shifts the scores by ln w; ``logit_adjustment`` is the share that is taken
     back from the trained student.

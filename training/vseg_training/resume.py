@@ -68,10 +68,12 @@ def resume_step(path, recipe):
         raise ValueError(
             f'{path} is damaged, or no checkpoint of vseg-train fit ({type(error).__name__}): '
             'remove it to start anew, or put a whole copy back') from error
-    for key, value in _flat(to_dict(recipe)).items():
-        if key not in FREE and old[key] != value:
+    new = _flat(to_dict(recipe))
+    for key in old | new:
+        before, now = old.get(key), new.get(key)
+        if key not in FREE and before != now:
             raise ValueError(
-                f'{path} is of a run with {key} {old[key]}, but the recipe has {value}: give '
+                f'{path} is of a run with {key} {before}, but the recipe has {now}: give '
                 'another --output, or remove it to start anew')
     return step
 

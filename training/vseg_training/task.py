@@ -42,6 +42,16 @@ def build_network(recipe, pretrained=False):
     return network
 
 
+def class_ids(names, label_set, key):
+    """Ids of some classes of a label set; ValueError names the key and the class it lacks."""
+    known = list(load_label_set(label_set).names)
+    for name in names:
+        if name not in known:
+            raise ValueError(f'{key} names the class {name!r}, which label set {label_set} lacks: '
+                             f'use {", ".join(known)}')
+    return [known.index(name) for name in names]
+
+
 class SegmentationTask(lightning.LightningModule):
     """
     The network with its losses (MGCNet Eq. 11 and 15); every frame of a clip is supervised.
@@ -57,17 +67,13 @@ class SegmentationTask(lightning.LightningModule):
         self.recipe = from_dict(recipe)
         self.network = build_network(self.recipe, pretrained).to(
             memory_format=torch.channels_last)
-        self._names = list(load_label_set(self.recipe.data.label_set).names)
-        unknown = set(self.recipe.loss.class_gain) - set(self._names)
-        if unknown:
-            raise ValueError(
-                f'loss.class_gain names {", ".join(sorted(unknown))}, which label set '
-                f'{self.recipe.data.label_set} lacks: use {", ".join(self._names)}')
+        gains = self.recipe.loss.class_gain
+        ids = class_ids(gains, self.recipe.data.label_set, 'loss.class_gain')
+        self._gains = dict(zip(ids, gains.values()))
         self.register_buffer('class_weights', torch.ones(self.network.num_classes))
         if self.recipe.loss.long_term:
             self.long_term = LongTermContext(self.network.channels, num_videos)
         self._teacher = [] if teacher is None else [teacher.requires_grad_(False)]
-
         if self.recipe.model.frozen_backbone:
             self.network.backbone.requires_grad_(False)
 
@@ -86,14 +92,14 @@ class SegmentationTask(lightning.LightningModule):
             teacher.to(self.device, memory_format=torch.channels_last)
 
     def on_train_start(self):
-        balance = self.recipe.loss.class_balance
+        balance, weights = self.recipe.loss.class_balance, torch.ones_like(self.class_weights)
         if balance:
             frequency = class_frequency(
                 self.trainer.train_dataloader.dataset.sources[0], self.network.num_classes)
             weights = 1 / torch.log(balance + torch.as_tensor(frequency))
-            for name, gain in self.recipe.loss.class_gain.items():
-                weights[self._names.index(name)] *= gain
-            self.class_weights.copy_(weights / weights.mean())
+        for number, gain in self._gains.items():
+            weights[number] *= gain
+        self.class_weights.copy_(weights / weights.mean())
 
     def on_train_batch_start(self, batch, batch_idx):
         # dropout is a function of step and process, so a resumed run repeats an uninterrupted one

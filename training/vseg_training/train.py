@@ -23,7 +23,7 @@ from .models import sync_batch_norm
 from .progress import ProgressBar, SpeedReport, WaitTimer
 from .recipe import to_dict
 from .resume import resume_step, WholeCheckpoints
-from .task import SegmentationTask
+from .task import class_ids, SegmentationTask
 
 
 BUNDLE_FRAMES = 32  # frames that a bundle's batch norms are told again from
@@ -68,16 +68,6 @@ def build_data(recipe, cache, start_step):
     if data.val is not None:
         val = torch.utils.data.DataLoader(_WholeSplit(build_source(data.val, recipe, cache)))
     return build_loader(dataset, start_step, data.workers, *processes()), val
-
-
-def class_ids(names, label_set, key):
-    """Ids of some classes of a label set; ValueError names the key and the class it lacks."""
-    known = list(load_label_set(label_set).names)
-    for name in names:
-        if name not in known:
-            raise ValueError(f'{key} names the class {name!r}, which label set {label_set} lacks: '
-                             f'use {", ".join(known)}')
-    return [known.index(name) for name in names]
 
 
 def precision(recipe):

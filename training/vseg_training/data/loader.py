@@ -1,6 +1,8 @@
 # Copyright 2026 The ros_vseg authors
 # SPDX-License-Identifier: Apache-2.0
 """From sources to batches: every sample is a function of (seed, sample number) alone."""
+from dataclasses import replace
+
 import numpy as np
 import torch
 from torch.utils.data import DataLoader, Dataset
@@ -29,10 +31,9 @@ class ClipDataset(Dataset):
     frames as they have, ``INTERVAL`` apart; soft_labels: a SoftLabels that has every frame's.
 
     An item, by (sample number, clip length), is a dict: images uint8 [L, 3, h, w], labels int64
-    [L, h, w], video (int, the snippet's number among all
-    sources), places float32 [4] (``position_codes``), name (of the last frame), and if
-    asked for distant (images like the clip's) and targets (a dict, see ``SoftLabels.clip``).
-    DataError for files that cannot be used.
+    [L, h, w], places float32 [4] (``position_codes``), video (int, the snippet's number among all
+    sources), name (of the last frame), and if asked for distant (images like the clip's) and
+    targets (a dict, see ``SoftLabels.clip``). DataError for files that cannot be used.
 
     stills: for each source the share of its clips that are made of their last frame alone
     (``still_path``). degrade: how often the last frame of a clip of two frames or more is
@@ -97,8 +98,7 @@ class ClipDataset(Dataset):
                 'name': source.frame_name(keys[-1])}
         if self.distant:
             far = source.load_images(source.distant_keys(drive, position, length, INTERVAL))
-            draw.paths = None
-            item['distant'] = _tensor(draw.images(far))
+            item['distant'] = _tensor(replace(draw, paths=None).images(far))
         if self.soft_labels:
             item['targets'] = self.soft_labels.clip(
                 source, keys, size, draw.matrices(length), draw.crop)
