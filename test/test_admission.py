@@ -6,7 +6,7 @@ import re
 import numpy as np
 import pytest
 
-from ros_vseg.admission import Admission, SHARE
+from ros_vseg.admission import Admission, FLOOR, WORSE
 from ros_vseg.rate import FrameRate
 
 
@@ -19,16 +19,35 @@ def test_first_frame_enters_whatever_its_confidence():
     assert judged(0.1) == judged(1.0) == [True]
 
 
-@pytest.mark.parametrize('confidence, enters', [
-    (0.8 * SHARE + 1e-6, True), (0.8 * SHARE - 1e-6, False), (0.8, True), (1.0, True)])
-def test_share_of_the_running_mean_decides(confidence, enters):
-    assert judged(0.8, 0.8, 0.8, confidence)[-1] is enters
+@pytest.mark.parametrize('usual', [0.6, 0.8, 0.94])
+@pytest.mark.parametrize('factor, enters', [
+    (WORSE - 1e-6, True), (WORSE + 1e-6, False), (1, True), (0, True)])
+def test_ratio_to_the_usual_error_decides(usual, factor, enters):
+    assert judged(usual, usual, usual, 1 - factor * (1 - usual))[-1] is enters
+
+
+def test_of_a_network_that_is_all_but_sure_no_frame_is_held_back_for_little():
+    assert judged(0.9999, 0.9999, 1 - WORSE * FLOOR + 1e-6, 1 - WORSE * FLOOR - 1e-3) == [
+        True, True, True, False]
+
+
+@pytest.mark.parametrize('sharper', [1, 3])
+def test_bad_frames_do_not_get_in_by_a_temperature(sharper):
+    """
+    A temperature brings all confidences near 1, where their ratios are all alike.
+
+    The confidences are those of a drive's good and degraded frames: of ten bad ones in a row none
+    enters, and the good ones after them do.
+    """
+    good, bad = (1 - np.array(errors) / sharper for errors in (
+        [0.21, 0.19, 0.22, 0.2] * 5, [0.36, 0.42, 0.5, 0.38, 0.6] * 2))
+    assert judged(*good, *bad, *good) == [True] * 20 + [False] * 10 + [True] * 20
 
 
 def test_mean_is_that_of_the_admitted():
-    """After 0.8, 0.9 and 0.4, which is held back, the mean is 0.85, and not 0.7."""
-    assert judged(0.8, 0.9, 0.4, 0.85 * SHARE + 1e-6)[2:] == [False, True]
-    assert judged(0.8, 0.9, 0.4, 0.85 * SHARE - 1e-6)[2:] == [False, False]
+    """After 0.8, 0.9 and 0.4, which is held back, the error is 0.15, and not 0.3."""
+    assert judged(0.8, 0.9, 0.4, 1 - 0.15 * WORSE + 1e-6)[2:] == [False, True]
+    assert judged(0.8, 0.9, 0.4, 1 - 0.15 * WORSE - 1e-6)[2:] == [False, False]
 
 
 def test_a_long_burst_enters_never():
