@@ -33,7 +33,7 @@ unexport _ROS_WHEELS_BOOTSTRAP_COMPLETE
 .DELETE_ON_ERROR:
 
 demo: $(VENV)/.runtime
-	$(BIN)/python -m ros_vseg.demo $(if $(INPUT),'$(INPUT)') $(if $(TOPIC),--topic '$(TOPIC)')
+	$(BIN)/python -m ros_vseg.commands.demo $(if $(INPUT),'$(INPUT)') $(if $(TOPIC),--topic '$(TOPIC)')
 
 # Two processes: what trains forks workers, what runs has threads of ROS and of the backends.
 # Both run even if the first fails; the last lines say how each of them ended.
@@ -58,6 +58,7 @@ bench: $(VENV)/.runtime
 
 lint: $(VENV)/.test
 	$(BIN)/python -m flake8 setup.py ros_vseg launch test tools training
+	PYTHONPATH=training $(BIN)/lint-imports
 
 clean:
 	rm -rf .venv .venv-* demo_output build install log *.egg-info training/*.egg-info

@@ -7,7 +7,7 @@ from rosbags.rosbag1 import Writer as Ros1Writer
 from rosbags.rosbag2 import StoragePlugin, Writer as Ros2Writer
 from rosbags.typesys import get_typestore, Stores
 
-from ros_vseg.media_writers import BagWriter
+from ros_vseg.media.writers import BagWriter
 
 PERIOD = 10**9 // 10
 

@@ -52,7 +52,7 @@ def node(bundle, tmp_path_factory):
     arguments = {'qos_overrides./front/image.subscription.reliability': 'reliable',
                  'qos_overrides./vseg_node/front/label.publisher.depth': 50}
     log = tmp_path_factory.mktemp('node') / 'log'
-    with ros.start('node', log, bundle=bundle, cameras='[front, rear]', threads=1,
+    with ros.start('vseg_node', log, bundle=bundle, cameras='[front, rear]', threads=1,
                    precision='fp32', **arguments) as child:
         yield child
         child.check_alive()

@@ -10,10 +10,10 @@ import sys
 
 from fake_cuda import FakeCudaDriver, FakeEngine
 
-from ros_vseg import node
 from ros_vseg.backends import tensorrt
 from ros_vseg.engines.jit import Contexts
 from ros_vseg.gpu import cuda
+from ros_vseg.nodes import vseg_node as node
 
 
 class LostGpu(FakeCudaDriver):

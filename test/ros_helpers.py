@@ -38,8 +38,8 @@ def jpeg(picture):
 
 
 def start(module, log, *arguments, environment=None, **parameters):
-    """Start ``python -m ros_vseg.<module>`` with ROS arguments and parameters; a Child."""
-    argv = [sys.executable, '-m', f'ros_vseg.{module}', '--ros-args', *arguments]
+    """Start ``python -m ros_vseg.nodes.<module>`` with ROS arguments and parameters; a Child."""
+    argv = [sys.executable, '-m', f'ros_vseg.nodes.{module}', '--ros-args', *arguments]
     for name, value in parameters.items():
         argv += ['-p', f'{name}:={value}']
     return Child(module, argv, environment, log)

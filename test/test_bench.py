@@ -9,8 +9,12 @@ import pytest
 from streaming import step
 from tiny_bundle import NumpyStudent, PLAIN, write_tiny_bundle
 
-from ros_vseg import backends, bench, bench_decoder, bench_network, bench_node
-from ros_vseg.bench_tools import Context, interleave, Measurement, ratio
+from ros_vseg import backends
+from ros_vseg.bench import decoder as bench_decoder
+from ros_vseg.bench import network as bench_network
+from ros_vseg.bench import node as bench_node
+from ros_vseg.bench import table as bench
+from ros_vseg.bench.tools import Context, interleave, Measurement, ratio
 from ros_vseg.decode import decode
 
 

@@ -13,7 +13,7 @@ from sensor_msgs.msg import Image
 from ros_vseg import backends
 from ros_vseg.bundle import Bundle, default_bundle_path
 from ros_vseg.image import to_label_array
-from ros_vseg.media import open_source
+from ros_vseg.media.sources import open_source
 from ros_vseg.stream import Stream
 
 
@@ -68,7 +68,7 @@ def play(probe, folder, rate):
     subscription = probe.node.create_subscription(
         Image, '/vseg_node/camera/label', keep, RELIABLE)
     folder.mkdir()
-    with start('node', folder / 'node.log') as node:
+    with start('vseg_node', folder / 'node.log') as node:
         node.wait_for_line(f'{Bundle.load(default_bundle_path()).info.name} labels', 60)
         with start('replay', folder / 'replay.log', path=CAMVID / 'val', clock=True,
                    rate=rate) as replay:

@@ -10,12 +10,13 @@ import numpy as np
 import pytest
 from tiny_bundle import PLAIN, write_tiny_bundle
 
-from ros_vseg import backends, doctor
+from ros_vseg import backends
 from ros_vseg.backends import tensorrt
 from ros_vseg.bundle import Bundle
+from ros_vseg.commands import doctor
 from ros_vseg.labels import load_label_set, overlay
-from ros_vseg.media import open_source
-from ros_vseg.media_writers import BagWriter
+from ros_vseg.media.sources import open_source
+from ros_vseg.media.writers import BagWriter
 from ros_vseg.stream import Stream
 
 FRAMES, SIZE, STEP = 6, (96, 128), 10**8
@@ -24,7 +25,7 @@ FRAMES, SIZE, STEP = 6, (96, 128), 10**8
 def vseg(*arguments):
     """Run the command; a CompletedProcess with text."""
     return subprocess.run(
-        [sys.executable, '-m', 'ros_vseg.cli', *map(str, arguments)], capture_output=True,
+        [sys.executable, '-m', 'ros_vseg.commands.cli', *map(str, arguments)], capture_output=True,
         text=True, timeout=240, check=False)
 
 

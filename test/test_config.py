@@ -10,7 +10,7 @@ import pytest
 import rclpy
 import yaml
 
-from ros_vseg import parameters
+from ros_vseg.nodes import parameters
 
 CONFIG = Path(__file__).parents[1] / 'config'
 TEXT = (CONFIG / 'vseg.yaml').read_text()

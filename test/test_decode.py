@@ -17,7 +17,7 @@ from streaming import step
 from ros_vseg import backends, decode as module
 from ros_vseg.bundle import Bundle, default_bundle_path
 from ros_vseg.decode import decode, decode_dense
-from ros_vseg.media import open_source
+from ros_vseg.media.sources import open_source
 from ros_vseg.processes import demo_clip
 from ros_vseg.resize import resize_image
 

@@ -17,8 +17,8 @@ from tiny_bundle import write_tiny_bundle
 
 from ros_vseg import backends
 from ros_vseg.bundle import Bundle
-from ros_vseg.media import open_source
-from ros_vseg.media_writers import BagWriter
+from ros_vseg.media.sources import open_source
+from ros_vseg.media.writers import BagWriter
 from ros_vseg.processes import demo_clip
 from ros_vseg.stream import Stream
 
@@ -44,7 +44,8 @@ def bag(tmp_path_factory):
 
 
 def _demo(*arguments, output):
-    return [sys.executable, '-m', 'ros_vseg.demo', *map(str, arguments), '--output', str(output)]
+    return [sys.executable, '-m', 'ros_vseg.commands.demo', *map(str, arguments),
+            '--output', str(output)]
 
 
 def _children(marker):
@@ -156,7 +157,7 @@ def _started(bag, bundle, output):
 def test_node_that_dies_is_reported_and_nothing_is_left(bag, bundle, tmp_path):
     demo = _started(bag, bundle, tmp_path)
     [node] = [pid for pid in _children(bundle) if pid != demo.pid
-              and b'ros_vseg.node' in Path(f'/proc/{pid}/cmdline').read_bytes()]
+              and b'ros_vseg.nodes.vseg_node' in Path(f'/proc/{pid}/cmdline').read_bytes()]
     os.kill(node, signal.SIGKILL)
     _, errors = demo.communicate(timeout=60)
     assert demo.returncode == 1

@@ -12,8 +12,8 @@ import subprocess
 
 import pytest
 
-from ros_vseg import bench
-from ros_vseg.cli import build_parser
+from ros_vseg.bench import table as bench
+from ros_vseg.commands.cli import build_parser
 
 ROOT = Path(__file__).resolve().parents[1]
 GUIDE = (ROOT / 'docs/jetson.md').read_text()

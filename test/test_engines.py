@@ -17,7 +17,7 @@ from ros_vseg.engines import build
 from ros_vseg.engines.cache import read_header
 from ros_vseg.engines.engine import engine_for, graph_for
 from ros_vseg.errors import EngineError
-from ros_vseg.media import open_source
+from ros_vseg.media.sources import open_source
 from ros_vseg.processes import demo_clip
 
 trt = pytest.importorskip('tensorrt_rtx')

@@ -27,7 +27,7 @@ from ros_vseg.engines import build
 from ros_vseg.errors import BackendError, EngineError
 from ros_vseg.gpu import cuda
 from ros_vseg.gpu.kernels import Axes, compile_kernels, Kernels, Taps
-from ros_vseg.media import open_source
+from ros_vseg.media.sources import open_source
 from ros_vseg.processes import demo_clip
 from ros_vseg.resize import resize_image
 

@@ -16,7 +16,7 @@ from ros_vseg.processes import Child, demo_clip, PROFILE_VARIABLES
 
 pytest.importorskip('launch_ros', reason='needs launch and launch_ros of a ROS distribution')
 ROOT = Path(__file__).parents[1]
-EXECUTABLES = {'vseg_node': 'node', 'replay': 'replay'}
+EXECUTABLES = {'vseg_node': 'vseg_node', 'replay': 'replay'}
 RUN = """
 import sys
 from launch import LaunchDescription, LaunchService
@@ -44,7 +44,7 @@ def prefix(tmp_path_factory):
     for name, module in EXECUTABLES.items():
         script = prefix / 'lib/ros_vseg' / name
         script.write_text(f'#!{sys.executable}\nimport sys\nsys.path.insert(0, {str(ROOT)!r})\n'
-                          f'from ros_vseg.{module} import main\nsys.exit(main())\n')
+                          f'from ros_vseg.nodes.{module} import main\nsys.exit(main())\n')
         script.chmod(0o755)
     return prefix
 

@@ -12,8 +12,8 @@ import pytest
 from rosbags.typesys import get_typestore, Stores
 
 from ros_vseg.errors import MediaError
-from ros_vseg.media import open_source
-from ros_vseg.media_writers import BagWriter, VideoWriter, write_png
+from ros_vseg.media.sources import open_source
+from ros_vseg.media.writers import BagWriter, VideoWriter, write_png
 
 TYPES = get_typestore(Stores.ROS2_HUMBLE).types
 STAMPS = [10**9 + number * PERIOD for number in range(4)]

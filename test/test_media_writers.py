@@ -13,8 +13,8 @@ from rosbags.highlevel import AnyReader
 import yaml
 
 from ros_vseg.errors import MediaError
-from ros_vseg.media import open_source
-from ros_vseg.media_writers import BagWriter, VideoWriter, write_png
+from ros_vseg.media.sources import open_source
+from ros_vseg.media.writers import BagWriter, VideoWriter, write_png
 
 
 @contextmanager

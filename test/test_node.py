@@ -203,7 +203,7 @@ def bad_bundles(bundle, folder):
 def test_bad_bundle_leaves_the_node_alive(bundle, tmp_path):
     for number, (path, reason) in enumerate(bad_bundles(bundle, tmp_path).items()):
         kind = (signal.SIGINT, signal.SIGTERM)[number % 2]
-        with ros.start('node', tmp_path / 'log', '-r', '__ns:=/bad', bundle=path,
+        with ros.start('vseg_node', tmp_path / 'log', '-r', '__ns:=/bad', bundle=path,
                        max_gapp=1.0) as child:
             child.wait_for_line('cannot configure', 60)
             lines = child.log.read_text().splitlines()
@@ -219,7 +219,7 @@ def test_bad_bundle_leaves_the_node_alive(bundle, tmp_path):
     ('overlay_alpha', '1.5', 'from 0.0 to 1.0'), ('max_gap', '1', 'a decimal number'),
     ('backend', 'cuda', 'one of auto'), ('cameras', '[front, front]', 'different ROS names')])
 def test_a_value_out_of_range_is_refused_at_start(tmp_path, name, value, mend):
-    with ros.start('node', tmp_path / 'log', '-r', '__ns:=/bad', **{name: value}) as child:
+    with ros.start('vseg_node', tmp_path / 'log', '-r', '__ns:=/bad', **{name: value}) as child:
         assert child.process.wait(60) == 1
     lines = child.log.read_text().splitlines()
     assert len(lines) == 1 and f"'{name}'" in lines[0] and mend in lines[0]
@@ -227,7 +227,7 @@ def test_a_value_out_of_range_is_refused_at_start(tmp_path, name, value, mend):
 
 @pytest.mark.parametrize('kind', [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_ends_the_active_node_with_code_0(bundle, tmp_path, kind):
-    with ros.start('node', tmp_path / 'log', '-r', '__ns:=/ends', bundle=bundle) as child:
+    with ros.start('vseg_node', tmp_path / 'log', '-r', '__ns:=/ends', bundle=bundle) as child:
         child.wait_for_line('labels camera', 60)
         child.process.send_signal(kind)
         assert child.process.wait(60) == 0

@@ -24,7 +24,7 @@ without_gpu = pytest.mark.skipif(tensorrt.missing() is None, reason='there is a 
 
 @without_gpu
 def test_node_without_a_gpu_goes_on_with_the_next_backend_and_says_so(probe, bundle, tmp_path):
-    with ros.start('node', tmp_path / 'log', '-r', '__ns:=/next', bundle=bundle,
+    with ros.start('vseg_node', tmp_path / 'log', '-r', '__ns:=/next', bundle=bundle,
                    backend='tensorrt', precision='int8') as child:
         child.wait_for_line('labels camera', 60)
         level, message, values = probe.status('next/vseg_node: node')
@@ -40,7 +40,7 @@ def test_node_without_a_gpu_goes_on_with_the_next_backend_and_says_so(probe, bun
     ({'size': "'48'"}, "size '48' is not HxW, height first"),
     ({'size': '16x16'}, 'size 16x16 is too small')])
 def test_what_cannot_be_configured_is_one_line(bundle, tmp_path, parameters, reason):
-    with ros.start('node', tmp_path / 'log', '-r', '__ns:=/refuses', bundle=bundle,
+    with ros.start('vseg_node', tmp_path / 'log', '-r', '__ns:=/refuses', bundle=bundle,
                    **parameters) as child:
         child.wait_for_line('cannot configure', 60)
     error, = [line for line in child.log.read_text().splitlines() if 'ERROR' in line]
@@ -49,7 +49,7 @@ def test_what_cannot_be_configured_is_one_line(bundle, tmp_path, parameters, rea
 
 @without_gpu
 def test_build_only_without_a_gpu_ends_with_code_1(bundle, tmp_path):
-    with ros.start('node', tmp_path / 'log', bundle=bundle, build_only='true') as child:
+    with ros.start('vseg_node', tmp_path / 'log', bundle=bundle, build_only='true') as child:
         assert child.process.wait(60) == 1
     line, = child.log.read_text().splitlines()
     assert 'FATAL' in line and ('NVIDIA' in line or 'cuda' in line)
@@ -58,8 +58,8 @@ def test_build_only_without_a_gpu_ends_with_code_1(bundle, tmp_path):
 def test_network_runs_at_another_size(probe, bundle, tmp_path):
     small = at_size(Bundle.load(bundle), (48, 64))
     stream = Stream(backends.load(small, 'onnxruntime', threads=1))
-    with ros.start('node', tmp_path / 'log', '-r', '__ns:=/small', bundle=bundle, size='48x64',
-                   backend='onnxruntime', threads=1):
+    with ros.start('vseg_node', tmp_path / 'log', '-r', '__ns:=/small', bundle=bundle,
+                   size='48x64', backend='onnxruntime', threads=1):
         camera = ros.CameraProbe(probe, 'small/vseg_node', 'camera', topic='/small/camera/image')
         picture, stamp = ros.pictures(1)[0], next(stamps)
         labels = to_label_array(camera.label(ros.image(picture, stamp)))

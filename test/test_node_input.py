@@ -10,11 +10,11 @@ import pytest
 import ros_helpers as ros
 from ros_helpers import FRAME, jpeg, pictures, stamps
 
-from ros_vseg.camera import Camera, LatestSlot
-from ros_vseg.diagnostics import camera_status
 from ros_vseg.image import to_label_array
 from ros_vseg.labels import colorize, overlay
-from ros_vseg.parameters import declare, VSEG_NODE
+from ros_vseg.nodes.camera import Camera, LatestSlot
+from ros_vseg.nodes.diagnostics import camera_status
+from ros_vseg.nodes.parameters import declare, VSEG_NODE
 from ros_vseg.processes import PROFILE_VARIABLES
 from ros_vseg.rate import FrameRate
 from ros_vseg.stream import Stream
@@ -181,8 +181,9 @@ def inner(probe, backend):
 def test_only_what_is_listened_to_is_computed(inner, probe, monkeypatch):
     painted = []
     for name, paint in (('colorize', colorize), ('overlay', overlay)):
-        monkeypatch.setattr(f'ros_vseg.camera.{name}', lambda *arguments, name=name, paint=paint:
-                            painted.append(name) or paint(*arguments))
+        monkeypatch.setattr(
+            f'ros_vseg.nodes.camera.{name}', lambda *arguments, name=name, paint=paint:
+            painted.append(name) or paint(*arguments))
     seen = ros.CameraProbe(probe, 'inner', 'inner')
     seen.label(ros.image(GOOD, 1))
     assert (inner._stream.asked, painted) == ([False], [])

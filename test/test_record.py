@@ -11,11 +11,11 @@ from ros_helpers import image, Probe, start
 from sensor_msgs.msg import Image
 from std_msgs.msg import String
 
-from ros_vseg.contact_sheet import contact_sheet, MARGIN, Row, Samples, WIDTH
 from ros_vseg.labels import load_label_set, overlay
-from ros_vseg.media import open_source
-from ros_vseg.record import EXACT, LATCHED, READY
-from ros_vseg.summary import PAIRS_KEPT, Summary
+from ros_vseg.media.contact_sheet import contact_sheet, MARGIN, Row, Samples, WIDTH
+from ros_vseg.media.sources import open_source
+from ros_vseg.media.summary import PAIRS_KEPT, Summary
+from ros_vseg.nodes.record import EXACT, LATCHED, READY
 
 CAMVID = load_label_set('camvid')
 MS = 10**6

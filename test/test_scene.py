@@ -5,7 +5,7 @@ import cv2
 import numpy as np
 import pytest
 
-from ros_vseg.media import open_source
+from ros_vseg.media.sources import open_source
 from ros_vseg.processes import demo_clip
 from ros_vseg.scene import alike, SceneChange, thumbnail
 

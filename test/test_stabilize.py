@@ -18,7 +18,7 @@ from ros_vseg.bundle import Bundle
 from ros_vseg.decode import decode
 from ros_vseg.errors import BackendError, DeviceError
 from ros_vseg.image import to_label_array
-from ros_vseg.media_writers import write_png
+from ros_vseg.media.writers import write_png
 from ros_vseg.stabilize import half_gray, stabilize, Stabilizer
 from ros_vseg.stream import Stream
 
@@ -331,7 +331,7 @@ def test_a_backend_that_takes_over_stabilizes_too(bundle, monkeypatch):
 
 
 def vseg(*arguments):
-    return subprocess.run([sys.executable, '-m', 'ros_vseg.cli', *map(str, arguments)],
+    return subprocess.run([sys.executable, '-m', 'ros_vseg.commands.cli', *map(str, arguments)],
                           capture_output=True, text=True, timeout=100, check=False)
 
 
@@ -365,7 +365,7 @@ def test_run_on_a_gpu_refuses_in_one_line(bundle, tmp_path):
 def test_node_stabilizes_when_asked_to(probe, bundle, tmp_path):
     stream = Stream(load(bundle, stabilize=True))
     plain, changed = Stream(load(bundle)), 0
-    with ros.start('node', tmp_path / 'log', '-r', '__ns:=/steady', bundle=bundle, threads=1,
+    with ros.start('vseg_node', tmp_path / 'log', '-r', '__ns:=/steady', bundle=bundle, threads=1,
                    backend='onnxruntime', stabilize='true'):
         camera = ros.CameraProbe(probe, 'steady/vseg_node', 'camera', topic='/steady/camera/image')
         begin = next(stamps)
@@ -379,7 +379,7 @@ def test_node_stabilizes_when_asked_to(probe, bundle, tmp_path):
 
 
 def test_node_on_a_gpu_says_why_it_cannot(bundle, tmp_path):
-    with ros.start('node', tmp_path / 'log', '-r', '__ns:=/unsteady', bundle=bundle,
+    with ros.start('vseg_node', tmp_path / 'log', '-r', '__ns:=/unsteady', bundle=bundle,
                    backend='tensorrt', stabilize='true') as child:
         child.wait_for_line('cannot configure', 30)
     error, = [line for line in child.log.read_text().splitlines() if 'ERROR' in line]

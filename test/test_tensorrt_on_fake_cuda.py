@@ -14,9 +14,10 @@ import pytest
 from streaming import label, step
 from tiny_bundle import PLAIN, write_tiny_bundle
 
-from ros_vseg import backends, bench_device
+from ros_vseg import backends
 from ros_vseg.backends import tensorrt
-from ros_vseg.bench_tools import Context
+from ros_vseg.bench import device as bench_device
+from ros_vseg.bench.tools import Context
 from ros_vseg.bundle import Bundle
 from ros_vseg.decode import decode
 from ros_vseg.engines import build

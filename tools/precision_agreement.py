@@ -22,7 +22,7 @@ from ros_vseg.bundle import Bundle, default_bundle_path
 from ros_vseg.calibrate import calibrate
 from ros_vseg.engines.engine import graph_for
 from ros_vseg.errors import BackendError
-from ros_vseg.media import open_source
+from ros_vseg.media.sources import open_source
 from ros_vseg.stream import Stream
 
 

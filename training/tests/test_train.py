@@ -14,7 +14,7 @@ import torch
 
 from folders import write_folder
 from ros_vseg import backends
-from ros_vseg.bench_tools import advance
+from ros_vseg.bench.tools import advance
 from ros_vseg.bundle import Bundle
 from ros_vseg.stream import Stream
 from vseg_training.checkpoint import load_student

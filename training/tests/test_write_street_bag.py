@@ -4,9 +4,9 @@
 import numpy as np
 from rosbags.highlevel import AnyReader
 
-from ros_vseg.media import open_source
+from ros_vseg.media.sources import open_source
 from vseg_training.data.street import Street
-from vseg_training.data.write_street_bag import write_street_bag
+from vseg_training.data.street.write_bag import write_street_bag
 
 
 def test_bag_holds_the_street(tmp_path):

@@ -9,7 +9,7 @@ import time
 import numpy as np
 
 from ros_vseg import backends
-from ros_vseg.bench_tools import advance
+from ros_vseg.bench.tools import advance
 from ros_vseg.bundle import Bundle
 
 from .checkpoint import load_student

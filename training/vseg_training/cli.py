@@ -165,7 +165,7 @@ def _bench(args):
 
 
 def _street(args):
-    from .data.write_street_bag import write_street_bag
+    from .data.street.write_bag import write_street_bag
     write_street_bag(args.output, args.seed, args.seconds, args.size)
 
 

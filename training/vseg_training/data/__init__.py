@@ -11,7 +11,7 @@ from .clips import class_frequency, Clip, ClipSource, PADDING, VOID
 from .folders import CamVid, FolderFrames, read_label_map
 from .loader import build_loader, ClipDataset
 from .soft_labels import SoftLabels
-from .street_clips import StreetClips
+from .street.clips import StreetClips
 
 
 __all__ = ['PADDING', 'VOID', 'Augmentation', 'CamVid', 'Cityscapes', 'Clip', 'ClipDataset',

@@ -1,7 +1,7 @@
 # Copyright 2026 The ros_vseg authors
 # SPDX-License-Identifier: Apache-2.0
 """Metrics of label images and of models; the mIoU is the runtime's own."""
-from ros_vseg.iou import ConfusionMatrix
+from ros_vseg.media.iou import ConfusionMatrix
 
 from .calibration import ConfidenceMetrics
 from .cost import flops, parameters

@@ -4,7 +4,7 @@
 import cv2
 import numpy as np
 
-from ros_vseg.iou import ConfusionMatrix
+from ros_vseg.media.iou import ConfusionMatrix
 
 from ..data.clips import VOID
 

@@ -13,10 +13,10 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
-from .street_brush import Brush, NEAR
-from .street_paint import VOID
-from .street_plan import SHADE, SKY_LAYER
-from .street_scene import Scene
+from .brush import Brush, NEAR
+from .paint import VOID
+from .plan import SHADE, SKY_LAYER
+from .scene import Scene
 
 
 @dataclass(frozen=True)

@@ -18,14 +18,16 @@ from rclpy.signals import SignalHandlerOptions
 from std_msgs.msg import String
 from std_srvs.srv import Trigger
 
-from ros_vseg import backends, diagnostics, parameters
+from ros_vseg import backends
 from ros_vseg.bundle import Bundle, default_bundle_path
-from ros_vseg.camera import Camera
 from ros_vseg.engines.engine import engine_for
 from ros_vseg.errors import VsegError
 from ros_vseg.gpu.cuda import Gpu
 from ros_vseg.graph import at_size, parse_size
 from ros_vseg.labels import load_label_set
+from ros_vseg.nodes import diagnostics
+from ros_vseg.nodes import parameters
+from ros_vseg.nodes.camera import Camera
 from ros_vseg.stream import Stream
 
 try:

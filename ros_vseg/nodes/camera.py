@@ -13,10 +13,10 @@ except ImportError:     # Humble
     from rclpy.qos_event import SubscriptionEventCallbacks
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 
-from ros_vseg.diagnostics import Statistics
 from ros_vseg.errors import BackendError, ImageError
 from ros_vseg.image import compressed_to_rgb, fill_image, to_rgb
 from ros_vseg.labels import colorize, overlay
+from ros_vseg.nodes.diagnostics import Statistics
 
 LOG_PERIOD = 10.0     # seconds between two log lines about the same cause
 

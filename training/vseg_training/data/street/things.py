@@ -10,8 +10,8 @@ y = 0).
 import cv2
 import numpy as np
 
-from .street_paint import (BICYCLIST, finish, flat, fractal, grain, PEDESTRIAN, POLE, rectangle,
-                           SIGN, Texture, TREE, UNSEEN, VOID)
+from .paint import (BICYCLIST, finish, flat, fractal, grain, PEDESTRIAN, POLE, rectangle,
+                    SIGN, Texture, TREE, UNSEEN, VOID)
 
 
 PAINTWORK = ((150, 152, 156), (60, 62, 66), (24, 26, 30), (120, 20, 24), (28, 44, 92),

@@ -3,9 +3,9 @@
 """The blocks of 20 metres of a rendered street: ground, houses, gardens, street furniture."""
 import numpy as np
 
-from . import street_paint as paint
-from . import street_things as things
-from .street_plan import Batch, BLOCK, GROUND, KERB, put, put_car
+from . import paint
+from . import things
+from .plan import Batch, BLOCK, GROUND, KERB, put, put_car
 
 
 class BlockMaker:

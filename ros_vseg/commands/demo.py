@@ -3,7 +3,8 @@
 """
 The demo: node, replay and recorder as three processes that meet over DDS, and what came of it.
 
-``python -m ros_vseg.demo [INPUT]``; without INPUT the embedded drive, which has exact labels.
+``python -m ros_vseg.commands.demo [INPUT]``; without INPUT the embedded drive, which has exact
+labels.
 """
 import argparse
 import json
@@ -18,7 +19,7 @@ from tqdm import tqdm
 
 from ros_vseg.bundle import Bundle, default_bundle_path
 from ros_vseg.errors import VsegError
-from ros_vseg.media import open_source
+from ros_vseg.media.sources import open_source
 from ros_vseg.processes import Child, ChildError, demo_clip, ros_environment
 
 CAMERA = '/vseg_node/camera'
@@ -44,11 +45,11 @@ def run(path, topic, bundle, output):
         for option, rules in (('-p', parameters), ('-r', remaps or {})):
             for key, value in rules.items():
                 arguments += [option, f'{key}:={value}']
-        return Child(name, [sys.executable, '-m', f'ros_vseg.{name}', '--ros-args', *arguments],
-                     environment, output / f'{name}.log')
+        argv = [sys.executable, '-m', f'ros_vseg.nodes.{name}', '--ros-args', *arguments]
+        return Child(name, argv, environment, output / f'{name}.log')
 
     print(f'demo: starting vseg_node with {bundle.info.name}', flush=True)
-    with start('node', {'bundle': bundle.path}) as node, \
+    with start('vseg_node', {'bundle': bundle.path}) as node, \
             start('record', {'output': output}, REMAPS) as record:
         record.wait_for_line('recording to', 40, others=[node])
         print(f'demo: replaying {source.name}', flush=True)
@@ -113,7 +114,8 @@ def table(summary):
 
 def main(arguments=None):
     """Run the demo; return the exit code: 0 only when frames were labelled."""
-    parser = argparse.ArgumentParser(prog='ros_vseg.demo', description=__doc__.split('\n\n')[0])
+    parser = argparse.ArgumentParser(
+        prog='ros_vseg.commands.demo', description=__doc__.split('\n\n')[0])
     parser.add_argument('input', nargs='?', default=demo_clip(), type=Path,
                         help='bag, video or folder of images (default: the embedded drive)')
     parser.add_argument('--topic', help='image topic of a bag with several')

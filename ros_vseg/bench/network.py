@@ -8,7 +8,7 @@ from typing import Optional
 import onnx
 
 from ros_vseg import backends
-from ros_vseg.bench_tools import advance, interleave, Measurement, milliseconds, ratio
+from ros_vseg.bench.tools import advance, interleave, Measurement, milliseconds, ratio
 from ros_vseg.bundle import Bundle
 from ros_vseg.graph import with_pool_frames
 

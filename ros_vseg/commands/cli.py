@@ -46,8 +46,8 @@ def _flat(value):
 def _run(options):
     from ros_vseg import backends
     from ros_vseg.labels import load_label_set
-    from ros_vseg.media import open_source
-    from ros_vseg.run import run
+    from ros_vseg.media.sources import open_source
+    from ros_vseg.commands.run import run
     from ros_vseg.stream import Stream
     source = open_source(options.input, options.topic)
     backend = backends.load(
@@ -72,7 +72,7 @@ def _build(options):
     from ros_vseg.calibrate import calibrate
     from ros_vseg.engines.engine import engine_for
     from ros_vseg.gpu.cuda import Gpu
-    from ros_vseg.media import open_source
+    from ros_vseg.media.sources import open_source
     if options.batch < 1:
         raise VsegError(f'batch {options.batch} is too small: give 1 or more')
     bundle = _bundle(options)
@@ -91,7 +91,7 @@ def _build(options):
 
 
 def _doctor(options):
-    from ros_vseg.doctor import examine, MISSING
+    from ros_vseg.commands.doctor import examine, MISSING
     findings = examine(options.bundle)
     width = max(len(finding.what) for finding in findings)
     for finding in findings:
@@ -100,8 +100,8 @@ def _doctor(options):
 
 
 def _bench(options):
-    from ros_vseg import bench
-    from ros_vseg.bench_tools import Context
+    from ros_vseg.bench import table as bench
+    from ros_vseg.bench.tools import Context
     from ros_vseg.graph import parse_size
     known = {**bench.NAMES, **bench.ON_GPU}
     names = options.names or (bench.ON_GPU if options.backend == 'tensorrt' else bench.NAMES)

@@ -11,9 +11,9 @@ import numpy as np
 from tqdm import tqdm
 
 from ros_vseg.errors import MediaError
-from ros_vseg.iou import ConfusionMatrix
 from ros_vseg.labels import colorize, overlay, remap_table
-from ros_vseg.media_writers import BagWriter, VideoWriter, write_png
+from ros_vseg.media.iou import ConfusionMatrix
+from ros_vseg.media.writers import BagWriter, VideoWriter, write_png
 
 log = logging.getLogger(__name__)
 

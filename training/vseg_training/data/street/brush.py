@@ -6,7 +6,7 @@ import math
 import cv2
 import numpy as np
 
-from .street_paint import UNSEEN, VOID
+from .paint import UNSEEN, VOID
 
 
 NEAR = 0.8    # metres ahead of the camera where parts are cut

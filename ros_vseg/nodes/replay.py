@@ -24,8 +24,8 @@ from std_msgs.msg import Header
 
 from ros_vseg.errors import VsegError
 from ros_vseg.image import fill_image
-from ros_vseg.media import open_source
-from ros_vseg.parameters import declare, Parameter
+from ros_vseg.media.sources import open_source
+from ros_vseg.nodes.parameters import declare, Parameter
 
 REPLAY = (
     Parameter('path', '', 'Bag, video file or folder of images to play.'),

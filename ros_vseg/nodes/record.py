@@ -21,13 +21,13 @@ from rclpy.qos import DurabilityPolicy, qos_profile_sensor_data, QoSProfile
 from sensor_msgs.msg import Image
 from std_msgs.msg import String
 
-from ros_vseg.contact_sheet import contact_sheet, Samples
 from ros_vseg.errors import VsegError
 from ros_vseg.image import to_label_array, to_rgb
 from ros_vseg.labels import LabelSet
-from ros_vseg.media_writers import BagWriter, VideoWriter, write_png
-from ros_vseg.parameters import declare, Parameter
-from ros_vseg.summary import Summary
+from ros_vseg.media.contact_sheet import contact_sheet, Samples
+from ros_vseg.media.summary import Summary
+from ros_vseg.media.writers import BagWriter, VideoWriter, write_png
+from ros_vseg.nodes.parameters import declare, Parameter
 
 RECORD = (
     Parameter('output', 'vseg_record', 'Folder to write to.'),

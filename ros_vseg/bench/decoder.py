@@ -5,7 +5,7 @@ import cv2
 import numpy as np
 from onnx import helper, TensorProto
 
-from ros_vseg.bench_tools import interleave, Measurement, milliseconds, ratio
+from ros_vseg.bench.tools import interleave, Measurement, milliseconds, ratio
 from ros_vseg.decode import decode, decode_dense
 
 STRIDE, SIZE = 16, (1024, 2048)

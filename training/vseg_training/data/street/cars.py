@@ -4,8 +4,8 @@
 import cv2
 import numpy as np
 
-from .street_paint import CAR, finish, flat, fractal, grain, rectangle, Texture
-from .street_things import PAINTWORK, part, pick
+from .paint import CAR, finish, flat, fractal, grain, rectangle, Texture
+from .things import PAINTWORK, part, pick
 
 
 # length, width, profile (z, y) from the rear bumper over the roof to the front

@@ -8,7 +8,7 @@ the street's bend is added. Traffic keeps left.
 """
 import numpy as np
 
-from . import street_things as things
+from . import things
 
 
 BLOCK = 20.0          # length of a block, metres

@@ -5,11 +5,11 @@ from functools import lru_cache
 
 import numpy as np
 
-from . import street_cars as cars
-from . import street_paint as paint
-from . import street_things as things
-from .street_blocks import BlockMaker
-from .street_plan import Batch, BLOCK, KERB, Plan, put, put_car, SKY_LAYER
+from . import cars
+from . import paint
+from . import things
+from .blocks import BlockMaker
+from .plan import Batch, BLOCK, KERB, Plan, put, put_car, SKY_LAYER
 
 
 AHEAD, BEHIND, CROWD = 7, 1, 5  # blocks drawn ahead of and behind the camera's, and with people

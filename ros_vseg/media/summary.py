@@ -3,7 +3,7 @@
 """What a recorded run amounts to: counts, frame rate, latency, agreement with exact labels."""
 import numpy as np
 
-from ros_vseg.iou import ConfusionMatrix
+from ros_vseg.media.iou import ConfusionMatrix
 
 ANY_CLASSES = 255    # ids that may be a class; 255 is void
 PAIRS_KEPT = 64      # label images that wait for their exact ones, or the other way round

@@ -14,7 +14,7 @@ import numpy as np
 from ros_vseg import backends
 from ros_vseg.bundle import Bundle, default_bundle_path
 from ros_vseg.graph import at_size
-from ros_vseg.media import open_source
+from ros_vseg.media.sources import open_source
 from ros_vseg.processes import demo_clip
 
 

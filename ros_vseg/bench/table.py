@@ -4,7 +4,7 @@
 import datetime
 import importlib
 
-from ros_vseg.bench_tools import machine
+from ros_vseg.bench.tools import machine
 
 NAMES = {
     'stream': 'reuse of prototypes against the per-frame network and against recomputing',
@@ -37,4 +37,4 @@ def run(context, names=()):
 def module(name):
     """Return the module that holds a benchmark; imported on demand: half of them need ROS."""
     file = {'stream': 'network', 'backends': 'network', 'decoder': 'decoder', 'device': 'device'}
-    return importlib.import_module(f'ros_vseg.bench_{file.get(name, "node")}')
+    return importlib.import_module(f'ros_vseg.bench.{file.get(name, "node")}')

@@ -5,7 +5,7 @@ import cv2
 import numpy as np
 from rosbags.typesys import get_typestore, Stores
 
-from ros_vseg.media_writers import BagWriter
+from ros_vseg.media.writers import BagWriter
 from vseg_training.data.street import Street
 
 JPEG = (cv2.IMWRITE_JPEG_QUALITY, 82)

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import numpy as np
 
-from .clips import ClipSource
 from .street import Street
+from ..clips import ClipSource
 
 
 class StreetClips(ClipSource):

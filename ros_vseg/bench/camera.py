@@ -3,7 +3,7 @@
 """
 A camera for the benchmarks: sends ready-made images at a fixed rate and takes the labels.
 
-``python -m ros_vseg.bench_camera HEIGHT WIDTH RATE COUNT`` prints one JSON line at its end:
+``python -m ros_vseg.bench.camera HEIGHT WIDTH RATE COUNT`` prints one JSON line at its end:
 ``sent``, ``labels``, ``latency_ms``, ``fps`` (see Summary) and ``diagnostics`` of the node.
 """
 from itertools import islice
@@ -18,9 +18,9 @@ from rclpy.node import Node
 from sensor_msgs.msg import Image
 
 from ros_vseg.image import fill_image, to_label_array
-from ros_vseg.media import open_source
+from ros_vseg.media.sources import open_source
+from ros_vseg.media.summary import Summary
 from ros_vseg.processes import demo_clip
-from ros_vseg.summary import Summary
 
 
 class BenchCamera(Node):

@@ -9,7 +9,7 @@ import time
 
 import numpy as np
 
-from ros_vseg.bench_tools import advance, interleave, Measurement
+from ros_vseg.bench.tools import advance, interleave, Measurement
 from ros_vseg.processes import Child, ros_environment
 
 WARM_UP = 0.25      # of a run's frames, before memory counts
@@ -68,9 +68,9 @@ def run_node(context, size, rate, count):
     """Run node and camera as processes; return the camera's result with the node's memory."""
     environment, memory = ros_environment(), []
     with tempfile.TemporaryDirectory() as folder:
-        node_command = [sys.executable, '-m', 'ros_vseg.node', '--ros-args',
+        node_command = [sys.executable, '-m', 'ros_vseg.nodes.vseg_node', '--ros-args',
                         '-p', f'bundle:={context.bundle.path}']
-        camera_command = [sys.executable, '-m', 'ros_vseg.bench_camera',
+        camera_command = [sys.executable, '-m', 'ros_vseg.bench.camera',
                           *map(str, (*size, rate, count))]
         with Child('node', node_command, environment, Path(folder, 'node.log')) as node, \
                 Child('camera', camera_command, environment, Path(folder, 'camera.log')) as camera:

@@ -12,8 +12,8 @@ from onnx import shape_inference
 
 from ros_vseg import backends
 from ros_vseg.backends import tensorrt
-from ros_vseg.bench_network import no_reuse, per_frame
-from ros_vseg.bench_tools import Context, Measurement
+from ros_vseg.bench.network import no_reuse, per_frame
+from ros_vseg.bench.tools import Context, Measurement
 from ros_vseg.engines.engine import engine_for
 from ros_vseg.engines.jit import Contexts
 from ros_vseg.errors import VsegError
