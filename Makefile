@@ -5,7 +5,9 @@
 #   make test                            every test
 #   make test-jazzy [TESTS=files]        the runtime's tests on ROS 2 Jazzy and Python 3.12
 #   make bench [ROWS='decoder dds']      the figures, measured here
-#   make lint, make clean
+#   make lint                            style, import contracts
+#   make docs                            the site, in build/site
+#   make clean
 #
 # Each sets itself up from nothing, in a virtual environment inside this folder. With a ROS 2
 # distribution sourced that ROS is used, else ROS 2 Kilted from wheels.
@@ -29,7 +31,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet
 # Set by the ROS wheels for their own children; another environment must not inherit it.
 unexport _ROS_WHEELS_BOOTSTRAP_COMPLETE
 
-.PHONY: demo test test-jazzy test-runtime bench lint clean
+.PHONY: demo test test-jazzy test-runtime bench lint docs clean
 .DELETE_ON_ERROR:
 
 demo: $(VENV)/.runtime
@@ -60,9 +62,19 @@ lint: $(VENV)/.test
 	$(BIN)/python -m flake8 setup.py ros_vseg launch test tools training
 	PYTHONPATH=training $(BIN)/lint-imports
 
+docs: .venv-docs/.docs
+	NO_MKDOCS_2_WARNING=1 .venv-docs/bin/mkdocs build --strict --quiet
+	@echo "ros_vseg: the site is in build/site"
+
 clean:
 	rm -rf .venv .venv-* demo_output build install log *.egg-info training/*.egg-info
 	find . -name __pycache__ -prune -exec rm -rf {} +
+
+# the site is made from the sources alone, so nothing of ROS or PyTorch is needed
+.venv-docs/.docs: requirements/docs.txt
+	$(PYTHON) -m venv --clear .venv-docs
+	.venv-docs/bin/python -m pip --disable-pip-version-check install --quiet --requirement $<
+	@touch $@
 
 $(VENV)/.created:
 	@test -n "$(PYTHON)"

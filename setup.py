@@ -19,7 +19,8 @@ setup(
     python_requires='>=3.10',
     packages=find_packages(include=['ros_vseg', 'ros_vseg.*']),
     package_data={'ros_vseg': [
-        'bundle.schema.json', 'gpu/*.cu', 'label_sets/*.yaml', 'models/*', 'demo_clip/*/*']},
+        'py.typed', 'bundle.schema.json', 'gpu/*.cu', 'label_sets/*.yaml', 'models/*',
+        'demo_clip/*/*']},
     data_files=[
         ('share/ament_index/resource_index/packages', ['resource/ros_vseg']),
         ('share/ros_vseg', ['package.xml']),

@@ -1,6 +1,6 @@
 # Copyright 2026 The ros_vseg authors
 # SPDX-License-Identifier: Apache-2.0
-"""Render config/vseg.schema.json as README.md's table of parameters, in place."""
+"""Render config/vseg.schema.json as docs/parameters.md, in place."""
 from html import escape
 import json
 from pathlib import Path
@@ -10,8 +10,8 @@ ROOT = Path(__file__).resolve().parents[1]
 BEGIN, END = '<!-- parameters: begin (tools/parameter_table.py) -->', '<!-- parameters: end -->'
 
 
-def render(readme):
-    """Return the text of README.md with the table as the schema has it."""
+def render(page):
+    """Return the page's text with the table as the schema has it."""
     schema = json.loads((ROOT / 'config/vseg.schema.json').read_text())
     node = schema['properties']['/**']['properties']['ros__parameters']['properties']
     rows = ['| parameter | type | default | allowed | meaning |',
@@ -21,7 +21,7 @@ def render(readme):
         rows.append(f'| `{name}` | {entry["type"]} | {default and f"`{default}`"} '
                     f'| {_allowed(entry)} | {escape(entry["description"], quote=False)} |')
     table = '\n'.join([BEGIN, *rows, END])
-    return re.sub(f'{re.escape(BEGIN)}.*?{re.escape(END)}', lambda _: table, readme, flags=re.S)
+    return re.sub(f'{re.escape(BEGIN)}.*?{re.escape(END)}', lambda _: table, page, flags=re.S)
 
 
 def _allowed(entry):
@@ -33,5 +33,5 @@ def _allowed(entry):
 
 
 if __name__ == '__main__':
-    path = ROOT / 'README.md'
+    path = ROOT / 'docs/parameters.md'
     path.write_text(render(path.read_text()))
