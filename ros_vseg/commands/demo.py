@@ -17,15 +17,19 @@ import time
 
 from tqdm import tqdm
 
+from ros_vseg import backends
 from ros_vseg.bundle import Bundle, default_bundle_path
+from ros_vseg.commands.bad_frames import compare, write_picture
 from ros_vseg.errors import VsegError
 from ros_vseg.media.sources import open_source
 from ros_vseg.processes import Child, ChildError, demo_clip, ros_environment
+from ros_vseg.stream import Stream
 
 CAMERA = '/vseg_node/camera'
 REMAPS = {'label': f'{CAMERA}/label', 'overlay': f'{CAMERA}/overlay', 'image': '/camera/image',
           'exact_label': '/camera/exact_label', 'label_info': '/vseg_node/label_info'}
-RESULTS = ('labels', 'overlay.mp4', 'contact_sheet.png', 'summary.json')
+RESULTS = ('labels', 'overlay.mp4', 'contact_sheet.png', 'context.png', 'summary.json')
+BAD_FRAMES_OF = 40  # frames that are labelled again
 STAGES = ('image', 'resize', 'network', 'decode', 'publish')
 
 
@@ -69,6 +73,21 @@ def run(path, topic, bundle, output):
     return summary
 
 
+def with_bad_frames(path, bundle, output):
+    """
+    Label a part of the embedded drive again, offline, with a glare in every fifth frame.
+
+    Writes context.png and returns a row of the table: what earlier frames are worth there.
+    """
+    print('demo: the same with a glare in every fifth frame', flush=True)
+    backend = backends.load(Bundle.load(bundle))
+    stream = Stream(backend)
+    result = compare(stream, Stream(backend), open_source(path), BAD_FRAMES_OF)
+    write_picture(output / 'context.png', result.best, stream.label_set)
+    return (f'mIoU on {result.count} frames with glare',
+            f'{100 * result.kept:.1f} %, without earlier frames {100 * result.emptied:.1f} %')
+
+
 def _remove_results(output):
     for name in RESULTS:
         if (output / name).is_dir():
@@ -82,8 +101,8 @@ def _last_number(child, pattern):
     return int(found[-1]) if found else 0
 
 
-def table(summary):
-    """Return the lines of the table that sums up the run."""
+def table(summary, more=()):
+    """Return the lines of the table that sums up the run; more: further rows (name, value)."""
     camera = summary['diagnostics'].get('vseg_node: camera', {})
     dropped = {key.removeprefix('dropped_'): int(value) for key, value in camera.items()
                if key.startswith('dropped_') and int(value)}
@@ -108,6 +127,7 @@ def table(summary):
     if 'miou' in summary:
         rows.append(('mIoU against exact labels',
                      f'{100 * summary["miou"]:.1f} % over {summary["compared"]} frames'))
+    rows += more
     width = max(len(name) for name, _ in rows)
     return [f'  {name:<{width}}  {value}' for name, value in rows]
 
@@ -127,14 +147,17 @@ def main(arguments=None):
     signal.signal(signal.SIGINT, signal.default_int_handler)    # a script's & has it ignored
     try:
         summary = run(options.input, options.topic, options.bundle, options.output)
+        embedded = options.input == demo_clip()
+        more = [with_bad_frames(options.input, options.bundle, options.output)] if embedded else []
     except KeyboardInterrupt:
         print('demo: interrupted', file=sys.stderr)
         return 130
     except VsegError as error:
         print(f'demo: {error}', file=sys.stderr)
         return 1
-    print('\n'.join(table(summary)))
-    print(f'demo: see {options.output}/: contact_sheet.png, overlay.mp4, labels (bag)')
+    print('\n'.join(table(summary, more)))
+    pictures = 'contact_sheet.png, ' + ('context.png, ' if embedded else '')
+    print(f'demo: see {options.output}/: {pictures}overlay.mp4, labels (bag)')
     return 0
 
 
