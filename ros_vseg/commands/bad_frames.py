@@ -1,6 +1,6 @@
 # Copyright 2026 The ros_vseg authors
 # SPDX-License-Identifier: Apache-2.0
-"""What earlier frames are worth: labels of frames with glare, with their prototypes and without."""
+"""What earlier frames are worth: labels of frames with glare, with the last frames and without."""
 from collections.abc import Iterable
 from itertools import islice
 from pathlib import Path
