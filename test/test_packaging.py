@@ -19,7 +19,7 @@ ROS_MODULES = {
     'rcl_interfaces', 'rosgraph_msgs', 'sensor_msgs', 'std_msgs', 'std_srvs', 'vision_msgs'}
 # import name -> requirement, where they differ
 DISTRIBUTIONS = {'cv2': 'opencv-python-headless', 'yaml': 'pyyaml'}
-EXECUTABLES = {'vseg_node', 'replay', 'record', 'vseg'}
+EXECUTABLES = {'vseg_node', 'replay', 'record', 'cloud', 'vseg'}
 
 
 @pytest.fixture(scope='module')

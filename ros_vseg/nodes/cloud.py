@@ -1,0 +1,159 @@
+# Copyright 2026 The ros_vseg authors
+# SPDX-License-Identifier: Apache-2.0
+"""
+A node that puts labels on points: depth, image, label and confidence -> ``PointCloud2``.
+
+Subscribes to ``depth`` (registered to the camera), ``image``, ``label`` and ``confidence`` of one
+camera while somebody listens to ``~/points``; ``camera_info`` is the depth's. Stamp and frame of
+the points are the depth's.
+``ros2 run ros_vseg cloud --ros-args -r label:=/vseg_node/camera/label``
+"""
+import signal
+import sys
+from typing import Any
+
+import rclpy
+from rclpy.executors import SingleThreadedExecutor
+from rclpy.node import Node
+from rclpy.qos import QoSProfile, ReliabilityPolicy
+from rclpy.signals import SignalHandlerOptions
+from sensor_msgs.msg import CameraInfo, Image, PointCloud2, PointField
+
+from ros_vseg.cloud import back_project, depth_in_metres, FIELDS, labelled_points, POINT
+from ros_vseg.errors import ImageError, VsegError
+from ros_vseg.image import to_label_array, to_rgb
+from ros_vseg.nodes.matching import Matcher
+from ros_vseg.nodes.parameters import declare, Parameter
+
+CLOUD = (
+    Parameter('slop', 0.0, 'Seconds that the stamp of depth may differ from that of the label '
+              'image; 0: they are equal.', minimum=0.0, maximum=1.0),
+    Parameter('confidence', True,
+              'Whether to wait for the confidence image; false: 1 everywhere.'),
+)
+LOOK = 0.5      # seconds between two looks for listeners
+PATIENCE = 5.0  # seconds without points before a warning says what is missing
+SENSOR = QoSProfile(depth=10, reliability=ReliabilityPolicy.BEST_EFFORT)
+POINT_FIELDS = [PointField(name=name, offset=4 * place, count=1,
+                           datatype=PointField.UINT32 if name == 'label' else PointField.FLOAT32)
+                for place, name in enumerate(FIELDS)]
+
+
+class Cloud(Node):
+    """Publishes an organised cloud for every label image that has a depth image."""
+
+    def __init__(self) -> None:
+        super().__init__('cloud')
+        declare(self, CLOUD)
+        self._topics = ['label', 'depth', 'image']
+        if self.get_parameter('confidence').value:
+            self._topics.append('confidence')
+        self._slop = round(self.get_parameter('slop').value * 1e9)
+        self._info: CameraInfo | None = None
+        self._points = self.create_publisher(PointCloud2, '~/points', QoSProfile(depth=5))
+        self._inputs: list[Any] = []
+        self._matcher = Matcher(self._topics, self._slop)
+        self._last = self._now()
+        self.create_timer(LOOK, self._look)
+        self.get_logger().info(f'points on {self._points.topic_name}')
+
+    def _now(self) -> float:
+        return self.get_clock().now().nanoseconds / 1e9
+
+    def _look(self) -> None:
+        """Subscribe while somebody listens: labels that nobody wants are not computed."""
+        wanted = self._points.get_subscription_count() > 0
+        if wanted and not self._inputs:
+            self._subscribe()
+        elif not wanted and self._inputs:
+            for subscription in self._inputs:
+                self.destroy_subscription(subscription)
+            self._inputs = []
+        elif wanted and self._now() - self._last > PATIENCE:
+            self._warn_of_silence()
+
+    def _subscribe(self) -> None:
+        self._matcher, self._last = Matcher(self._topics, self._slop), self._now()
+        self._inputs = [self.create_subscription(CameraInfo, 'camera_info', self._on_info, SENSOR)]
+        for topic in self._topics:
+            self._inputs.append(self.create_subscription(
+                Image, topic, lambda message, topic=topic: self._on_image(topic, message), SENSOR))
+
+    def _warn_of_silence(self) -> None:
+        missing = self._matcher.missing() + ([] if self._info else ['camera_info'])
+        self.get_logger().warning(
+            f'no points for {PATIENCE:.0f} s: ' + (
+                f'nothing arrives on {", ".join(map(self.resolve_topic_name, missing))}'
+                if missing else 'stamps of depth and label image differ: raise slop'),
+            throttle_duration_sec=PATIENCE)
+
+    def _on_info(self, message: CameraInfo) -> None:
+        self._info = message
+
+    def _on_image(self, topic: str, message: Image) -> None:
+        stamp = message.header.stamp.sec * 10**9 + message.header.stamp.nanosec
+        found = self._matcher.add(topic, stamp, message)
+        if found is None or self._info is None:
+            return
+        try:
+            self._points.publish(cloud_message(found, self._info))
+            self._last = self._now()
+        except ImageError as error:
+            self.get_logger().error(str(error), throttle_duration_sec=PATIENCE)
+
+
+def cloud_message(found: dict[str, Image], info: CameraInfo) -> PointCloud2:
+    """
+    Return the organised cloud of one time.
+
+    Args:
+        found: label (mono8), depth (16UC1 or 32FC1), image, and confidence (mono8) if wanted.
+        info: of the depth; its projection matrix P, or K where P is empty.
+
+    Raises:
+        ImageError: for a depth encoding that is none, sizes that differ, or no calibration.
+    """
+    depth = found['depth']
+    if (info.height, info.width) != (depth.height, depth.width):
+        raise ImageError(
+            f'camera_info is of {info.height}x{info.width}, depth is {depth.height}x'
+            f'{depth.width}: remap camera_info to that of the depth', 'size')
+    p, k = info.p, info.k
+    intrinsics = (p[0], p[5], p[2], p[6]) if p[0] else (k[0], k[4], k[2], k[5])
+    if not (intrinsics[0] and intrinsics[1]):
+        raise ImageError('camera_info has no focal length: calibrate the camera', 'data')
+    metres = depth_in_metres(bytes(depth.data), depth.height, depth.width, depth.step,
+                             depth.encoding, bool(depth.is_bigendian))
+    confidence = found.get('confidence')
+    points = labelled_points(
+        back_project(metres, intrinsics), to_rgb(found['image']), to_label_array(found['label']),
+        None if confidence is None else to_label_array(confidence))
+    message = PointCloud2(
+        header=depth.header, height=depth.height, width=depth.width, fields=POINT_FIELDS,
+        is_bigendian=False, point_step=POINT.itemsize, row_step=POINT.itemsize * depth.width,
+        is_dense=False)
+    message.data.frombytes(points.tobytes())
+    return message
+
+
+def main(args: list[str] | None = None) -> int:
+    """Run the node until it is interrupted, and return the exit code."""
+    rclpy.init(args=args, signal_handler_options=SignalHandlerOptions.NO)
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.default_int_handler)
+    try:
+        executor = SingleThreadedExecutor()
+        executor.add_node(Cloud())
+        executor.spin()
+    except KeyboardInterrupt:
+        pass
+    except VsegError as error:
+        rclpy.logging.get_logger('cloud').fatal(str(error))
+        return 1
+    finally:
+        rclpy.try_shutdown()
+    return 0
+
+
+if __name__ == '__main__':
+    sys.exit(main())

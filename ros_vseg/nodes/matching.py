@@ -1,0 +1,52 @@
+# Copyright 2026 The ros_vseg authors
+# SPDX-License-Identifier: Apache-2.0
+"""Messages of several topics that belong to one time (message_filters has no wheel)."""
+from typing import Any
+
+KEPT = 60  # messages of a topic that wait for the others
+
+
+class Matcher:
+    """
+    Collects messages by topic and hands out sets whose stamps agree.
+
+    A set has one message of every topic, each within ``slop`` of the first topic's; where several
+    are, the nearest. What is older than a set that was handed out is dropped; ``unmatched``
+    counts, by topic, the messages that were in no set.
+    """
+
+    def __init__(self, topics: list[str], slop: int) -> None:
+        """Take the topics, the one that leads first, and the slop in nanoseconds."""
+        self._waiting: dict[str, dict[int, Any]] = {topic: {} for topic in topics}
+        self._lead, self._slop = topics[0], slop
+        self.unmatched = dict.fromkeys(topics, 0)
+
+    def add(self, topic: str, stamp: int, message: Any) -> dict[str, Any] | None:
+        """Take a message of ``stamp`` in ns; return {topic: message} if that completes a set."""
+        waiting = self._waiting[topic]
+        waiting[stamp] = message
+        if len(waiting) > KEPT:
+            del waiting[min(waiting)]
+            self.unmatched[topic] += 1
+        for lead in sorted(self._waiting[self._lead]):
+            stamps = {name: self._nearest(name, lead) for name in self._waiting}
+            if None not in stamps.values():
+                return {name: self._take(name, found) for name, found in stamps.items()
+                        if found is not None}
+        return None
+
+    def _nearest(self, topic: str, stamp: int) -> int | None:
+        near = [other for other in self._waiting[topic] if abs(other - stamp) <= self._slop]
+        return min(near, key=lambda other: abs(other - stamp), default=None)
+
+    def _take(self, topic: str, stamp: int) -> Any:
+        waiting = self._waiting[topic]
+        message = waiting.pop(stamp)
+        for older in [other for other in waiting if other < stamp]:
+            del waiting[older]
+            self.unmatched[topic] += 1
+        return message
+
+    def missing(self) -> list[str]:
+        """Return the topics of which no message waits."""
+        return [topic for topic, waiting in self._waiting.items() if not waiting]

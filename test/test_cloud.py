@@ -1,0 +1,145 @@
+# Copyright 2026 The ros_vseg authors
+# SPDX-License-Identifier: Apache-2.0
+"""Points with class and confidence, from depth and label images, over real DDS."""
+import math
+import struct
+
+import numpy as np
+import pytest
+import ros_helpers as ros
+from sensor_msgs.msg import CameraInfo, Image, PointCloud2
+
+from ros_vseg.cloud import back_project, depth_in_metres, labelled_points
+from ros_vseg.errors import ImageError
+from ros_vseg.nodes.cloud import cloud_message
+from ros_vseg.nodes.matching import KEPT, Matcher
+
+HEIGHT, WIDTH = 6, 8
+P = (100.0, 0.0, 3.5, 0.0, 0.0, 110.0, 2.5, 0.0, 0.0, 0.0, 1.0, 0.0)
+
+
+def inputs(stamp, kind='16UC1', seed=0):
+    rng = np.random.default_rng(seed)
+    depth = rng.integers(0, 5000, (HEIGHT, WIDTH)).astype('<u2')
+    depth[0, 0] = 0
+    if kind == '32FC1':
+        depth = (depth / 1000).astype('<f4')
+        depth[0, 0], depth[0, 1] = math.inf, math.nan
+    return {
+        'depth': ros.image(depth, stamp, kind, 'depth_optical'),
+        'image': ros.image(rng.integers(0, 256, (HEIGHT, WIDTH, 3), np.uint8), stamp),
+        'label': ros.image(rng.integers(0, 11, (HEIGHT, WIDTH), np.uint8), stamp, 'mono8'),
+        'confidence': ros.image(rng.integers(0, 256, (HEIGHT, WIDTH), np.uint8), stamp, 'mono8')}
+
+
+def info(stamp=0, **changes):
+    return CameraInfo(**{**{'header': ros.header(stamp), 'height': HEIGHT, 'width': WIDTH, 'p': P},
+                         **changes})
+
+
+def check(cloud, found, unit):
+    """Compare every point to plain arithmetic on the bytes of the messages."""
+    assert [(field.name, field.offset, field.datatype) for field in cloud.fields] == [
+        ('x', 0, 7), ('y', 4, 7), ('z', 8, 7), ('rgb', 12, 7), ('label', 16, 6),
+        ('confidence', 20, 7)]
+    assert (cloud.height, cloud.width, cloud.point_step) == (HEIGHT, WIDTH, 24)
+    assert cloud.header == found['depth'].header
+    depth, data = bytes(found['depth'].data), bytes(cloud.data)
+    code = '<H' if unit == 1e-3 else '<f'
+    for row in range(HEIGHT):
+        for column in range(WIDTH):
+            place = row * WIDTH + column
+            x, y, z, rgb, label, confidence = struct.unpack_from('<fffIIf', data, place * 24)
+            z_true = struct.unpack_from(code, depth, place * struct.calcsize(code))[0] * unit
+            if not math.isfinite(z_true) or z_true == 0:
+                assert math.isnan(x) and math.isnan(y) and math.isnan(z)
+            else:
+                assert z == pytest.approx(z_true)
+                assert x == pytest.approx((column - 3.5) / 100 * z_true, abs=1e-6)
+                assert y == pytest.approx((row - 2.5) / 110 * z_true, abs=1e-6)
+            red, green, blue = bytes(found['image'].data)[3 * place:3 * place + 3]
+            assert rgb == red * 65536 + green * 256 + blue
+            assert label == bytes(found['label'].data)[place]
+            assert confidence == pytest.approx(bytes(found['confidence'].data)[place] / 255)
+
+
+@pytest.mark.parametrize('kind, unit', [('16UC1', 1e-3), ('32FC1', 1.0)])
+def test_every_point_is_right(kind, unit):
+    found = inputs(5, kind)
+    check(cloud_message(found, info()), found, unit)
+
+
+def test_big_endian_and_padded_depth():
+    depth = np.array([[1000, 2000], [3000, 0]], '>u2')
+    rows = b''.join(row.tobytes() + b'\xff\xff' for row in depth)
+    metres = depth_in_metres(rows, 2, 2, 6, '16UC1', True)
+    assert np.allclose(metres, [[1, 2], [3, np.nan]], equal_nan=True)
+
+
+def test_k_serves_where_p_is_empty_and_none_is_refused():
+    found = inputs(5)
+    k = (100.0, 0.0, 3.5, 0.0, 110.0, 2.5, 0.0, 0.0, 1.0)
+    assert cloud_message(found, info(p=(0.0,) * 12, k=k)).data == \
+        cloud_message(found, info()).data
+    with pytest.raises(ImageError, match='focal length'):
+        cloud_message(found, info(p=(0.0,) * 12))
+
+
+def test_bad_inputs_name_what_is_wrong():
+    with pytest.raises(ImageError, match='encoding rgb8'):
+        depth_in_metres(b'', 1, 1, 3, 'rgb8', False)
+    with pytest.raises(ImageError, match='less than it says'):
+        depth_in_metres(b'12', 2, 2, 4, '16UC1', False)
+    with pytest.raises(ImageError, match='camera_info is of 3x4'):
+        cloud_message(inputs(5), info(height=3, width=4))
+    points = back_project(np.ones((4, 4), np.float32), (1, 1, 0, 0))
+    with pytest.raises(ImageError, match='register the depth'):
+        labelled_points(points, np.zeros((8, 8, 3), np.uint8), np.zeros((8, 8), np.uint8))
+
+
+def test_matcher_pairs_by_stamp_counts_the_rest_and_forgets():
+    matcher = Matcher(['label', 'depth'], 0)
+    assert matcher.add('depth', 10, 'd10') is None and matcher.add('depth', 20, 'd20') is None
+    assert matcher.add('label', 20, 'l20') == {'label': 'l20', 'depth': 'd20'}
+    assert matcher.unmatched == {'label': 0, 'depth': 1}
+    assert matcher.add('label', 30, 'l30') is None and matcher.missing() == ['depth']
+    for stamp in range(100, 100 + 2 * KEPT):
+        matcher.add('depth', stamp, stamp)
+    assert matcher.unmatched['depth'] == 1 + KEPT
+
+
+def test_matcher_takes_the_nearest_within_the_slop():
+    matcher = Matcher(['label', 'depth'], 5)
+    assert matcher.add('depth', 94, 'far') is None and matcher.add('depth', 103, 'near') is None
+    assert matcher.add('label', 101, 'l') == {'label': 'l', 'depth': 'near'}
+    assert matcher.add('label', 200, 'l') is None
+
+
+def test_node_publishes_points_while_somebody_listens(probe, tmp_path):
+    remaps = [argument for topic in ('depth', 'image', 'label', 'confidence', 'camera_info')
+              for argument in ('-r', f'{topic}:=/rig/{topic}')]
+    with ros.start('cloud', tmp_path / 'log', *remaps) as child:
+        child.wait_for_line('points on /cloud/points', 60)
+        publishers = {name: probe.node.create_publisher(Image, f'/rig/{name}', ros.RELIABLE)
+                      for name in ('depth', 'image', 'label', 'confidence')}
+        infos = probe.node.create_publisher(CameraInfo, '/rig/camera_info', ros.RELIABLE)
+        assert not publishers['label'].get_subscription_count()
+        clouds = probe.collect('/cloud/points', PointCloud2)
+        everything = [*publishers.values(), infos]
+        probe.wait(lambda: all(p.get_subscription_count() for p in everything), 'subscriptions')
+        stamp = next(ros.stamps)
+        infos.publish(info(stamp))
+        found = inputs(stamp)
+        probe.spin(0.3)
+        for name in ('depth', 'confidence', 'image', 'label'):
+            publishers[name].publish(found[name])
+        probe.wait(lambda: clouds, 'points')
+        check(clouds[0], found, 1e-3)
+        publishers['label'].publish(ros.image(np.zeros((3, 4), np.uint8), stamp + 1, 'mono8'))
+        for name in ('depth', 'confidence', 'image'):
+            publishers[name].publish(inputs(stamp + 1)[name])
+        child.wait_for_line('register the depth', 30)
+        for name in ('depth', 'confidence', 'image', 'label'):
+            publishers[name].publish(inputs(stamp + 2)[name])
+        probe.wait(lambda: len(clouds) > 1, 'points after a bad image')
+        assert 'Traceback' not in child.log.read_text()
