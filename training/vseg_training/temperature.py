@@ -88,5 +88,5 @@ def calibrate(student: Student, source: ClipSource, size: tuple[int, int]) -> fl
     """
     temperature = best_temperature(*_samples(student, source, size))
     for parameter in student.head.classify.parameters():
-        parameter /= temperature
+        parameter.div_(temperature)
     return temperature
