@@ -45,13 +45,13 @@ class _Unfolding:
 
     def convolution(self, name: str, module: nn.Conv2d) -> None:
         """Take the weights of a convolution that is about to run."""
-        weight = self._find(name, 'weight')
-        if weight is None or weight.shape != module.weight.shape:
+        weight, bias = self._find(name, 'weight'), self._find(name, 'bias')
+        if (weight is None or weight.shape != module.weight.shape
+                or (module.bias is not None and bias is None)):
             raise ValueError(f'model.init: {self.path} has no weights for {name} of shape '
                              f'{tuple(module.weight.shape)}: give a bundle of the same backbone, '
                              'channels and head_widths, or a checkpoint')
         module.weight.copy_(weight)
-        bias = self._find(name, 'bias')
         if module.bias is not None and bias is not None:
             module.bias.copy_(bias)
         self._folded = self._find(name, 'weight_bias')

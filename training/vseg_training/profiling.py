@@ -101,7 +101,7 @@ def profile(recipe: Recipe, steps: int) -> str:
     keep_freed_memory()
     recipe.optim.max_steps = WARM_UP + steps
     loader, _ = build_data(recipe, Path('runs') / 'cache', 0)
-    dataset = loader.dataset
+    dataset: Any = loader.dataset
     decode, augment = _stages(dataset)
     noise = torch.utils.data.DataLoader(
         _Noise(dataset, len(load_label_set(recipe.data.label_set).names)), batch_size=None)
