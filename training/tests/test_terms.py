@@ -252,7 +252,7 @@ def test_temporal_loss_warps_the_later_frame_onto_the_earlier_one():
     flow[:, 0, 8:16, 8:16] = 4  # pixels of the image: one cell of the scores
     # what the square uncovers and covers looks different and does not count
     assert TemporalConsistencyLoss()(scores, later, *large, flow) < 0.005
-    assert 0.12 < TemporalConsistencyLoss(0.0)(scores, later, *large, flow) < 0.13
+    assert TemporalConsistencyLoss(0.0)(scores, later, *large, flow) < 0.07  # two covered cells
     assert TemporalConsistencyLoss(0.0)(scores, later, *large, -flow) > 0.15
 
 
