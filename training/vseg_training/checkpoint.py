@@ -2,11 +2,15 @@
 # SPDX-License-Identifier: Apache-2.0
 """Reading a checkpoint of ``vseg-train fit`` without trusting it."""
 import logging
+from pathlib import Path
+from typing import Any, NamedTuple
 
 import torch
+from torch import Tensor
 
 from .models.student import Student
-from .recipe import from_dict, load_recipe
+from .models.teacher import Teacher
+from .recipe import from_dict, load_recipe, Recipe
 from .task import build_network
 
 
@@ -15,15 +19,21 @@ _SCALED = ('attention.theta.', 'attention.phi.')
 _CONTEXT = ('prototypes.', 'attention.')
 
 
-def _read(path):
-    """(network state, class weights, recipe) of a checkpoint."""
+class _Stored(NamedTuple):
+    state: dict[str, Tensor]  # of the network
+    class_weights: Tensor  # float [K]
+    recipe: Recipe
+
+
+def _read(path: str | Path) -> _Stored:
+    """Read a checkpoint; ValueError names a file that is not one."""
     try:
         checkpoint = torch.load(path, map_location='cpu', weights_only=True)
         recipe = from_dict(checkpoint['hyper_parameters']['recipe'])
         state = {key.removeprefix('network.'): value
                  for key, value in checkpoint['state_dict'].items()
                  if key.startswith('network.')}
-        return state, checkpoint['state_dict']['class_weights'], recipe
+        return _Stored(state, checkpoint['state_dict']['class_weights'], recipe)
     except FileNotFoundError:
         raise ValueError(
             f'checkpoint {path} does not exist: train one by vseg-train fit') from None
@@ -31,57 +41,72 @@ def _read(path):
         raise _damaged(path, error) from error
 
 
-def _damaged(path, error):
+def _damaged(path: str | Path, error: Exception) -> ValueError:
     return ValueError(f'{path} is not a checkpoint of vseg-train fit, or is damaged '
                       f'({type(error).__name__}: {str(error).splitlines()[0]})')
 
 
-def load_network(path, adjust=True):
+def load_network(path: str | Path, adjust: bool = True) -> tuple[Student | Teacher, Recipe]:
     """
-    Network in eval mode and its recipe, from a checkpoint of ``vseg-train fit``.
+    Load a network in eval mode and its recipe.
 
-    The averaged weights are taken. adjust: apply the recipe's logit adjustment. ValueError names
-    a file that is not such a checkpoint.
+    Args:
+        path: Checkpoint of ``vseg-train fit``, of which the averaged weights are taken.
+        adjust: Whether to apply the recipe's logit adjustment.
+
+    Raises:
+        ValueError: The file is not such a checkpoint.
     """
-    state, class_weights, recipe = _read(path)
+    stored = _read(path)
+    recipe = stored.recipe
     network = build_network(recipe)
     try:
-        network.load_state_dict(state)
+        network.load_state_dict(stored.state)
     except RuntimeError as error:
         raise _damaged(path, error) from error
     if adjust:
+        shift = stored.class_weights.log() * recipe.loss.logit_adjustment
         for head in network.heads:
-            head.classify.bias.data -= class_weights.log() * recipe.loss.logit_adjustment
+            head.get_parameter('classify.bias').data -= shift
     return network.eval(), recipe
 
 
-def load_student(path):
-    """Student of a checkpoint and its recipe; ValueError if the checkpoint holds a teacher."""
-    return _student(*load_network(path), path)
+def load_student(path: str | Path) -> tuple[Student, Recipe]:
+    """
+    Load a student in eval mode and its recipe.
+
+    Raises:
+        ValueError: The file is not a checkpoint of ``vseg-train fit``, or it holds a teacher.
+    """
+    network, recipe = load_network(path)
+    return _student(network, path), recipe
 
 
-def untrained_student(path):
-    """Student with random weights and its recipe, of a recipe: to measure what it costs to run."""
+def untrained_student(path: str | Path) -> tuple[Student, Recipe]:
+    """Build a recipe's student with random weights, to measure what it costs to run."""
     recipe = load_recipe(path)
     recipe.name += '_untrained'
-    return _student(build_network(recipe).eval(), recipe, path)
+    return _student(build_network(recipe).eval(), path), recipe
 
 
-def _student(network, recipe, path):
+def _student(network: Any, path: str | Path) -> Student:
     if not isinstance(network, Student):
         raise ValueError(f'{path} holds a teacher, which no bundle can run: distil a student from '
                          'it (distill.teacher) and take its checkpoint')
-    return network, recipe
+    return network
 
 
-def initialise(network, path):
+def initialise(network: Student | Teacher, path: str | Path) -> None:
     """
     Start a network from a checkpoint's weights (``model.init``).
 
     Every weight of the same name and shape is taken; the streams of a teacher all start from a
     student's head, and a student's head from a teacher's first stream. Prototypes and attention
     are taken only from a network of the same form of attention, theta and phi only from one of the
-    same scale. ValueError if nothing fits.
+    same scale.
+
+    Raises:
+        ValueError: The file is not a checkpoint of ``vseg-train fit``, or no weight fits.
     """
     state, _, recipe = _read(path)
     model, attention = recipe.model, network.attention
@@ -94,12 +119,20 @@ def initialise(network, path):
             continue  # the new form needs its own start
         if key.startswith(_SCALED) and not same_scale:
             continue  # scores of another scale: what made them saturate would do so again
-        part, _, rest = key.partition('.')
-        other = {'heads': 'head.' + rest.partition('.')[2], 'head': f'heads.0.{rest}'}.get(part)
-        value = state.get(key, state.get(other))
+        value = state.get(key, state.get(_other_name(key)))
         if value is not None and value.shape == own.shape:
             taken[key] = value
     if not taken:
         raise ValueError(f'model.init: no weight of {path} fits this network')
     network.load_state_dict(taken, strict=False)
     log.info('took %d of %d weights from %s', len(taken), len(network.state_dict()), path)
+
+
+def _other_name(key: str) -> str:
+    """Name of a head's weight in the other kind of network; '' for what is not of a head."""
+    part, _, rest = key.partition('.')
+    if part == 'head':
+        return f'heads.0.{rest}'
+    if part == 'heads':
+        return 'head.' + rest.partition('.')[2]
+    return ''

@@ -3,7 +3,6 @@
 """Weights back from a bundle, so that a training can start from a student that was shipped."""
 import logging
 from pathlib import Path
-from typing import Optional
 
 import onnx
 from onnx import numpy_helper
@@ -11,6 +10,9 @@ import torch
 from torch import nn, Tensor
 
 from ros_vseg.bundle import Bundle
+
+from .models.student import Student
+from .models.teacher import Teacher
 
 
 log = logging.getLogger(__name__)
@@ -20,9 +22,12 @@ _ANEW = ('prototypes.', 'attention.', 'auxiliary.')
 def _arrays(path: Path) -> dict[str, Tensor]:
     """Initializers of a bundle that vseg-train exported, by the student's own names."""
     graph = onnx.load_model_from_string(Bundle.load(path).model).graph
-    return {value.name.removeprefix('student.'): torch.from_numpy(
-                numpy_helper.to_array(value).copy())
-            for value in graph.initializer if value.name.startswith('student.')}
+    arrays = {}
+    for value in graph.initializer:
+        if value.name.startswith('student.'):
+            array = numpy_helper.to_array(value).copy()
+            arrays[value.name.removeprefix('student.')] = torch.from_numpy(array)
+    return arrays
 
 
 class _Unfolding:
@@ -30,28 +35,34 @@ class _Unfolding:
 
     def __init__(self, path: Path) -> None:
         self.path, self.arrays, self.taken = path, _arrays(path), 0
-        self._folded: Optional[Tensor] = None  # bias of the convolution that ran last
+        self._folded: Tensor | None = None  # bias of the convolution that ran last
 
-    def _find(self, name: str, kind: str) -> Optional[Tensor]:
+    def _find(self, name: str, kind: str) -> Tensor | None:
+        """Weight of a module by its kind, None if the bundle has none."""
         if name.startswith('heads.'):  # every stream of a teacher starts from the student's head
             name = 'head.' + name.split('.', 2)[2]
         return self.arrays.get(f'{name}.{kind}')
 
     def convolution(self, name: str, module: nn.Conv2d) -> None:
         """Take the weights of a convolution that is about to run."""
-        weight = self._find(name, 'weight')
-        if weight is None or weight.shape != module.weight.shape:
+        weight, bias = self._find(name, 'weight'), self._find(name, 'bias')
+        if (weight is None or weight.shape != module.weight.shape
+                or (module.bias is not None and bias is None)):
             raise ValueError(f'model.init: {self.path} has no weights for {name} of shape '
                              f'{tuple(module.weight.shape)}: give a bundle of the same backbone, '
                              'channels and head_widths, or a checkpoint')
         module.weight.copy_(weight)
-        if module.bias is not None:
-            module.bias.copy_(self._find(name, 'bias'))
+        if module.bias is not None and bias is not None:
+            module.bias.copy_(bias)
         self._folded = self._find(name, 'weight_bias')
         self.taken += 1
 
     def batch_norm(self, module: nn.BatchNorm2d, seen: Tensor) -> None:
         """Let a batch norm undo the mean and variance of what it sees, and add the bias."""
+        if self._folded is None:
+            raise ValueError(f'model.init: {self.path} has a convolution without the bias of its '
+                             'batch norm: write it anew by vseg-train export')
+        assert module.running_mean is not None and module.running_var is not None
         variance, mean = torch.var_mean(seen, (0, 2, 3), correction=0)
         module.running_mean.copy_(mean)
         module.running_var.copy_(variance)
@@ -60,7 +71,7 @@ class _Unfolding:
 
 
 @torch.no_grad()
-def initialise_from_bundle(network: nn.Module, path: Path, images: Tensor) -> None:
+def initialise_from_bundle(network: Student | Teacher, path: Path, images: Tensor) -> None:
     """
     Start backbone, reduction and heads of a network from a bundle's weights.
 

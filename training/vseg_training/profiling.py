@@ -1,8 +1,10 @@
 # Copyright 2026 The ros_vseg authors
 # SPDX-License-Identifier: Apache-2.0
 """What a training step spends its time on: real data against the same steps on noise."""
+from collections.abc import Callable, Sequence
 from pathlib import Path
 import time
+from typing import Any
 
 import lightning
 from lightning.pytorch.callbacks import EMAWeightAveraging
@@ -11,8 +13,9 @@ from torch.utils.data import default_collate
 
 from ros_vseg.labels import load_label_set
 
+from .data import Clip, ClipDataset
 from .progress import peak_memory, SpeedReport, WaitTimer, WARM_UP
-from .recipe import to_dict
+from .recipe import Recipe, to_dict
 from .task import SegmentationTask
 from .train import build_data, keep_freed_memory, load_teacher, precision
 
@@ -20,9 +23,9 @@ from .train import build_data, keep_freed_memory, load_teacher, precision
 class _Noise(torch.utils.data.Dataset):
     """Per step of a ClipDataset one batch of noise of the same shape, made beforehand."""
 
-    def __init__(self, dataset, num_classes):
+    def __init__(self, dataset: ClipDataset, num_classes: int) -> None:
         self.lengths, self.sources = dataset.lengths, dataset.sources
-        self.batches = {}
+        self.batches: dict[int, dict[str, Any]] = {}
         for step, length in enumerate(self.lengths):
             if length not in self.batches:
                 numbers = range(*dataset.starts[step:step + 2])
@@ -32,15 +35,15 @@ class _Noise(torch.utils.data.Dataset):
                         batch[name].random_(0, high)
                 self.batches[length] = batch
 
-    def __len__(self):
+    def __len__(self) -> int:
         return len(self.lengths)
 
-    def __getitem__(self, step):
+    def __getitem__(self, step: int) -> dict[str, Any]:
         return self.batches[self.lengths[step]]
 
 
-def _train(recipe, loader, num_videos):
-    """SpeedReport of a fresh network's steps over a loader."""
+def _train(recipe: Recipe, loader: torch.utils.data.DataLoader, num_videos: int) -> SpeedReport:
+    """Train a fresh network over a loader and report its speed."""
     lightning.seed_everything(recipe.seed, verbose=False)
     waits = WaitTimer()
     report = SpeedReport(waits)
@@ -54,12 +57,12 @@ def _train(recipe, loader, num_videos):
     return report
 
 
-def _stages(dataset, frames=64):
+def _stages(dataset: ClipDataset, frames: int = 64) -> tuple[float, float]:
     """CPU seconds per frame of decoding, and of augmentation with the rest."""
     decode, counted, loads = 0.0, 0, [source.load for source in dataset.sources]
 
-    def timed(load):
-        def wrapper(keys):
+    def timed(load: Callable[[Sequence[Any]], Clip]) -> Callable[[Sequence[Any]], Clip]:
+        def wrapper(keys: Sequence[Any]) -> Clip:
             nonlocal decode
             begin = time.process_time()
             clip = load(keys)
@@ -81,30 +84,42 @@ def _stages(dataset, frames=64):
     return decode / counted, (whole - decode) / counted
 
 
-def profile(recipe, steps):
+def profile(recipe: Recipe, steps: int) -> str:
     """
-    Measure ``steps`` training steps of a recipe after a warm-up, as a Markdown table.
+    Measure training steps, once with the recipe's data and once on noise.
 
-    Once with the recipe's data and once on batches of noise that lie ready, which is the floor.
-    Nothing is written but the cache of rendered streets.
+    The batches of noise lie ready, so that they show how fast training can be. Nothing is written
+    but the cache of rendered streets.
+
+    Args:
+        recipe: Its ``optim.max_steps`` is changed.
+        steps: How many to measure, after a warm-up.
+
+    Returns:
+        Markdown table and a line of text.
     """
     keep_freed_memory()
     recipe.optim.max_steps = WARM_UP + steps
     loader, _ = build_data(recipe, Path('runs') / 'cache', 0)
-    dataset = loader.dataset
+    dataset: Any = loader.dataset
     decode, augment = _stages(dataset)
     noise = torch.utils.data.DataLoader(
         _Noise(dataset, len(load_label_set(recipe.data.label_set).names)), batch_size=None)
     reports = [_train(recipe, each, dataset.num_videos) for each in (loader, noise)]
     real, floor = (report.images / report.seconds for report in reports)
+    return _table(reports) + (
+        f'\n\nTraining runs at {real / floor:.0%} of the speed on noise. A frame costs '
+        f'{1000 * decode:.1f} ms of CPU to decode and {1000 * augment:.1f} ms to augment; '
+        f'peak memory {peak_memory() / 1e9:.2f} GB.')
+
+
+def _table(reports: Sequence[SpeedReport]) -> str:
+    """Markdown table of the speed on data and on noise."""
     rows = [
         ('seconds per step', *(f'{r.seconds / r.steps:.3f}' for r in reports)),
         ('of it waiting for data', *(f'{r.waits.seconds / r.steps:.4f}' for r in reports)),
         ('share of waiting', *(f'{r.waits.seconds / r.seconds:.1%}' for r in reports)),
-        ('images per second', f'{real:.1f}', f'{floor:.1f}')]
+        ('images per second', *(f'{r.images / r.seconds:.1f}' for r in reports))]
     lines = ['| | training | noise |', '| --- | ---: | ---: |',
              *(f'| {" | ".join(row)} |' for row in rows)]
-    return '\n'.join(lines) + (
-        f'\n\nTraining runs at {real / floor:.0%} of the speed on noise. A frame costs '
-        f'{1000 * decode:.1f} ms of CPU to decode and {1000 * augment:.1f} ms to augment; '
-        f'peak memory {peak_memory() / 1e9:.2f} GB.')
+    return '\n'.join(lines)

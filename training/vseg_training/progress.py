@@ -6,6 +6,9 @@ import resource
 import sys
 import time
 
+from typing import Any
+
+import lightning
 from lightning.pytorch.callbacks import Callback, TQDMProgressBar
 from lightning.pytorch.profilers import Profiler
 import torch
@@ -18,29 +21,36 @@ WARM_UP = 5  # first steps that the figures leave out
 class ProgressBar(TQDMProgressBar):
     """Progress bar over all steps of the run, also when it was resumed."""
 
-    def on_train_start(self, trainer, *_):
+    def on_train_start(self, trainer: lightning.Trainer, *modules: Any) -> None:
         """Set the total: a resumed run begins no epoch, where Lightning would set it."""
-        super().on_train_start(trainer)
+        super().on_train_start(trainer, *modules)
         self.train_progress_bar.total = trainer.max_steps
         self.train_progress_bar.initial = trainer.global_step
 
 
 class WaitTimer(Profiler):
-    """``seconds``: how long the training loop waited for batches."""
+    """
+    Profiler that times one thing alone: how long the training loop waits for batches.
 
-    def __init__(self):
+    Attributes:
+        seconds: Waited so far.
+    """
+
+    def __init__(self) -> None:
         super().__init__()
         self.seconds = self._begin = 0.0
 
-    def start(self, action_name):
+    def start(self, action_name: str) -> None:
+        """Begin to time an action, if it is the wait for a batch."""
         if action_name.endswith('train_dataloader_next'):
             self._begin = time.perf_counter()
 
-    def stop(self, action_name):
+    def stop(self, action_name: str) -> None:
+        """End to time an action."""
         if action_name.endswith('train_dataloader_next'):
             self.seconds += time.perf_counter() - self._begin
 
-    def describe(self):
+    def describe(self) -> None:
         """Print nothing: the report is ``SpeedReport``'s."""
 
 
@@ -48,23 +58,32 @@ class SpeedReport(Callback):
     """
     Speed of the steps after ``WARM_UP``, without validation and the writing of checkpoints.
 
-    waits: the trainer's profiler. ``steps`` and ``images`` (of all processes) count what was
-    measured, ``seconds`` is their time, waits included. Logged as one line at the end.
+    It is logged as one line at the end.
+
+    Args:
+        waits: The trainer's profiler.
+
+    Attributes:
+        steps: That were measured.
+        images: Of these steps, of all processes.
     """
 
-    def __init__(self, waits):
+    def __init__(self, waits: WaitTimer) -> None:
         self.waits = waits
         self.steps, self.images, self._busy = -WARM_UP, 0, 0.0
 
     @property
-    def seconds(self):
-        """Seconds of the measured steps."""
+    def seconds(self) -> float:
+        """Seconds of the measured steps, waits included."""
         return self._busy + self.waits.seconds
 
-    def on_train_batch_start(self, *_):
+    def on_train_batch_start(self, *_: Any) -> None:
+        """Begin to time a step."""
         self._begin = time.perf_counter()
 
-    def on_train_batch_end(self, trainer, module, outputs, batch, batch_idx):
+    def on_train_batch_end(self, trainer: lightning.Trainer, module: lightning.LightningModule,
+                           outputs: Any, batch: Any, batch_idx: int) -> None:
+        """Count a step, once the warm-up is over."""
         self.steps += 1
         if self.steps > 0:
             self._busy += time.perf_counter() - self._begin
@@ -72,15 +91,16 @@ class SpeedReport(Callback):
         else:
             self.waits.seconds = 0.0
 
-    def on_train_end(self, trainer, *_):
+    def on_train_end(self, trainer: lightning.Trainer, *_: Any) -> None:
+        """Log the report, from the first process."""
         if trainer.is_global_zero and self.steps > 0:
             log.info('%.1f images/s over %d steps, %.1f %% of the time waiting for data, peak '
                      'memory %.2f GB per process', self.images / self.seconds, self.steps,
                      100 * self.waits.seconds / self.seconds, peak_memory() / 1e9)
 
 
-def peak_memory():
-    """Bytes that this process took at most: on its GPU if it used one, else of main memory."""
+def peak_memory() -> int:
+    """Most bytes that this process ever held: on its GPU if it used one, else in main memory."""
     if torch.cuda.is_available() and torch.cuda.max_memory_allocated():
         return torch.cuda.max_memory_allocated()
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (

@@ -1,13 +1,14 @@
 # Copyright 2026 The ros_vseg authors
 # SPDX-License-Identifier: Apache-2.0
-"""Checkpoints that a run goes on from: written whole or not at all, and checked before use."""
+"""Checkpoints that a run resumes from: written whole or not at all, and checked before use."""
 import os
 from pathlib import Path
+from typing import Any
 
 from lightning.pytorch.plugins.io import TorchCheckpointIO
 import torch
 
-from .recipe import from_dict, to_dict
+from .recipe import from_dict, Recipe, to_dict
 
 
 # keys that change nothing of what is trained
@@ -16,22 +17,23 @@ FREE = ('data.workers', 'optim.validate_every', 'optim.checkpoint_every')
 
 class WholeCheckpoints(TorchCheckpointIO):
     """
-    Writes a checkpoint beside its place and then moves it there, so that no half one is ever read.
+    Writes a checkpoint to a temporary file beside it and renames that: none is ever half written.
 
-    Lightning's own goes through the system's folder for temporary files, which is atomic on one
-    file system only. ValueError for weights that are not finite, OSError if the file cannot be
-    written; both leave the last whole checkpoint where it is.
+    Lightning's own writer goes through the system's folder for temporary files, which is atomic
+    only where that is on the same file system.
     """
 
-    def save_checkpoint(self, checkpoint, path, storage_options=None):
-        """Write one checkpoint."""
+    def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path,
+                        storage_options: Any = None) -> None:
+        """
+        Write one checkpoint.
+
+        Raises:
+            ValueError: A weight is not finite.
+            OSError: The file cannot be written. Both leave the last whole checkpoint in place.
+        """
         path = Path(path)
-        for name in ('current_model_state', 'state_dict'):
-            for key, value in checkpoint.get(name, {}).items():
-                if not torch.isfinite(value).all():
-                    raise ValueError(
-                        f'{key} is not finite after step {checkpoint["global_step"]}: lower '
-                        f'optim.lr or use precision 32-true; {path} of before is kept')
+        _refuse_not_finite(checkpoint, path)
         partial = path.with_suffix('.tmp')
         try:
             with partial.open('wb') as file:
@@ -47,18 +49,28 @@ class WholeCheckpoints(TorchCheckpointIO):
             partial.unlink(missing_ok=True)
 
 
-def _reason(error):
-    # torch raises a RuntimeError of its own on top of what went wrong with the file
+def _refuse_not_finite(checkpoint: dict[str, Any], path: Path) -> None:
+    for name in ('current_model_state', 'state_dict'):
+        for key, value in checkpoint.get(name, {}).items():
+            if not torch.isfinite(value).all():
+                raise ValueError(
+                    f'{key} is not finite after step {checkpoint["global_step"]}: lower '
+                    f'optim.lr or use precision 32-true; {path} of before is kept')
+
+
+def _reason(error: BaseException) -> str:
+    """First line of what went wrong with the file; torch hides it behind a RuntimeError."""
     while error.__context__ is not None and not isinstance(error, OSError):
         error = error.__context__
     return str(error).splitlines()[0]
 
 
-def resume_step(path, recipe):
+def resume_step(path: Path, recipe: Recipe) -> int:
     """
-    Step that a run's last.ckpt goes on from.
+    Read from which step a run's last.ckpt resumes.
 
-    ValueError if the file is damaged, or of a recipe that differs in more than ``FREE``.
+    Raises:
+        ValueError: The file is damaged, or of a recipe that differs in more than ``FREE``.
     """
     try:
         checkpoint = torch.load(path, map_location='cpu', weights_only=True)
@@ -66,8 +78,9 @@ def resume_step(path, recipe):
         old = _flat(to_dict(from_dict(checkpoint['hyper_parameters']['recipe'])))
     except Exception as error:
         raise ValueError(
-            f'{path} is damaged, or no checkpoint of vseg-train fit ({type(error).__name__}): '
-            'remove it to start anew, or put a whole copy back') from error
+            f'{path} is damaged, or not a checkpoint of vseg-train fit '
+            f'({type(error).__name__}): remove it to start anew, or put a whole copy back'
+        ) from error
     new = _flat(to_dict(recipe))
     for key in old | new:
         before, now = old.get(key), new.get(key)
@@ -78,9 +91,12 @@ def resume_step(path, recipe):
     return step
 
 
-def _flat(tree, prefix=''):
-    flat = {}
+def _flat(tree: dict[str, Any], prefix: str = '') -> dict[str, Any]:
+    """Nested dict as one with dotted keys."""
+    flat: dict[str, Any] = {}
     for key, value in tree.items():
-        flat |= _flat(value, f'{prefix}{key}.') if isinstance(value, dict) else {
-            f'{prefix}{key}': value}
+        if isinstance(value, dict):
+            flat |= _flat(value, f'{prefix}{key}.')
+        else:
+            flat[f'{prefix}{key}'] = value
     return flat

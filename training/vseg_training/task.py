@@ -1,8 +1,12 @@
 # Copyright 2026 The ros_vseg authors
 # SPDX-License-Identifier: Apache-2.0
 """A network with its losses: what Lightning trains."""
+from collections.abc import Sequence
+from typing import Any, cast
+
 import lightning
 import torch
+from torch import Tensor
 
 from ros_vseg.labels import load_label_set
 
@@ -14,36 +18,59 @@ from .losses import (
     co_training_loss, diversity, diversity_loss, ohem_cross_entropy, video_id_loss)
 from .models.layers import resize, resize_labels
 from .models.long_term import LongTermContext
+from .models.network import Output
 from .models.student import Student
 from .models.teacher import Teacher
-from .recipe import from_dict, to_dict
+from .recipe import from_dict, Recipe, to_dict
 
 
-NETWORKS = {'ssc': Student, 'msc': Teacher}
+NETWORKS: dict[str, type[Student] | type[Teacher]] = {'ssc': Student, 'msc': Teacher}
 OF_STUDENTS = ('hide_own', 'wrong_pool')  # options that a teacher lacks
+OF_TRAINING = ('short_term', 'weights', 'init', 'frozen_backbone')  # that no network has
+
+Batch = dict[str, Any]  # of ClipDataset's items
 
 
 class NonFiniteLoss(ValueError):
     """A loss term became NaN or infinite."""
 
 
-def build_network(recipe, pretrained=False):
-    """Student (short_term: ssc) or teacher (msc) of a recipe, with backbone weights if asked."""
-    options = dict(to_dict(recipe)['model'])
-    weights, _, _, short_term = (
-        options.pop(key) for key in ('weights', 'init', 'frozen_backbone', 'short_term'))
+def build_network(recipe: Recipe, pretrained: bool = False) -> Student | Teacher:
+    """
+    Build the student (``model.short_term`` ssc) or the teacher (msc) of a recipe.
+
+    Args:
+        recipe: Of which ``model`` and the label set count.
+        pretrained: Whether to load the backbone's weights (``model.weights``).
+
+    Raises:
+        ValueError: ``model`` has an unknown value, or values that do not fit together.
+    """
+    short_term = recipe.model.short_term
     if short_term not in NETWORKS:
         raise ValueError(f'model.short_term {short_term!r} is unknown: use ssc or msc')
-    if short_term == 'msc':
-        options = {key: value for key, value in options.items() if key not in OF_STUDENTS}
-    network = NETWORKS[short_term](len(load_label_set(recipe.data.label_set).names), **options)
-    if pretrained and weights:
-        load_pretrained(network.backbone, recipe.model.backbone, weights)
+    left_out = OF_TRAINING + (OF_STUDENTS if short_term == 'msc' else ())
+    options = {key: value for key, value in to_dict(recipe)['model'].items()
+               if key not in left_out}
+    num_classes = len(load_label_set(recipe.data.label_set).names)
+    network = NETWORKS[short_term](num_classes, **options)
+    if pretrained and recipe.model.weights:
+        load_pretrained(network.backbone, recipe.model.backbone, recipe.model.weights)
     return network
 
 
-def class_ids(names, label_set, key):
-    """Ids of some classes of a label set; ValueError names the key and the class it lacks."""
+def class_ids(names: Sequence[str], label_set: str, key: str) -> list[int]:
+    """
+    Look up the ids of some classes of a label set.
+
+    Args:
+        names: Of the classes.
+        label_set: Name or file of the label set.
+        key: Of the recipe that lists the names; errors name it.
+
+    Raises:
+        ValueError: The label set lacks a class; the message names it.
+    """
     known = list(load_label_set(label_set).names)
     for name in names:
         if name not in known:
@@ -56,152 +83,207 @@ class SegmentationTask(lightning.LightningModule):
     """
     The network with its losses (MGCNet Eq. 11 and 15); every frame of a clip is supervised.
 
-    ``recipe`` is a plain dict, so that checkpoints load with ``weights_only=True``.
-    ``num_videos``: video IDs of the training data. ``teacher``: a network to distil from, or None;
-    it is no part of the checkpoint.
+    Args:
+        recipe: As a plain dict, so that checkpoints load with ``weights_only=True``.
+        num_videos: Video IDs of the training data.
+        pretrained: As in ``build_network``.
+        teacher: A network to distil from, or None; it is not part of the checkpoint.
     """
 
-    def __init__(self, recipe, num_videos=1, pretrained=True, teacher=None):
+    class_weights: Tensor
+
+    def __init__(self, recipe: dict[str, Any], num_videos: int = 1, pretrained: bool = True,
+                 teacher: Student | Teacher | None = None) -> None:
         super().__init__()
         self.save_hyperparameters({'recipe': recipe})
         self.recipe = from_dict(recipe)
-        self.network = build_network(self.recipe, pretrained).to(
-            memory_format=torch.channels_last)
+        self.network = build_network(self.recipe, pretrained)
+        self.network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         gains = self.recipe.loss.class_gain
-        ids = class_ids(gains, self.recipe.data.label_set, 'loss.class_gain')
+        ids = class_ids(list(gains), self.recipe.data.label_set, 'loss.class_gain')
         self._gains = dict(zip(ids, gains.values()))
         self.register_buffer('class_weights', torch.ones(self.network.num_classes))
         if self.recipe.loss.long_term:
             self.long_term = LongTermContext(self.network.channels, num_videos)
+        # in a list, which hides its weights from Lightning and from the checkpoint
         self._teacher = [] if teacher is None else [teacher.requires_grad_(False)]
         if self.recipe.model.frozen_backbone:
             self.network.backbone.requires_grad_(False)
 
-    def on_train_epoch_start(self):
+    def on_train_epoch_start(self) -> None:
+        """Keep a frozen backbone in eval mode."""
         self._freeze()
 
-    def on_validation_end(self):
+    def on_validation_end(self) -> None:
+        """Keep a frozen backbone in eval mode."""
         self._freeze()
 
-    def _freeze(self):
+    def _freeze(self) -> None:
         if self.recipe.model.frozen_backbone:
             self.network.backbone.eval()  # its batch norms keep their statistics
 
-    def on_fit_start(self):
+    def on_fit_start(self) -> None:
+        """Move the teacher, which Lightning does not know, to the device."""
         for teacher in self._teacher:
-            teacher.to(self.device, memory_format=torch.channels_last)
+            teacher.to(  # type: ignore[call-overload]
+                self.device, memory_format=torch.channels_last)
 
-    def on_train_start(self):
+    def on_train_start(self) -> None:
+        """Set the class weights (``loss.class_balance`` and ``loss.class_gain``), of mean 1."""
         balance, weights = self.recipe.loss.class_balance, torch.ones_like(self.class_weights)
         if balance:
-            frequency = class_frequency(
-                self.trainer.train_dataloader.dataset.sources[0], self.network.num_classes)
+            loader: Any = self.trainer.train_dataloader
+            frequency = class_frequency(loader.dataset.sources[0], self.network.num_classes)
             weights = 1 / torch.log(balance + torch.as_tensor(frequency))
         for number, gain in self._gains.items():
             weights[number] *= gain
         self.class_weights.copy_(weights / weights.mean())
 
-    def on_train_batch_start(self, batch, batch_idx):
-        # dropout is a function of step and process, so a resumed run repeats an uninterrupted one
+    def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
+        """Make dropout a function of step and process: a resumed run repeats the whole one."""
         torch.manual_seed(
             self.recipe.seed * 1_000_003 + self.global_step + (self.global_rank << 32))
 
-    def supervised(self, scores, labels):
+    def supervised(self, scores: Tensor, labels: Tensor) -> Tensor:
         """OHEM cross-entropy of scores [B, K, h, w] at the size of labels int64 [B, H, W]."""
         options = self.recipe.loss
         return ohem_cross_entropy(
             resize(scores.float(), labels.shape[1:]), labels, self.class_weights,
             options.ohem_threshold, options.ohem_min_kept)
 
-    def losses(self, output, labels):
-        """Named loss terms of a network's output against labels int64 [B, L, H, W]."""
+    def losses(self, output: Output, labels: Tensor) -> dict[str, Tensor]:
+        """
+        Loss terms that need nothing but a network's output and the labels (Eq. 11).
+
+        Args:
+            output: Of the network's ``forward``.
+            labels: Int64 [B, L, H, W].
+
+        Returns:
+            Scalars by name, without their weights.
+        """
         streams = output.get('streams') or [output['scores']]
         size = streams[0].shape[-2:]
-        terms = {'scores': sum(
-            self.supervised(scores.flatten(0, 1), labels[:, tau:].flatten(0, 1))
-            for tau, scores in enumerate(streams)) / len(streams)}
         # the auxiliary head is coarse: labels as fine as the scores serve it as well, at 1/16
         coarse = resize_labels(labels.flatten(0, 1), size)
-        terms['auxiliary'] = self.supervised(output['auxiliary'].flatten(0, 1), coarse)
-        if output['projection'] is not None:
+        terms = {'scores': self._mean_over_streams(streams, labels),
+                 'auxiliary': self.supervised(output['auxiliary'].flatten(0, 1), coarse)}
+        projection = output['projection']
+        if projection is not None:
             grid = output['features'].shape[-2:]
             inside = resize_labels(labels.flatten(0, 1), grid) != PADDING
             terms['diversity'] = diversity_loss(
-                output['projection'], self.recipe.loss.diversity_threshold,
+                projection, self.recipe.loss.diversity_threshold,
                 inside.flatten(1).unflatten(0, labels.shape[:2]))
         if len(streams) > 1 and self.recipe.loss.co_training:
             counted = (coarse != PADDING).unflatten(0, labels.shape[:2])
             terms['co_training'] = co_training_loss(streams, counted)
         return terms
 
-    def _context_terms(self, batch, output):
+    def _mean_over_streams(self, streams: Sequence[Tensor], labels: Tensor) -> Tensor:
+        """Supervised loss of every stream tau, which has the frames from tau on."""
+        total = torch.zeros((), device=labels.device)
+        for tau, scores in enumerate(streams):
+            total = total + self.supervised(scores.flatten(0, 1), labels[:, tau:].flatten(0, 1))
+        return total / len(streams)
+
+    def _context_terms(self, batch: Batch, output: Output) -> dict[str, Tensor]:
         """Terms that need more than the clip's labels: video ID, distillation."""
-        terms, options = {}, self.recipe.distill
+        terms = {}
         if self.recipe.loss.long_term:
             distant = batch['distant']
             features = self.network.encode(distant.flatten(0, 1))[1]
+            scores = self.long_term(
+                output['features'], features.unflatten(0, distant.shape[:2]))
             terms['long_term'] = video_id_loss(
-                self.long_term(output['features'], features.unflatten(0, distant.shape[:2])),
-                batch['video'], self.recipe.loss.video_id)
-        if options.teacher:
-            if self._teacher:
-                targets = teacher_targets(self._teacher[0], batch['images'], batch['places'])
-            else:
-                targets = Targets(**batch['targets'])
-            terms.update(distillation_terms(
-                output, targets, batch['labels'].flatten(0, 1) != PADDING, self.class_weights,
-                bool(options.structural)))
+                scores, batch['video'], self.recipe.loss.video_id)
+        if self.recipe.distill.teacher:
+            counted = batch['labels'].flatten(0, 1) != PADDING
+            terms |= distillation_terms(output, self._targets(batch), counted, self.class_weights,
+                                        bool(self.recipe.distill.structural))
         return terms
 
-    def _weights(self):
+    def _targets(self, batch: Batch) -> Targets:
+        """Targets of a batch, from the teacher at work or from its soft labels."""
+        if self._teacher:
+            return teacher_targets(self._teacher[0], batch['images'], batch['places'])
+        return Targets(**batch['targets'])
+
+    def _weights(self) -> dict[str, float]:
         loss, distill = self.recipe.loss, self.recipe.distill
         return {'scores': 1.0, 'auxiliary': loss.auxiliary, 'diversity': loss.diversity,
                 'long_term': loss.long_term, 'co_training': loss.co_training,
                 'uncertainty': distill.uncertainty, 'structural': distill.structural}
 
-    def training_step(self, batch, batch_idx):
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        """
+        Weighted sum of all loss terms of a batch; each is logged.
+
+        Raises:
+            NonFiniteLoss: A term is NaN or infinite; the message names it and the clips.
+        """
         output = self.network(batch['images'], batch['places'])
         terms = self.losses(output, batch['labels']) | self._context_terms(batch, output)
         weights = self._weights()
-        total = sum(weights[name] * value for name, value in terms.items())
+        total = torch.zeros((), device=self.device)
+        for name, value in terms.items():
+            total = total + weights[name] * value
         shown = {'loss': total}
         if output['projection'] is not None:
             shown['div'] = diversity(output['projection']).mean()
-        logged = self._means({f'loss/{name}': value for name, value in terms.items()} | shown)
+        named = {f'loss/{name}': value for name, value in terms.items()}
+        logged = self._means(named | shown)
         if not torch.isfinite(logged['loss']):
             self._stop_not_finite(terms, batch['name'])
         self.log_dict({name: logged.pop(name) for name in shown}, prog_bar=True)
         self.log_dict(logged)
         return total
 
-    def _means(self, values):
+    def _means(self, values: dict[str, Tensor]) -> dict[str, Tensor]:
         """Mean over the processes of named scalars, which are sent together."""
         stacked = torch.stack([value.detach().float() for value in values.values()])
-        stacked = self.trainer.strategy.reduce(stacked, reduce_op='mean')
-        return dict(zip(values, stacked))
+        means = cast(Tensor, self.trainer.strategy.reduce(stacked, reduce_op='mean'))
+        return dict(zip(values, means))
 
-    def _stop_not_finite(self, terms, clips):
+    def _stop_not_finite(self, terms: dict[str, Tensor], clips: list[str]) -> None:
         """Raise NonFiniteLoss; all processes come here at once, as they see the same mean."""
-        bad = [name for name, value in terms.items() if not torch.isfinite(value)]
-        found = [(bad, clips if bad else [])]
+        bad_terms = [name for name, value in terms.items() if not torch.isfinite(value)]
+        bad_clips = clips if bad_terms else []
+        terms_of_all, clips_of_all = [bad_terms], [bad_clips]
         if self.trainer.world_size > 1:
-            found *= self.trainer.world_size
-            torch.distributed.all_gather_object(found, found[0])
-        names, clips = (list(dict.fromkeys(sum(lists, []))) for lists in zip(*found))
+            terms_of_all = _gather(bad_terms, self.trainer.world_size)
+            clips_of_all = _gather(bad_clips, self.trainer.world_size)
         raise NonFiniteLoss(
-            f'loss term {" and ".join(names)} is not finite at step {self.global_step}, clips '
-            f'{", ".join(clips)}: lower optim.lr or use precision 32-true; the last good '
-            'checkpoint is kept')
+            f'loss term {" and ".join(_distinct(terms_of_all))} is not finite at step '
+            f'{self.global_step}, clips {", ".join(_distinct(clips_of_all))}: lower optim.lr or '
+            'use precision 32-true; the last good checkpoint is kept')
 
-    def validation_step(self, batch, batch_idx):
-        source, value = self.trainer.val_dataloaders.dataset.source, None
-        if self.trainer.is_global_zero:  # a stream is no work to share; the others wait here
-            confusion, _ = evaluate_stream(self.network, source, self.recipe.data.size)
+    def validation_step(self, batch: int, batch_idx: int) -> None:
+        """Stream the whole validation split and log its mIoU in percent."""
+        loader: Any = self.trainer.val_dataloaders
+        value = None
+        if self.trainer.is_global_zero:  # a stream cannot be shared; the others wait here
+            confusion, _ = evaluate_stream(
+                self.network, loader.dataset.source, self.recipe.data.size)
             value = 100 * confusion.mean_iou()
-        value = self.trainer.strategy.broadcast(value)
+        value = cast(float, self.trainer.strategy.broadcast(value))
         self.log('val/mIoU', value, prog_bar=True, batch_size=1, sync_dist=True)
 
-    def configure_optimizers(self):
+    def configure_optimizers(self) -> Any:
+        """Build the optimiser of ``optim`` and its schedule over steps."""
+        optimizer, options = self._optimizer(self._parameter_groups()), self.recipe.optim
+
+        def poly(step: int) -> float:
+            """Share of the learning rate, after a linear warm-up."""
+            warmup = min(1.0, (step + 1) / max(1, options.warmup_steps))
+            return warmup * max(0.0, 1 - step / options.max_steps) ** options.power
+
+        schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, poly)
+        return {'optimizer': optimizer,
+                'lr_scheduler': {'scheduler': schedule, 'interval': 'step'}}
+
+    def _parameter_groups(self) -> list[dict[str, Any]]:
+        """What is trained: the backbone, which has a learning rate of its own, and the rest."""
         options = self.recipe.optim
         backbone = [p for p in self.network.backbone.parameters() if p.requires_grad]
         known = {id(parameter) for parameter in backbone}
@@ -210,17 +292,29 @@ class SegmentationTask(lightning.LightningModule):
         if backbone:
             groups.insert(0, {'params': backbone,
                               'lr': options.lr * options.backbone_lr_scale})
+        return groups
+
+    def _optimizer(self, groups: list[dict[str, Any]]) -> torch.optim.Optimizer:
+        options = self.recipe.optim
         if options.optimizer == 'sgd':
-            optimizer = torch.optim.SGD(groups, momentum=0.9, weight_decay=options.weight_decay)
-        elif options.optimizer == 'adamw':
-            optimizer = torch.optim.AdamW(groups, weight_decay=options.weight_decay)
-        else:
-            raise ValueError(f'optimizer {options.optimizer!r} is unknown: use adamw or sgd')
+            return torch.optim.SGD(groups, momentum=0.9, weight_decay=options.weight_decay)
+        if options.optimizer == 'adamw':
+            return torch.optim.AdamW(groups, weight_decay=options.weight_decay)
+        raise ValueError(f'optimizer {options.optimizer!r} is unknown: use adamw or sgd')
 
-        def poly(step):
-            warmup = min(1.0, (step + 1) / max(1, options.warmup_steps))
-            return warmup * max(0.0, 1 - step / options.max_steps) ** options.power
 
-        schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, poly)
-        return {'optimizer': optimizer,
-                'lr_scheduler': {'scheduler': schedule, 'interval': 'step'}}
+def _gather(names: list[str], processes: int) -> list[list[str]]:
+    """Lists of names of all processes."""
+    gathered: list[list[str]] = [[] for _ in range(processes)]
+    torch.distributed.all_gather_object(gathered, names)
+    return gathered
+
+
+def _distinct(lists: list[list[str]]) -> list[str]:
+    """All names of some lists, each once, in their order."""
+    names = []
+    for each in lists:
+        for name in each:
+            if name not in names:
+                names.append(name)
+    return names

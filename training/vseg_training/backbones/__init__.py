@@ -1,13 +1,14 @@
 # Copyright 2026 The ros_vseg authors
 # SPDX-License-Identifier: Apache-2.0
 """Backbones: each maps float [B, 3, H, W] to features at strides 4, 8, 16 and output_stride."""
+from .base import Backbone
 from .efficientnet_lite import EfficientNetLite
 from .mobilenetv2 import MobileNetV2
 from .resnet import ResNet
 from .weights import load_pretrained
 
 
-_FAMILIES = {
+_FAMILIES: dict[str, type[EfficientNetLite] | type[MobileNetV2] | type[ResNet]] = {
     'efficientnet_lite0': EfficientNetLite, 'efficientnet_lite1': EfficientNetLite,
     'efficientnet_lite2': EfficientNetLite, 'mobilenet_v2': MobileNetV2,
     'resnet18': ResNet, 'resnet50': ResNet, 'resnet101': ResNet,
@@ -15,8 +16,17 @@ _FAMILIES = {
 BACKBONES = tuple(_FAMILIES)
 
 
-def build_backbone(name, output_stride):
-    """Build a backbone without weights; ValueError for an unknown name or output stride."""
+def build_backbone(name: str, output_stride: int) -> Backbone:
+    """
+    Build a backbone with random weights.
+
+    Args:
+        name: One of ``BACKBONES``.
+        output_stride: Pixels of the image per cell of the last stage: 8, 16 or 32.
+
+    Raises:
+        ValueError: The name or the output stride is unknown.
+    """
     if name not in _FAMILIES:
         raise ValueError(f'backbone {name!r} is unknown: choose one of {", ".join(BACKBONES)}')
     if output_stride not in (8, 16, 32):
@@ -24,4 +34,4 @@ def build_backbone(name, output_stride):
     return _FAMILIES[name](name, output_stride)
 
 
-__all__ = ['BACKBONES', 'build_backbone', 'load_pretrained']
+__all__ = ['BACKBONES', 'Backbone', 'build_backbone', 'load_pretrained']

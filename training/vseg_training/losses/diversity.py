@@ -1,23 +1,28 @@
 # Copyright 2026 The ros_vseg authors
 # SPDX-License-Identifier: Apache-2.0
 """Diversity of the soft projection matrix (MGCNet Eq. 5 and 6)."""
-
-
-from typing import Optional
-
 from torch import Tensor
 
 
-def diversity(projection: Tensor, counted: Optional[Tensor] = None) -> Tensor:
+def diversity(projection: Tensor, counted: Tensor | None = None) -> Tensor:
     """
-    Share of distinct prototypes: sum over pixels of the largest entry, over N (Eq. 5).
+    Share of distinct prototypes (MGCNet Eq. 5).
+
+    div(P) = 1/N sum_m max_n P[n, m]: over the pixels m the sum of the largest entry.
 
     Args:
-        projection: Float [..., N, h*w], each row a distribution over pixels.
+        projection: P, float [..., N, h*w], each row a distribution over pixels.
         counted: Bool [..., h*w], False for padding; the rows are then distributions over the rest.
 
     Returns:
-        [...], from 1/N (all rows are equal) to 1 (all rows are disjoint).
+        Float [...], from 1/N (all rows are equal) to 1 (all rows are disjoint).
+
+    Examples:
+        >>> import torch
+        >>> diversity(torch.full((4, 8), 1 / 8))  # four times the same prototype
+        tensor(0.2500)
+        >>> diversity(torch.eye(4))
+        tensor(1.)
     """
     projection = projection.float()
     if counted is not None:
@@ -27,16 +32,23 @@ def diversity(projection: Tensor, counted: Optional[Tensor] = None) -> Tensor:
 
 
 def diversity_loss(projection: Tensor, threshold: float = 0.25,
-                   counted: Optional[Tensor] = None) -> Tensor:
+                   counted: Tensor | None = None) -> Tensor:
     """
-    One-sided penalty max(threshold - div(P), 0), averaged over frames (Eq. 6).
+    One-sided penalty L_div = max(theta - div(P), 0), a mean over frames (MGCNet Eq. 6).
 
     Args:
-        projection: Float [..., N, h*w].
-        threshold: theta_div.
+        projection: P, float [..., N, h*w].
+        threshold: theta.
         counted: As in ``diversity``.
 
     Returns:
         Scalar in [0, threshold].
+
+    Examples:
+        >>> import torch
+        >>> diversity_loss(torch.full((8, 8), 1 / 8))  # 0.25 - 1/8
+        tensor(0.1250)
+        >>> diversity_loss(torch.eye(8))
+        tensor(0.)
     """
     return (threshold - diversity(projection, counted)).clamp(min=0).mean()

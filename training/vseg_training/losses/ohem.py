@@ -2,22 +2,39 @@
 # SPDX-License-Identifier: Apache-2.0
 """Cross-entropy with online hard example mining (OHEM)."""
 import torch
+from torch import Tensor
 from torch.nn import functional as F
 
 from .mean import mean_over_processes
 
 
-def ohem_cross_entropy(scores, labels, weight=None, threshold=0.7, min_kept=0.1):
+def ohem_cross_entropy(scores: Tensor, labels: Tensor, weight: Tensor | None = None,
+                       threshold: float = 0.7, min_kept: float = 0.1) -> Tensor:
     """
-    Mean cross-entropy of the hard pixels.
+    Mean cross-entropy of the hard pixels (Shrivastava et al., 2016, for pixels).
 
-    scores [B, K, H, W], labels int64 [B, H, W] -> scalar. Hard is a pixel whose true class has
-    a probability below ``threshold``; at least the share ``min_kept`` of the labelled pixels is
-    kept, the hardest first. ``weight`` [K] makes it a weighted mean by true class. Ids
-    of K and above (void, padding) never count; without a labelled pixel the loss is 0.
+    Hard is a pixel whose true class has a probability below ``threshold``. At least the share
+    ``min_kept`` of the labelled pixels is kept, the hardest first. In a group of processes the
+    mean over them is that of all their pixels; ``min_kept`` is a share of each one's own.
 
-    In a group of processes the mean over them is that of all their pixels; ``min_kept`` is a
-    share of each one's own.
+    Args:
+        scores: Float [B, K, H, W].
+        labels: Int64 [B, H, W]; ids of K and above (void, padding) never count.
+        weight: Float [K], makes it a mean weighted by the true class.
+        threshold: In 0..1; 1 keeps every pixel.
+        min_kept: In 0..1.
+
+    Returns:
+        Scalar >= 0; 0 without a labelled pixel.
+
+    Examples:
+        >>> import torch
+        >>> scores = torch.tensor([[0.0, 9.0], [0.0, 0.0]]).view(1, 2, 1, 2)
+        >>> labels = torch.tensor([[[0, 0]]])
+        >>> round(ohem_cross_entropy(scores, labels).item(), 4)  # the first pixel alone: log 2
+        0.6931
+        >>> ohem_cross_entropy(scores, torch.full_like(labels, 255)).item()
+        0.0
     """
     labelled = labels < scores.shape[1]
     losses = F.cross_entropy(scores.float(), labels.where(labelled, -100), reduction='none')
@@ -28,7 +45,7 @@ def ohem_cross_entropy(scores, labels, weight=None, threshold=0.7, min_kept=0.1)
     return mean_over_processes((weights * losses).sum(), weights.sum())
 
 
-def _limit(losses, threshold, min_kept):
+def _limit(losses: Tensor, threshold: float, min_kept: float) -> Tensor:
     """Smallest loss of a hard pixel."""
     limit = losses.new_tensor(threshold).log().neg()
     if not losses.numel():

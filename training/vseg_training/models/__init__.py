@@ -1,3 +1,3 @@
 # Copyright 2026 The ros_vseg authors
 # SPDX-License-Identifier: Apache-2.0
-"""Networks: what student and teacher share, and each of them."""
+"""Networks: MGCNet's student and teacher, and the parts that they are made of."""

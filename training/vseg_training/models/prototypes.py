@@ -2,7 +2,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """Pixel-to-prototype non-local operation (MGCNet, Sec. III-A and III-B)."""
 import math
-from typing import Optional
 
 import torch
 from torch import nn, Tensor
@@ -18,8 +17,11 @@ class PrototypeGeneration(nn.Module):
     """
     Features to N semantic prototypes (MGCNet Eq. 1 and 2).
 
-    ``forward``: float [B, C, h, w] -> prototypes [B, N, C], projection P [B, N, h*w]. Each row
-    of P is a distribution over pixels (softmax over space).
+    P = softmax over space of a 1x1 convolution of X, and the prototypes are P X^T.
+
+    Args:
+        channels: C of the features.
+        num_prototypes: N.
     """
 
     def __init__(self, channels: int, num_prototypes: int) -> None:
@@ -27,18 +29,25 @@ class PrototypeGeneration(nn.Module):
         self.projection = nn.Conv2d(channels, num_prototypes, 1)
 
     def forward(self, features: Tensor) -> tuple[Tensor, Tensor]:
+        """
+        Gather the prototypes of single frames.
+
+        Args:
+            features: X, float [B, C, h, w].
+
+        Returns:
+            Prototypes float [B, N, C] and projection P [B, N, h*w], whose rows are distributions
+            over pixels.
+        """
         projection = self.projection(features).flatten(2).softmax(-1)
         return projection @ features.flatten(2).transpose(1, 2), projection
 
 
 class PixelGeneration(nn.Module):
-    """
-    The pixel-to-pixel form (MGCNet, Table III): every pixel is its own prototype.
-
-    ``forward``: float [B, C, h, w] -> prototypes [B, h*w, C], projection None.
-    """
+    """The pixel-to-pixel form (MGCNet, Table III): every pixel is its own prototype."""
 
     def forward(self, features: Tensor) -> tuple[Tensor, None]:
+        """Map features [B, C, h, w] to prototypes [B, h*w, C] without a projection."""
         return features.flatten(2).transpose(1, 2), None
 
 
@@ -50,11 +59,12 @@ class PrototypeAttention(nn.Module):
     are computed once per prototype by ``memorise`` and reused by every later frame: that is what
     the pool stores.
 
-    Two forms. 'literal' is Eq. 3 as printed, its scores multiplied by ``scale`` (the paper states
-    none: 1); what the scores have in common to all pixels grows until every pixel reads the same
-    prototype. 'cosine' compares directions: theta and phi are L2-normalised and the scores
-    multiplied by a learned temperature. It starts as a similarity kernel: theta and phi from the
-    same weights, g as the identity, F_out as 0.7 of the feature plus 0.3 of its context.
+    There are two forms. 'literal' is Eq. 3 as printed, with scores multiplied by ``scale`` (the
+    paper states none: 1). While it trains, the part of the scores that all pixels have in common
+    grows until every pixel reads the same prototype. 'cosine' compares directions: theta and phi
+    are L2-normalised and the scores multiplied by a learned temperature. It starts as a
+    similarity kernel: theta and phi from the same weights, g as the identity, F_out as 0.7 of the
+    feature plus 0.3 of its context.
 
     Args:
         channels: C of the features, which is also that of the context.
@@ -80,13 +90,16 @@ class PrototypeAttention(nn.Module):
 
     @torch.no_grad()
     def _start_as_kernel(self, channels: int) -> None:
-        for linear in (self.theta, self.phi, self.g):
-            nn.init.zeros_(linear.bias)
+        """Set the weights so that a pixel at first reads the prototypes that are like it."""
+        for layer in (self.theta, self.phi, self.g):
+            assert layer.bias is not None
+            nn.init.zeros_(layer.bias)
         nn.init.normal_(self.phi.weight, std=self.phi.in_features ** -0.5)
         self.theta.weight.copy_(self.phi.weight[:, :, None, None])
         nn.init.eye_(self.g.weight)
         identity = torch.eye(channels)
-        self.out[0].weight.copy_(torch.cat([0.7 * identity, 0.3 * identity], 1)[..., None, None])
+        mixing = torch.cat([0.7 * identity, 0.3 * identity], 1)[..., None, None]
+        self.out[0].get_parameter('weight').copy_(mixing)
 
     def memorise(self, prototypes: Tensor) -> Tensor:
         """
@@ -104,13 +117,14 @@ class PrototypeAttention(nn.Module):
         return torch.cat([keys, self.g(prototypes)], -1)
 
     def _queries(self, located: Tensor) -> Tensor:
+        """Queries [B, h*w, key channels], whose products with keys are attention scores."""
         queries = self.theta(located).flatten(2).transpose(1, 2)
         if self.form == 'cosine':
             return F.normalize(queries, dim=-1) * self.temperature
         return queries * self.scale
 
-    def forward(self, features: Tensor, memory: Tensor, mask: Optional[Tensor] = None,
-                codes: Optional[Tensor] = None) -> Tensor:
+    def forward(self, features: Tensor, memory: Tensor, mask: Tensor | None = None,
+                codes: Tensor | None = None) -> Tensor:
         """
         Augment features with the context in memory.
 
@@ -133,9 +147,10 @@ class PrototypeAttention(nn.Module):
 
 
 class NoPrototypes(nn.Module):
-    """No prototypes, for the baseline of MGCNet's Table I: float [B, C, h, w] -> [B, 0, C]."""
+    """No prototypes, for the baseline of MGCNet's Table I."""
 
     def forward(self, features: Tensor) -> tuple[Tensor, None]:
+        """Map features [B, C, h, w] to no prototypes, [B, 0, C]."""
         return features.new_zeros(len(features), 0, features.shape[1]), None
 
 
@@ -146,8 +161,9 @@ class NoAttention(nn.Module):
         """Return the (absent) prototypes."""
         return prototypes
 
-    def forward(self, features: Tensor, memory: Tensor, mask: Optional[Tensor] = None,
-                codes: Optional[Tensor] = None) -> Tensor:
+    def forward(self, features: Tensor, memory: Tensor, mask: Tensor | None = None,
+                codes: Tensor | None = None) -> Tensor:
+        """Return the features."""
         return features
 
 
@@ -156,8 +172,8 @@ _FREQUENCIES = (1, 2, 4, 8)
 _POSITION_GAIN = 3.0  # against features of about 0 to 6
 
 
-def position_codes(size: tuple[int, int], places: Optional[Tensor] = None,
-                   like: Optional[Tensor] = None) -> Tensor:
+def position_codes(size: tuple[int, int], places: Tensor | None = None,
+                   like: Tensor | None = None) -> Tensor:
     """
     Fourier codes of where in the camera's image the cells of a feature map lie.
 
@@ -189,7 +205,7 @@ def position_codes(size: tuple[int, int], places: Optional[Tensor] = None,
     return _POSITION_GAIN * torch.stack(codes, 1)
 
 
-def locate(features: Tensor, codes: Optional[Tensor]) -> Tensor:
+def locate(features: Tensor, codes: Tensor | None) -> Tensor:
     """Features [B, C, h, w] with codes [1 or B, P, h, w] beside them: [B, C + P, h, w]."""
     if codes is None:
         return features
@@ -201,7 +217,14 @@ def causal_mask(frames: int, num_prototypes: int, context: int, like: Tensor) ->
     """
     Mask under which frame t of a clip attends to frames t-context..t.
 
-    Returns [frames, frames*num_prototypes] of 0 and EMPTY, with the dtype and device of ``like``.
+    Args:
+        frames: L of the clip.
+        num_prototypes: N of each frame.
+        context: T, earlier frames that are seen.
+        like: A tensor whose dtype and device the mask takes.
+
+    Returns:
+        [frames, frames*num_prototypes] of 0 and EMPTY.
     """
     index = torch.arange(frames, device=like.device)
     age = index[:, None] - index[None]

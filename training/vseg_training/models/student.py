@@ -1,9 +1,13 @@
 # Copyright 2026 The ros_vseg authors
 # SPDX-License-Identifier: Apache-2.0
 """MGCNet's student: prototypes, single-stream short-term context (SSC), one segmentation head."""
-import torch
+from collections.abc import Sequence
+from typing import Any
 
-from .network import MGCNet
+import torch
+from torch import Tensor
+
+from .network import MGCNet, Output, SegmentationHead
 from .prototypes import causal_mask, EMPTY
 from .stream import StudentStream
 
@@ -12,46 +16,57 @@ class Student(MGCNet):
     """
     MGCNet with the single-stream short-term context (SSC, Sec. III-B).
 
-    While it trains, a frame's own prototypes are hidden from it with probability ``hide_own``
-    where it has earlier frames, so that it learns to read those; and with probability
-    ``wrong_pool`` a clip's earlier frames are replaced by another clip's of the batch, so that it
-    learns not to trust a pool that does not fit.
+    Args:
+        num_classes: K.
+        head_widths: As in ``MGCNet``.
+        dropout: Of the head.
+        hide_own: While it trains: probability that a frame's own prototypes are hidden from it
+            where it has earlier frames, so that it learns to read those.
+        wrong_pool: While it trains: probability that a clip's earlier frames are replaced by
+            another clip's of the batch, so that it learns not to trust a pool that does not fit.
+        options: As in ``MGCNet``.
     """
 
-    def __init__(self, num_classes, head_widths=(96, 64), dropout=0.1, hide_own=0.0,
-                 wrong_pool=0.0, **options):
+    def __init__(self, num_classes: int, head_widths: Sequence[int] = (96, 64),
+                 dropout: float = 0.1, hide_own: float = 0.0, wrong_pool: float = 0.0,
+                 **options: Any) -> None:
         super().__init__(num_classes, head_widths=head_widths, **options)
         self.head = self.build_head(head_widths, dropout)
         self.hide_own, self.wrong_pool = hide_own, wrong_pool
 
     @property
-    def heads(self):
+    def heads(self) -> list[SegmentationHead]:
         """The segmentation streams: one."""
         return [self.head]
 
-    def forward(self, clip, places=None):
+    def forward(self, clip: Tensor, places: Tensor | None = None) -> Output:
         """
         Segment every frame of a clip, each attending to itself and up to T frames before it.
 
-        The first frames see a pool that is not full yet, as at the start of a stream. places
-        [B, 4]: where in the camera image the clips lie (``position_codes``); None: they are whole
-        images. Returns a dict: scores [B, L, K, h', w'], auxiliary [B, L, K, h16, w16], features
-        [B, L, C, h, w], projection [B, L, N, h*w] (None for the pixel form).
+        The first frames see a pool that is not full yet, as at the start of a stream.
+
+        Args:
+            clip: [B, L, 3, H, W] in 0..255.
+            places: Float [B, 4], where in the camera image the clips lie (``position_codes``);
+                None: they are whole images.
+
+        Returns:
+            scores, auxiliary, features and projection.
         """
         batch, length = clip.shape[:2]
-        codes = self.codes(clip, places)
-        if codes is not None:
-            codes = codes.expand(batch, -1, -1, -1).repeat_interleave(length, 0)
+        codes = self.clip_codes(clip, places)
         stages, features, memory, projection = self.encode(clip.flatten(0, 1), codes)
         context, mask = self._clip_context(memory.unflatten(0, (batch, length)))
         scores = self.segment(self.head, stages, features, context, mask, codes)
         auxiliary = self.auxiliary(stages[2])
-        output = {'scores': scores, 'auxiliary': auxiliary, 'features': features,
-                  'projection': projection}
-        return {name: value if value is None else value.unflatten(0, (batch, length))
-                for name, value in output.items()}
+        if projection is not None:
+            projection = projection.unflatten(0, (batch, length))
+        return {'scores': scores.unflatten(0, (batch, length)),
+                'auxiliary': auxiliary.unflatten(0, (batch, length)),
+                'features': features.unflatten(0, (batch, length)),
+                'projection': projection}
 
-    def _clip_context(self, memory):
+    def _clip_context(self, memory: Tensor) -> tuple[Tensor, Tensor]:
         """Memory [B, L, N, D] -> what each frame attends to [B*L, L*N, D], mask [B*L, L*N]."""
         batch, length, count = memory.shape[:3]
         mask = causal_mask(length, count, self.context_frames, memory)
@@ -70,17 +85,23 @@ class Student(MGCNet):
             mask = mask.masked_fill(hidden[..., None], EMPTY)
         return context.flatten(0, 1).flatten(1, 2), mask.flatten(0, 1).flatten(1, 2)
 
-    def _chosen(self, probability, *shape):
-        """Bool of a shape, each True with a probability; by torch's generator of the CPU."""
+    def _chosen(self, probability: float, *shape: int) -> Tensor:
+        """Bool of a shape, each True with a probability; drawn by torch's generator of the CPU."""
         return (torch.rand(shape) < probability).to(self.mean.device)
 
-    def step(self, image, pool, pool_mask, codes=None):
+    def step(self, image: Tensor, pool: Tensor, pool_mask: Tensor,
+             codes: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """
-        One frame of a stream: the function that a bundle holds (Algorithm 1).
+        Segment one frame of a stream: the function that a bundle holds (Algorithm 1).
 
-        image uint8 [B, H, W, 3], pool [B, T*N, D], pool_mask [B, T*N], codes: position codes
-        (None: those of the whole image) ->
-        (scores [B, K, h', w'], prototypes [B, N, D] to put in the pool).
+        Args:
+            image: uint8 [B, H, W, 3], RGB.
+            pool: Float [B, T*N, D], the prototypes of the last T frames.
+            pool_mask: Float [B, T*N], 0 where the pool is filled, else EMPTY.
+            codes: Position codes; None: those of the whole image.
+
+        Returns:
+            Scores float [B, K, h', w'] and the prototypes [B, N, D] to put into the pool.
         """
         image = image.to(self.mean.dtype).permute(0, 3, 1, 2)
         codes = self.codes(image) if codes is None else codes

@@ -1,28 +1,36 @@
 # Copyright 2026 The ros_vseg authors
 # SPDX-License-Identifier: Apache-2.0
 """Batch norm over the batches of all processes, on a CPU (torch's own refuses CPU tensors)."""
+from typing import Any
+
 import torch
-from torch import distributed, nn
+from torch import distributed, nn, Tensor
 
 
 class _Sum(torch.autograd.Function):
     """Sum over processes; so is its gradient, as every process uses the sum."""
 
     @staticmethod
-    def forward(ctx, x):
+    def forward(ctx: Any, x: Tensor) -> Tensor:
         x = x.contiguous().clone()
         distributed.all_reduce(x)
         return x
 
     @staticmethod
-    def backward(ctx, gradient):
+    def backward(ctx: Any, gradient: Tensor) -> Tensor:
         return _Sum.forward(ctx, gradient)
 
 
 class SyncBatchNorm2d(nn.BatchNorm2d):
-    """Batch norm of [B, C, h, w] float, of the same size in all processes of a running group."""
+    """Batch norm over a running process group, all of whose batches have the same size."""
 
-    def forward(self, x):
+    running_mean: Tensor
+    running_var: Tensor
+    num_batches_tracked: Tensor
+    momentum: float
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Normalise float [B, C, h, w]."""
         if not self.training:
             return super().forward(x)
         count = x.numel() // x.shape[1] * distributed.get_world_size()
@@ -37,7 +45,7 @@ class SyncBatchNorm2d(nn.BatchNorm2d):
         return x * scale[:, None, None] + self.bias[:, None, None]
 
 
-def convert(module):
+def convert(module: nn.Module) -> None:
     """Make every nn.BatchNorm2d of a module a ``SyncBatchNorm2d``, in place; its state stays."""
     for part in module.modules():
         if type(part) is nn.BatchNorm2d:

@@ -1,19 +1,26 @@
 # Copyright 2026 The ros_vseg authors
 # SPDX-License-Identifier: Apache-2.0
 """MGCNet's teacher: multi-stream short-term context (MSC) with one head per frame of context."""
-import torch
-from torch import nn
+from collections.abc import Sequence
+from typing import Any
 
-from .network import MGCNet
+import torch
+from torch import nn, Tensor
+
+from .network import MGCNet, Output
 from .stream import TeacherStream
 
 
-def mean_prediction(streams):
+def mean_prediction(streams: Sequence[Tensor]) -> Tensor:
     """
     Mean of the streams' probabilities (MGCNet Eq. 9), over the streams that a frame has.
 
-    streams: stream tau as float [B, L - tau, ...], for the frames tau..L-1 of a clip, as
-    ``Teacher.forward`` gives them -> [B, L, ...] in float32.
+    Args:
+        streams: Stream tau as float [B, L - tau, ...], for the frames tau..L-1 of a clip, as
+            ``Teacher.forward`` gives them.
+
+    Returns:
+        Float32 [B, L, ...].
     """
     total = torch.zeros_like(streams[0], dtype=torch.float32)
     for tau, stream in enumerate(streams):
@@ -21,7 +28,7 @@ def mean_prediction(streams):
     return total / _stream_count(streams)
 
 
-def _stream_count(streams):
+def _stream_count(streams: Sequence[Tensor]) -> Tensor:
     """Streams per frame of a clip, shaped to divide [B, L, ...]."""
     like = streams[0]
     count = torch.arange(1, like.shape[1] + 1, device=like.device).clamp(max=len(streams))
@@ -32,39 +39,46 @@ class Teacher(MGCNet):
     """
     MGCNet with the multi-stream short-term context (MSC, Eq. 7 to 9).
 
-    Stream tau attends to the prototypes of frame t - tau and has a head of its own. ``dropout``
-    acts in these heads, and stays active after ``monte_carlo``.
+    Stream tau attends to the prototypes of frame t - tau and has a head of its own.
+
+    Args:
+        num_classes: K.
+        head_widths: As in ``MGCNet``, of every head.
+        dropout: Of the heads; it stays active after ``monte_carlo``.
+        options: As in ``MGCNet``.
     """
 
-    def __init__(self, num_classes, head_widths=(96, 64), dropout=0.1, **options):
+    def __init__(self, num_classes: int, head_widths: Sequence[int] = (96, 64),
+                 dropout: float = 0.1, **options: Any) -> None:
         super().__init__(num_classes, head_widths=head_widths, **options)
         self.heads = nn.ModuleList(
             self.build_head(head_widths, dropout) for _ in range(self.context_frames + 1))
 
-    def monte_carlo(self):
+    def monte_carlo(self) -> 'Teacher':
         """Eval mode, but with the dropout of the stream heads active (MC dropout, Sec. III-D)."""
         self.eval()
         for head in self.heads:
-            head.dropout.train()
+            head.get_submodule('dropout').train()
         return self
 
-    def forward(self, clip, places=None):
+    def forward(self, clip: Tensor, places: Tensor | None = None) -> Output:
         """
         Segment every frame of a clip by as many streams as it has earlier frames, plus one.
 
-        places [B, 4]: where in the camera image the clips lie (``position_codes``); None: they are
-        whole images. Returns a dict: streams, a list of scores [B, L - tau, K, h', w'] for
-        tau = 0..min(T, L-1), auxiliary [B, L, K, h16, w16], features [B, L, C, h, w], projection
-        [B, L, N, h*w].
+        Args:
+            clip: [B, L, 3, H, W] in 0..255.
+            places: Float [B, 4], where in the camera image the clips lie (``position_codes``);
+                None: they are whole images.
+
+        Returns:
+            streams (for tau = 0..min(T, L-1)), auxiliary, features and projection.
         """
         batch, length = clip.shape[:2]
-        codes = self.codes(clip, places)
-        if codes is not None:
-            codes = codes.expand(batch, -1, -1, -1).repeat_interleave(length, 0)
+        codes = self.clip_codes(clip, places)
         stages, features, memory, projection = self.encode(clip.flatten(0, 1), codes)
         memory = memory.unflatten(0, (batch, length))
 
-        def frames_from(x, tau):
+        def frames_from(x: Tensor, tau: int) -> Tensor:
             return x.unflatten(0, (batch, length))[:, tau:].flatten(0, 1)
 
         streams = []
@@ -74,26 +88,32 @@ class Teacher(MGCNet):
                 memory[:, :length - tau].flatten(0, 1),
                 codes=None if codes is None else frames_from(codes, tau))
             streams.append(scores.unflatten(0, (batch, length - tau)))
-        output = {'auxiliary': self.auxiliary(stages[2]), 'features': features,
-                  'projection': projection}
-        output = {name: value if value is None else value.unflatten(0, (batch, length))
-                  for name, value in output.items()}
-        return {'streams': streams, **output}
+        if projection is not None:
+            projection = projection.unflatten(0, (batch, length))
+        return {'streams': streams,
+                'auxiliary': self.auxiliary(stages[2]).unflatten(0, (batch, length)),
+                'features': features.unflatten(0, (batch, length)),
+                'projection': projection}
 
-    def step(self, image, memories):
+    def step(self, image: Tensor, memories: Sequence[Tensor]
+             ) -> tuple[Tensor, Tensor, Tensor | None]:
         """
-        One frame of a stream.
+        Segment one frame of a stream.
 
-        image uint8 [B, H, W, 3], memories: those of the last T frames, newest first, each
-        [B, N, D] -> (streams' scores [S, B, K, h', w'], memory [B, N, D], projection [B, N, h*w]).
+        Args:
+            image: uint8 [B, H, W, 3], RGB.
+            memories: Those of the last T frames, newest first, each float [B, N, D].
+
+        Returns:
+            The streams' scores [S, B, K, h', w'], memory [B, N, D] and projection [B, N, h*w].
         """
         stages, features, memory, projection = self.encode(
             image.to(self.mean.dtype).permute(0, 3, 1, 2))
         context = [memory, *memories][:len(self.heads)]
-        scores = [self.segment(head, stages, features, old)
-                  for head, old in zip(self.heads, context)]
+        scores = [self.segment(head, stages, features, earlier)
+                  for head, earlier in zip(self.heads, context)]
         return torch.stack(scores), memory, projection
 
-    def stream(self):
+    def stream(self) -> TeacherStream:
         """Return a stream that starts without earlier frames."""
         return TeacherStream(self)

@@ -1,0 +1,21 @@
+# Copyright 2026 The ros_vseg authors
+# SPDX-License-Identifier: Apache-2.0
+"""
+Distillation terms, one per file: modules that take tensors and return one scalar.
+
+A term resizes the student's map to the teacher's grid, lets no gradient into the teacher, computes
+in float32 (float64 stays) and leaves padding out. Its weight is for whoever sums the terms up.
+Adapters, which match the student's width to the teacher's, are the term's own: they are trained
+with the student and not exported.
+"""
+from .attention import AttentionTransfer
+from .channel import ChannelWise
+from .inter_class import InterClassDistance
+from .intra_class import IntraClassVariation
+from .pair import PairWise
+from .pixel import PixelWise
+from .temporal import TemporalConsistencyLoss, visibility
+
+
+__all__ = ['AttentionTransfer', 'ChannelWise', 'InterClassDistance', 'IntraClassVariation',
+           'PairWise', 'PixelWise', 'TemporalConsistencyLoss', 'visibility']

@@ -1,0 +1,88 @@
+# Copyright 2026 The ros_vseg authors
+# SPDX-License-Identifier: Apache-2.0
+"""What the terms do to maps before they compare them."""
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from ..models.layers import resize, resize_labels
+
+
+def full_precision(x: Tensor) -> Tensor:
+    """Float64 as it is, anything else as float32."""
+    return x if x.dtype == torch.float64 else x.float()
+
+
+def product(a: Tensor, b: Tensor) -> Tensor:
+    """Matrix product in the precision of its operands, also under autocast."""
+    with torch.autocast(a.device.type, enabled=False):
+        return a @ b
+
+
+def on_one_grid(student: Tensor, teacher: Tensor) -> tuple[Tensor, Tensor]:
+    """
+    Prepare the maps of two networks to be compared.
+
+    Args:
+        student: Float [B, C, h, w].
+        teacher: Float [B, C', h', w'].
+
+    Returns:
+        The student's map resized to [B, C, h', w'], and the teacher's cut off from gradients.
+    """
+    student, teacher = full_precision(student), full_precision(teacher.detach())
+    if student.shape[2:] != teacher.shape[2:]:
+        student = resize(student, teacher.shape[2:])
+    return student, teacher
+
+
+def shrink(counted: Tensor | None, like: Tensor) -> Tensor:
+    """
+    Find the cells of a map that are not padding.
+
+    Args:
+        counted: Bool [B, H, W], False for padding; None: there is none.
+        like: The map, [B, C, h, w].
+
+    Returns:
+        Bool [B, h, w].
+    """
+    if counted is None:
+        return like.new_ones(like[:, 0].shape, dtype=torch.bool)
+    return resize_labels(counted, like.shape[2:]).bool()
+
+
+def same_width(student: Tensor, teacher: Tensor, term: str) -> None:
+    """Raise ValueError if two maps differ in their number of channels."""
+    if student.shape[1] != teacher.shape[1]:
+        raise ValueError(
+            f'{term}: the student has {student.shape[1]} channels and the teacher '
+            f'{teacher.shape[1]}: give the term widths=({student.shape[1]}, {teacher.shape[1]}), '
+            'or maps with as many')
+
+
+def class_means(features: Tensor, labels: Tensor, num_classes: int) -> tuple[Tensor, Tensor]:
+    """
+    Mean feature of every class of every image.
+
+    Args:
+        features: Float [B, C, h, w].
+        labels: Int64 [B, H, W], resized to the features; ids of K and above do not count.
+        num_classes: K.
+
+    Returns:
+        Means float [B, K, C], 0 where a class is absent, and its cells per image [B, K].
+    """
+    members = one_hot(labels, features.shape[2:], num_classes).to(features.dtype).flatten(2)
+    counts = members.sum(2)
+    means = product(members, features.flatten(2).transpose(1, 2))
+    return means / counts.clamp(min=1)[..., None], counts
+
+
+def one_hot(labels: Tensor, size: Sequence[int], num_classes: int) -> Tensor:
+    """Labels int64 [B, H, W] as bool [B, K, h, w] at another size; void is in no class."""
+    small = resize_labels(labels, size)
+    known = F.one_hot(small.clamp(0, num_classes), num_classes + 1)[..., :num_classes]
+    return known.permute(0, 3, 1, 2).bool()
