@@ -15,6 +15,7 @@ from ros_vseg.errors import BundleError
 from ros_vseg.positions import position_codes
 
 POSITIONS = 'positions'     # initializer float32 [1, 16, h, w]: see position_codes
+WRAPPED = 'vseg wrap'       # producer of a graph that was not made for another size or batch
 SHAPE_INPUTS = {'Reshape': 1, 'Resize': 3, 'ConstantOfShape': 0, 'Expand': 1}
 
 
@@ -70,7 +71,11 @@ def at_size(bundle, size):
     if min(size) < 32:
         raise BundleError(f'size {size[0]}x{size[1]} is too small: give at least 32x32')
     new = replace(old, height=size[0], width=size[1])
-    model = _rewrite(onnx.load_model_from_string(bundle.model), old, new, 1, bundle.path)
+    model = onnx.load_model_from_string(bundle.model)
+    if model.producer_name == WRAPPED:
+        raise BundleError(f'{bundle.path} was wrapped at {old.height}x{old.width}: wrap its '
+                          f'network again with --size {size[0]}x{size[1]}')
+    model = _rewrite(model, old, new, 1, bundle.path)
     data = model.SerializeToString()
     return replace(bundle, info=new, model=data, sha256=hashlib.sha256(data).hexdigest())
 
@@ -82,6 +87,8 @@ def with_batch(model, info, batch, path):
         for entry in [*model.graph.input, *model.graph.output]:
             _set_dims(entry, [1])
         return model
+    if model.producer_name == WRAPPED:
+        raise BundleError(f'{path} was wrapped for one image at a time: leave the batch out')
     ringed = replace(info, pool_frames=info.pool_frames + 1) if info.pool_frames else info
     return _rewrite(model, ringed, ringed, batch, path)
 
