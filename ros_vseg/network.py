@@ -1,6 +1,6 @@
 # Copyright 2026 The ros_vseg authors
 # SPDX-License-Identifier: Apache-2.0
-"""A plain ONNX network on its way into a bundle: read, checked, pruned, run, brought up to date."""
+"""A plain ONNX network on its way into a bundle: read, checked, pruned, brought up to date."""
 from pathlib import Path
 import tempfile
 from typing import Any, Iterable, Optional, Sequence
@@ -130,7 +130,8 @@ def choose_output(model: onnx.ModelProto, wanted: Optional[str], path: Path) -> 
 
 def keep_only(model: onnx.ModelProto, name: str) -> None:
     """Make a tensor the only output, in place, and drop what it does not need."""
-    graph, needed, nodes = model.graph, {name}, []
+    graph, needed = model.graph, {name}
+    nodes: list[onnx.NodeProto] = []
     for node in reversed(graph.node):
         if not needed.isdisjoint(node.output):
             nodes.insert(0, node)

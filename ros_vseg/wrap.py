@@ -3,7 +3,7 @@
 """A bundle of any ONNX network that takes an image and gives scores or labels of classes."""
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple, Optional, Sequence
+from typing import Any, Optional, Sequence
 
 import cv2
 import numpy as np
@@ -16,16 +16,13 @@ from ros_vseg.errors import BundleError
 from ros_vseg.graph import WRAPPED
 from ros_vseg.labels import LabelSet
 from ros_vseg.network import (
-    Array, choose_output, freeze, image_input, keep_only, producer, read_network, replace_all,
-    run_network, set_size)
+    Array, choose_output, freeze, image_input, keep_only, read_network, replace_all, run_network,
+    set_size)
+from ros_vseg.scores import (
+    comes_from_sigmoid, cut_argmax, cut_upsampling, fits, recognise, Scores)
 
-LAYOUTS = ('nchw', 'nhwc')
-KINDS = ('logits', 'probabilities', 'labels')
 CERTAIN = 16.0      # score of the label in a label map; the other classes have 0
 LEAST = 1e-7        # probability that counts as 0, for its logarithm
-# what leaves labels and scores as they are, on the way back to the node that makes them
-SAME_VALUES = ('Cast', 'Identity', 'Reshape', 'Squeeze', 'Unsqueeze')
-SAME_RANGE = (*SAME_VALUES, 'Resize', 'Transpose')
 
 
 @dataclass(frozen=True)
@@ -39,9 +36,9 @@ class Options:
         std: as ``mean``.
         scale: 1 if mean and std are for pixels in 0..1, 255 if for 0..255. None: 255 if one of
             them is above 1, else 1.
-        layout: of the image, of LAYOUTS.
+        layout: of the image, 'nchw' or 'nhwc'.
         scores: name of the tensor with the scores, needed if there are several outputs.
-        kind: of KINDS; None: found by trying.
+        kind: 'logits', 'probabilities' or 'labels'; None: found by trying.
         size: (height, width) in pixels, for a network whose size is open.
         color_order: 'rgb' or 'bgr', as the network was trained.
     """
@@ -54,27 +51,6 @@ class Options:
     kind: Optional[str] = None
     size: Optional[tuple[int, int]] = None
     color_order: str = 'rgb'
-
-
-class Scores(NamedTuple):
-    """
-    What a network's output means.
-
-    kind: of KINDS; axis: of the classes, 1 or 3; is_binary: whether it has one channel for two
-    classes, the score of the second; shape: of the output.
-    """
-
-    kind: str
-    axis: int
-    is_binary: bool
-    shape: tuple[int, ...]
-
-    @property
-    def grid(self) -> tuple[int, int]:
-        """Height and width of the output in cells."""
-        if len(self.shape) < 4 or self.axis == 1:
-            return self.shape[-2], self.shape[-1]
-        return self.shape[1], self.shape[2]
 
 
 def wrap(path: Path, output: Path, label_set: LabelSet, options: Options, *,
@@ -92,7 +68,7 @@ def wrap(path: Path, output: Path, label_set: LabelSet, options: Options, *,
         license: of the network's weights.
 
     Returns:
-        The metadata, and of which of KINDS the scores are.
+        The metadata, and what the scores are: 'logits', 'probabilities' or 'labels'.
 
     Raises:
         BundleError: The network is not of this kind, or not as the options say.
@@ -109,10 +85,13 @@ def wrap(path: Path, output: Path, label_set: LabelSet, options: Options, *,
               for picture in _pictures(height, width)]
     model = freeze(model, inputs, path)
     if options.kind != 'labels':
-        source = _before_argmax(model, source, inputs, path)
-    scores = recognise(run_network(model, inputs, path), len(label_set.names), options,
-                       f'{path}: output {source}', _comes_from(model, source, 'Sigmoid'))
-    stride = _stride((height, width), scores.grid)
+        source = cut_argmax(model, source, inputs, path)
+        source = cut_upsampling(model, source, (height, width), inputs, path)
+    scores = recognise(
+        run_network(model, inputs, path), len(label_set.names), options.layout, options.kind,
+        f'{path}: output {source}', comes_from_sigmoid(model, source))
+    # another grid is stretched to the image's
+    stride = fits((height, width), scores.grid) or 1
     info = BundleInfo(
         name=name or path.stem, label_set=label_set, height=height, width=width,
         color_order=options.color_order, output_stride=stride, num_prototypes=0, channels=0,
@@ -126,7 +105,7 @@ def wrap(path: Path, output: Path, label_set: LabelSet, options: Options, *,
 
 
 def parse_numbers(texts: Optional[Sequence[str]], name: str) -> tuple[float, ...]:
-    """Return the numbers of texts such as '0.5', or '0.5,0.4,0.3'; BundleError names the option."""
+    """Return the numbers of an option's texts, such as 0.5 or 0.5,0.4,0.3; else BundleError."""
     try:
         return tuple(float(part) for text in texts or ()
                      for part in text.replace(',', ' ').split())
@@ -156,8 +135,9 @@ def normalisation(options: Options, kind: int, name: str
         return np.zeros(3, np.float32), np.ones(3, np.float32)
     for option, values in (('--mean', mean), ('--std', std)):
         if values.size not in (1, 3) or not np.isfinite(values).all():
-            raise BundleError(f'input {name} takes normalised pixels: give {option} as the network '
-                              'was trained with, one number or three, such as 0.485 0.456 0.406')
+            raise BundleError(f'input {name} takes normalised pixels: give {option} as the '
+                              'network was trained with, one number or three, such as '
+                              '0.485 0.456 0.406')
     if not (std > 0).all():
         raise BundleError(f'--std {" ".join(map(str, options.std))} is not above 0')
     scale = options.scale
@@ -166,8 +146,8 @@ def normalisation(options: Options, kind: int, name: str
                           '--scale 255')
     if scale is None:
         scale = 255 if max(mean.max(), std.max()) > 1 else 1
-    return tuple((np.ones(3) * values * (255 / scale)).astype(np.float32)
-                 for values in (mean, std))
+    to_pixels = np.full(3, 255 / scale)
+    return (mean * to_pixels).astype(np.float32), (std * to_pixels).astype(np.float32)
 
 
 def _pictures(height: int, width: int) -> list[npt.NDArray[np.uint8]]:
@@ -188,105 +168,6 @@ def _network_input(picture: npt.NDArray[np.uint8], mean: npt.NDArray[np.float32]
     return np.ascontiguousarray(planes[None], helper.tensor_dtype_to_np_dtype(kind))
 
 
-def _before_argmax(model: onnx.ModelProto, name: str, inputs: Sequence[dict[str, Array]],
-                   path: Path) -> str:
-    """
-    Cut off an ArgMax that makes the output; return the name of what is the output then.
-
-    The scores before it say how certain a label is, and upsample better than labels.
-    """
-    node = producer(model, name)
-    while node is not None and node.op_type in SAME_VALUES:
-        node = producer(model, node.input[0])
-    if node is None or node.op_type != 'ArgMax':
-        return name
-    cut = onnx.ModelProto()
-    cut.CopyFrom(model)
-    keep_only(cut, node.input[0])
-    axis = next((one.i for one in node.attribute if one.name == 'axis'), 0)
-    if run_network(cut, inputs[:1], path)[0].ndim == 4 and axis % 4 in (1, 3):
-        model.CopyFrom(cut)
-        return node.input[0]
-    return name
-
-
-def _comes_from(model: onnx.ModelProto, name: str, operator: str) -> bool:
-    node = producer(model, name)
-    while node is not None and node.op_type in SAME_RANGE:
-        node = producer(model, node.input[0])
-    return node is not None and node.op_type == operator
-
-
-def recognise(values: Sequence[Array], classes: int, options: Options, where: str,
-              is_sigmoid: bool = False) -> Scores:
-    """
-    Find out what a network's output means.
-
-    Args:
-        values: what it was for some images.
-        classes: their number by the label set.
-        options: see Options.
-        where: network and output, for messages.
-        is_sigmoid: whether a sigmoid made the output.
-
-    Raises:
-        BundleError: It is neither scores nor labels of so many classes.
-    """
-    shape, kind = values[0].shape, options.kind
-    is_whole = values[0].dtype.kind in 'iub'
-    if kind == 'labels' or (kind is None and is_whole):
-        return _label_map(values, classes, where)
-    if is_whole or len(shape) != 4 or shape[0] != 1:
-        raise BundleError(f'{where} is {list(shape)} of {values[0].dtype}, neither scores '
-                          f'[1, {classes}, h, w] nor whole numbers [1, H, W]: choose another one '
-                          'by --scores, or say --kind labels')
-    axes = (1, 3) if options.layout == 'nchw' else (3, 1)
-    axis = next((axis for axis in axes if shape[axis] == classes), None)
-    is_binary = axis is None and classes == 2
-    if is_binary:
-        axis = next((axis for axis in axes if shape[axis] == 1), None)
-    if axis is None:
-        raise BundleError(f'{where} is {list(shape)}, but the label set has {classes} classes: '
-                          "give the network's own classes by --classes")
-    if kind is None:
-        kind = _kind(values, axis, is_binary, is_sigmoid, where)
-    return Scores(kind, axis, is_binary, shape)
-
-
-def _label_map(values: Sequence[Array], classes: int, where: str) -> Scores:
-    shape = values[0].shape
-    if len(shape) not in (2, 3, 4) or np.prod(shape) != np.prod(sorted(shape)[-2:]):
-        raise BundleError(f'{where} is {list(shape)}, not a label map [1, H, W]: choose another '
-                          'one by --scores')
-    axis = 3 if len(shape) == 4 and shape[3] == 1 and shape[1] != 1 else 1
-    least, most = min(one.min() for one in values), max(one.max() for one in values)
-    if least < 0 or most >= classes:
-        raise BundleError(f'{where} has labels from {least} to {most}, but the label set has '
-                          f"{classes} classes: give the network's own classes by --classes")
-    return Scores('labels', axis, False, shape)
-
-
-def _kind(values: Sequence[Array], axis: int, is_binary: bool, is_sigmoid: bool, where: str) -> str:
-    """Return whether scores are logits or probabilities, by what they were."""
-    if not all(((one >= 0) & (one <= 1 + 1e-3)).all() for one in values):
-        return 'logits'
-    adds_up = all(np.allclose(one.sum(axis, dtype=np.float64), 1, atol=1e-2) for one in values)
-    if is_sigmoid or (adds_up and not is_binary):
-        return 'probabilities'
-    if is_binary:
-        raise BundleError(f'{where} has one channel for two classes, and it is not clear of what: '
-                          'give --kind logits or --kind probabilities')
-    return 'logits'
-
-
-def _stride(size: tuple[int, int], grid: tuple[int, int]) -> int:
-    """Return the stride by which an image has a grid of cells; 1 (stretch it) if there is none."""
-    for stride in range(1, max(size) + 1):
-        if all(-(-pixels // stride) == cells for pixels, cells in zip(size, grid)):
-            return stride
-    return 1
-
-
 class _Graph:
     """The bundle's graph around a network: nodes are put before it and behind it."""
 
@@ -297,7 +178,8 @@ class _Graph:
             _rename(self.model.graph, name, f'network_{name}')
         self._nodes: list[onnx.NodeProto] = []
 
-    def _add(self, operator: str, name: str, *constants: Optional[Array], **attributes: Any) -> str:
+    def _add(self, operator: str, name: str, *constants: Optional[Array], **attributes: Any
+             ) -> str:
         """Add a node that reads a tensor and constants (None: left out); return its output."""
         output = f'vseg_{len(self.model.graph.initializer)}_{operator}_{len(self._nodes)}'
         inputs = [name]
@@ -341,28 +223,29 @@ class _Graph:
             if scores.is_binary:
                 tensor = self._two_classes(tensor, scores.kind)
             if scores.kind == 'probabilities':      # softmax of the logarithms gives them again
-                tensor = self._add('Max', tensor, np.float32([LEAST]))
+                tensor = self._add('Max', tensor, np.array([LEAST], np.float32))
                 tensor = self._add('Log', tensor)
         shape = self.info.shapes()['scores']
         if scores.grid != tuple(shape[2:]):
-            tensor = self._add('Resize', tensor, None, None, np.int64(shape), mode='linear')
+            size = np.array(shape, np.int64)
+            tensor = self._add('Resize', tensor, None, None, size, mode='linear')
         self._nodes.append(helper.make_node('Identity', [tensor], ['scores']))
         self.model.graph.node.extend(self._nodes)
         replace_all(self.model.graph.output, [self._end('scores', TensorProto.FLOAT)])
 
     def _scores_of_labels(self, name: str, scores: Scores) -> str:
         tensor = self._add('Cast', name, to=TensorProto.INT32)
-        tensor = self._add('Reshape', tensor, np.int64([1, 1, *scores.grid]))
+        tensor = self._add('Reshape', tensor, np.array([1, 1, *scores.grid], np.int64))
         ids = np.arange(len(self.info.label_set.names), dtype=np.int32).reshape(1, -1, 1, 1)
         tensor = self._add('Cast', self._add('Equal', tensor, ids), to=TensorProto.FLOAT)
-        return self._add('Mul', tensor, np.float32([CERTAIN]))
+        return self._add('Mul', tensor, np.array([CERTAIN], np.float32))
 
     def _two_classes(self, tensor: str, kind: str) -> str:
         """Return the scores of both classes: [-x / 2, x / 2] of logits, [1 - p, p] of p."""
         if kind == 'logits':
-            return self._add('Mul', tensor, np.float32([-0.5, 0.5]).reshape(1, 2, 1, 1))
-        tensor = self._add('Mul', tensor, np.float32([-1, 1]).reshape(1, 2, 1, 1))
-        return self._add('Add', tensor, np.float32([1, 0]).reshape(1, 2, 1, 1))
+            return self._add('Mul', tensor, np.array([-0.5, 0.5], np.float32).reshape(1, 2, 1, 1))
+        tensor = self._add('Mul', tensor, np.array([-1, 1], np.float32).reshape(1, 2, 1, 1))
+        return self._add('Add', tensor, np.array([1, 0], np.float32).reshape(1, 2, 1, 1))
 
     def _end(self, name: str, kind: int) -> onnx.ValueInfoProto:
         return helper.make_tensor_value_info(name, kind, self.info.shapes()[name])

@@ -140,3 +140,12 @@ def small(classes: int, shape: Shape, *, layout: str = 'nchw', end: str = '', st
         tensor = net.add(end, [tensor], 'ended')
     net.add('Identity', [tensor], output)
     return net.model({'image': shape}, {output: (None, result)}, kind, opset)
+
+
+def cut(model: onnx.ModelProto, name: str) -> onnx.ModelProto:
+    """Return a network with a tensor inside it as its only output."""
+    other = onnx.ModelProto()
+    other.CopyFrom(model)
+    del other.graph.output[:]
+    other.graph.output.append(helper.make_empty_tensor_value_info(name))
+    return other

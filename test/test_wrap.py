@@ -80,7 +80,7 @@ def label(bundle: Bundle, picture: npt.NDArray[np.uint8], name: str = 'onnxrunti
 
 
 def same(found: np.ndarray, expected: np.ndarray) -> bool:
-    """Whether labels agree but for near ties, and say something."""
+    """Return whether labels agree but for near ties, where there are several."""
     assert found.shape == expected.shape and len(np.unique(expected)) >= 2
     return float((found == expected).mean()) > 0.999
 
@@ -91,7 +91,7 @@ def same(found: np.ndarray, expected: np.ndarray) -> bool:
 def test_fcn_as_of_torchvision(tmp_path, name, opset, output):
     model = networks.fcn(11, IMAGE, opset)
     bundle = wrapped(tmp_path, model, scores=output)
-    assert bundle.info.output_stride == 1 and bundle.info.num_prototypes == 0
+    assert bundle.info.output_stride == 8 and bundle.info.num_prototypes == 0
     assert (bundle.info.height, bundle.info.width) == SIZE
     expected = by_hand(model, image(), output=output)[0].argmax(0)
     assert same(label(bundle, image(), name).labels, expected)
@@ -237,12 +237,29 @@ def test_several_frames_and_resets(tmp_path):
     assert stream.resets == {'gap': 1, 'time_back': 1} and stream.held_back == 0
 
 
-def test_tensor_inside_the_network(tmp_path):
-    """What is before the upsampling is less to compute and to carry."""
+@pytest.mark.parametrize('mode, stride', [
+    ({'coordinate_transformation_mode': 'pytorch_half_pixel'}, 8),
+    ({'coordinate_transformation_mode': 'align_corners'}, 1),
+    ({'coordinate_transformation_mode': 'asymmetric'}, 1), ({'mode': 'nearest'}, 1),
+    ({'mode': 'cubic'}, 1)])
+def test_upsampling_is_left_to_the_decoder_only_if_it_is_the_same(tmp_path, mode, stride):
     model = networks.fcn(11, IMAGE)
-    bundle = wrapped(tmp_path, model, scores='out_coarse')
-    assert bundle.info.output_stride == 8
-    expected = by_hand(model, image(), output='out')[0].argmax(0)
+    for node in model.graph.node:
+        if node.op_type == 'Resize':
+            known = {one.name: helper.get_attribute_value(one) for one in node.attribute}
+            del node.attribute[:]
+            node.attribute.extend(
+                helper.make_attribute(name, value) for name, value in {**known, **mode}.items())
+    bundle = wrapped(tmp_path, model, scores='out')
+    assert bundle.info.output_stride == stride
+    assert same(label(bundle, image()).labels, by_hand(model, image())[0].argmax(0))
+
+
+def test_tensor_inside_the_network(tmp_path):
+    model = networks.fcn(11, IMAGE)
+    bundle = wrapped(tmp_path, model, scores='features', label_set=LabelSet(
+        'channels', tuple('abcdefgh'), ((0, 0, 0),) * 8))
+    expected, _ = decode(by_hand(networks.cut(model, 'features'), image())[0], SIZE)
     assert same(label(bundle, image()).labels, expected)
 
 
@@ -289,13 +306,12 @@ def test_graph_for_an_engine(tmp_path, precision, end):
     lambda: (networks.small(11, IMAGE, end='Softmax'), {}),
     lambda: (networks.small(11, IMAGE, end='TopK', stride=1), {})],
     ids=['fcn', 'segformer', 'probabilities', 'labels'])
-@pytest.mark.parametrize('precision', ['fp32', 'fp16', 'bf16'])
-def test_engine(tmp_path, make, precision):
-    """TensorRT for RTX builds for other GPUs, where it is installed."""
+def test_engine(tmp_path, make):
+    """Built for another machine's GPU, where TensorRT for RTX is installed."""
     pytest.importorskip('tensorrt_rtx')
     model, options = make()
     bundle = wrapped(tmp_path, model, **options)
-    _, header, engine = engine_for(bundle, 'sm86', precision, folder=tmp_path)
+    _, header, engine = engine_for(bundle, 'sm86', 'fp16', folder=tmp_path)
     assert header['inputs'] == {'image': ['UINT8', [1, *SIZE, 3]]}
     assert header['outputs'] == {'scores': ['FLOAT', bundle.info.shapes()['scores']]}
     assert len(engine) > 1000
@@ -352,8 +368,8 @@ def test_several_outputs_are_listed(tmp_path):
 @pytest.mark.parametrize('classes', [10, 12, 19])
 def test_wrong_number_of_classes(tmp_path, end, classes):
     message = refusal(tmp_path, networks.small(classes, IMAGE, end=end))
-    assert (f'is [1, {classes}, 8, 12], but the label set has 11 classes: give the network\'s own '
-            'classes by --classes') in message
+    assert (f'is [1, {classes}, 8, 12], but the label set has 11 classes: give the '
+            "network's own classes by --classes") in message
 
 
 def test_label_beyond_the_classes(tmp_path):
