@@ -27,13 +27,27 @@ class BundleInfo:
     """
     What a bundle says of itself.
 
-    height, width: the network's input in pixels. output_stride: input pixels per score. N
-    prototypes per frame of C channels; the pool holds T frames; D floats are stored per
-    prototype (its key and value); all four are 0 for a network without prototypes. trained_on,
-    metrics: free-form, shown by ``vseg info``. rates: lowest and highest camera rate in Hz that
-    the network was trained for. temperature: by which its scores were divided in calibration,
-    which its last convolution has in it already. has_confidence: whether the graph has the output
-    ``confidence``; known from the graph, not from the metadata.
+    Attributes:
+        name: of the network, for people.
+        label_set: its K classes.
+        height: of the network's input in pixels.
+        width: of the network's input in pixels.
+        color_order: of the network's input, 'rgb' or 'bgr'.
+        output_stride: input pixels per score along an axis.
+        num_prototypes: N, prototypes per frame; this and the next three are 0 for a network
+            without prototypes.
+        channels: C of a prototype.
+        pool_frames: T, frames that the pool holds.
+        prototype_dim: D, floats stored per prototype: its key and value.
+        trained_on: free-form, shown by ``vseg info``.
+        metrics: free-form, shown by ``vseg info``.
+        license: of the weights.
+        format_version: of the file, 1 or 2.
+        rates: lowest and highest camera rate in Hz that the network was trained for.
+        temperature: by which its scores were divided in calibration; it is in the weights of its
+            last convolution already.
+        has_confidence: whether the graph has the output ``confidence``; known from the graph, not
+            from the metadata.
     """
 
     name: str
@@ -46,15 +60,15 @@ class BundleInfo:
     channels: int
     pool_frames: int
     prototype_dim: int
-    trained_on: dict
-    metrics: dict
+    trained_on: dict[str, Any]
+    metrics: dict[str, Any]
     license: str  # noqa: A003
     format_version: int = FORMAT_VERSION
     rates: Optional[tuple[float, float]] = None
     temperature: Optional[float] = None
     has_confidence: bool = False
 
-    def to_dict(self):
+    def to_dict(self) -> dict[str, Any]:
         """Return the metadata as ``bundle.schema.json`` describes it."""
         prototypes = {'N': self.num_prototypes, 'C': self.channels, 'T': self.pool_frames,
                       'D': self.prototype_dim}
@@ -73,39 +87,24 @@ class BundleInfo:
                 if value is not None or key not in optional}
 
     @classmethod
-    def from_dict(cls, tree, where='bundle'):
-        """Read metadata; BundleError names the key that is wrong or a newer format."""
-        version = tree.get('format_version') if isinstance(tree, dict) else None
-        if isinstance(version, int) and version > FORMAT_VERSION:
-            raise BundleError(f'{where} has format {version}, but this ros_vseg reads up to '
-                              f'{FORMAT_VERSION}: update ros_vseg')
-        try:
-            _check_values(tree)
-            jsonschema.validate(tree, SCHEMA)
-            label_set = LabelSet.from_dict(tree['label_set'], 'its label set')
-        except LabelSetError as error:
-            raise BundleError(f'{where} has a wrong label set: {error}; export it again') from None
-        except jsonschema.ValidationError as error:
-            key = '.'.join(str(part) for part in error.absolute_path) or 'metadata'
-            raise BundleError(f'{where} has wrong metadata at {key}: {error.message}; '
-                              'export it again') from None
-        except ValueError as error:
-            raise BundleError(f'{where} has wrong metadata: {error}; export it again') from None
-        size, counts, rates = tree['input'], tree.get('prototypes', {}), tree.get('rates')
-        if rates and rates['min'] > rates['max']:
-            raise BundleError(f'{where} has wrong metadata at rates: min {rates["min"]} is above '
-                              f'max {rates["max"]}; export it again')
-        temperature = tree.get('temperature')
+    def from_dict(cls, tree: Any, where: str = 'bundle') -> 'BundleInfo':
+        """Read metadata; BundleError names the key that is wrong, or a format too new."""
+        label_set = _check_metadata(tree, where)
+        size, rates, temperature = tree['input'], tree.get('rates'), tree.get('temperature')
+        counts = tree.get('prototypes', dict.fromkeys('NCTD', 0))
         return cls(
-            tree['name'], label_set, int(size['height']), int(size['width']),
-            size['color_order'], int(tree['output_stride']),
-            *(int(counts.get(key, 0)) for key in 'NCTD'), tree['trained_on'], tree['metrics'],
-            tree['license'], int(version),
-            rates and (float(rates['min']), float(rates['max'])),
-            None if temperature is None else float(temperature))
+            name=tree['name'], label_set=label_set, height=int(size['height']),
+            width=int(size['width']), color_order=size['color_order'],
+            output_stride=int(tree['output_stride']), num_prototypes=int(counts['N']),
+            channels=int(counts['C']), pool_frames=int(counts['T']),
+            prototype_dim=int(counts['D']), trained_on=tree['trained_on'],
+            metrics=tree['metrics'], license=tree['license'],
+            format_version=int(tree['format_version']),
+            rates=(float(rates['min']), float(rates['max'])) if rates else None,
+            temperature=None if temperature is None else float(temperature))
 
-    def shapes(self):
-        """Shapes of the graph's inputs and outputs for one image, by name."""
+    def shapes(self) -> dict[str, list[int]]:
+        """Return the shapes of the graph's inputs and outputs for one image, by name."""
         slots = self.pool_frames * self.num_prototypes
         scores = [1, len(self.label_set.names), -(-self.height // self.output_stride),
                   -(-self.width // self.output_stride)]
@@ -121,7 +120,20 @@ class BundleInfo:
 
 @dataclass(frozen=True)
 class Bundle:
-    """A bundle that was loaded and found whole: its file, metadata, graph and hash."""
+    """
+    A bundle that was loaded and found whole.
+
+    >>> from ros_vseg.bundle import Bundle, default_bundle_path
+    >>> bundle = Bundle.load(default_bundle_path())
+    >>> bundle.num_classes, bundle.info.label_set.names[3]
+    (11, 'road')
+
+    Attributes:
+        path: its file.
+        info: its metadata.
+        model: its graph, a serialised onnx.ModelProto.
+        sha256: of ``model``, in hex.
+    """
 
     path: Path
     info: BundleInfo
@@ -129,7 +141,7 @@ class Bundle:
     sha256: str
 
     @property
-    def num_classes(self):
+    def num_classes(self) -> int:
         """Number of classes K."""
         return len(self.info.label_set.names)
 
@@ -139,19 +151,19 @@ class Bundle:
         return self.info.has_confidence
 
     @classmethod
-    def load(cls, path):
+    def load(cls, path: str | Path) -> 'Bundle':
         """Read and check a bundle; BundleError names what is wrong with the file."""
         path = Path(path)
         try:
             data = path.read_bytes()
-        except OSError as error:
-            raise BundleError(f'bundle {path} cannot be read ({error.strerror}): give the .onnx '
-                              'file that vseg-train export wrote') from error
+        except (OSError, ValueError) as error:      # ValueError: a NUL in its name
+            raise BundleError(f'bundle {path} cannot be read ({_reason(error)}): give the '
+                              '.onnx file that vseg-train export or vseg wrap wrote') from error
         try:
             model = onnx.load_model_from_string(data)
             onnx.checker.check_model(model)
         except Exception as error:  # protobuf and the checker have no common base
-            raise BundleError(f'{path} is no ONNX file, or is damaged or truncated '
+            raise BundleError(f'{path} is not an ONNX file, or is damaged or truncated '
                               f'({len(data)} bytes): copy or export it again') from error
         info = _read_info(model, str(path))
         _check_graph(model, info, path)
@@ -162,8 +174,8 @@ def _read_info(model: onnx.ModelProto, where: str) -> BundleInfo:
     """Read the metadata of a graph; BundleError if it is not there, not whole or wrong."""
     properties = {entry.key: entry.value for entry in model.metadata_props}
     if KEY not in properties:
-        raise BundleError(f'{where} is an ONNX file, but no bundle: it has no {KEY!r} '
-                          'metadata; export it by vseg-train export')
+        raise BundleError(f'{where} is an ONNX file, but not a bundle: it has no {KEY!r} '
+                          'metadata; make it one by vseg-train export or vseg wrap')
     stated = properties.get(HASH_KEY)
     if stated and stated != _digest(model):
         raise BundleError(f'{where} is damaged: its content is not what was written; copy or '
@@ -203,6 +215,31 @@ def forget_hash(model: onnx.ModelProto) -> None:
     model.metadata_props.extend(kept)
 
 
+def _check_metadata(tree: Any, where: str) -> LabelSet:
+    """Return the label set of metadata; BundleError if these are not as the schema says."""
+    version = tree.get('format_version') if isinstance(tree, dict) else None
+    if isinstance(version, int) and version > FORMAT_VERSION:
+        raise BundleError(f'{where} has format {version}, but this ros_vseg reads up to '
+                          f'{FORMAT_VERSION}: update ros_vseg')
+    try:
+        _check_values(tree)
+        jsonschema.validate(tree, SCHEMA)
+        label_set = LabelSet.from_dict(tree['label_set'], 'its label set')
+    except LabelSetError as error:
+        raise BundleError(f'{where} has a wrong label set: {error}; export it again') from None
+    except jsonschema.ValidationError as error:
+        key = '.'.join(str(part) for part in error.absolute_path) or 'metadata'
+        raise BundleError(f'{where} has wrong metadata at {key}: {error.message}; '
+                          'export it again') from None
+    except ValueError as error:
+        raise BundleError(f'{where} has wrong metadata: {error}; export it again') from None
+    rates = tree.get('rates')
+    if rates and rates['min'] > rates['max']:
+        raise BundleError(f'{where} has wrong metadata at rates: min {rates["min"]} is above '
+                          f'max {rates["max"]}; export it again')
+    return label_set
+
+
 def _check_values(value: Any, levels: int = DEEPEST) -> None:
     """Raise ValueError for numbers that are not finite or too large, and for deep nesting."""
     if isinstance(value, float) and not math.isfinite(value):
@@ -216,7 +253,7 @@ def _check_values(value: Any, levels: int = DEEPEST) -> None:
             _check_values(part, levels - 1)
 
 
-def _check_graph(model, info, path):
+def _check_graph(model: onnx.ModelProto, info: BundleInfo, path: str | Path) -> None:
     """Raise BundleError if inputs or outputs are not what the metadata says."""
     expected = info.shapes()
     found = {value.name: value.type.tensor_type
@@ -237,12 +274,18 @@ def _check_graph(model, info, path):
                               'the graph: export it again')
 
 
-def write_bundle(model, info, path):
+def write_bundle(model: onnx.ModelProto, info: BundleInfo, path: str | Path) -> None:
     """
-    Write an onnx.ModelProto with its metadata as a bundle, whole or not at all.
+    Write a graph with its metadata as a bundle, whole or not at all.
 
-    From format 2 on its SHA-256 is a property of its own. BundleError if the graph does not fit
-    the metadata, or the file cannot be written.
+    Args:
+        model: the graph; its metadata is set, in place. From format 2 on the SHA-256 of the
+            whole is a property of its own.
+        info: the metadata.
+        path: file to write.
+
+    Raises:
+        BundleError: The graph does not fit the metadata, or the file cannot be written.
     """
     tree = info.to_dict()
     BundleInfo.from_dict(tree, 'new bundle')
@@ -255,11 +298,15 @@ def write_bundle(model, info, path):
     path = Path(path)
     try:
         write_whole(path, model.SerializeToString())
-    except OSError as error:
-        raise BundleError(f'bundle {path} cannot be written ({error.strerror}): free some space '
+    except (OSError, ValueError) as error:
+        raise BundleError(f'bundle {path} cannot be written ({_reason(error)}): free some space '
                           'or choose another output') from error
 
 
-def default_bundle_path():
-    """Path of the student that comes with the package."""
+def _reason(error: OSError | ValueError) -> str:
+    return getattr(error, 'strerror', None) or str(error)
+
+
+def default_bundle_path() -> Path:
+    """Return the path of the student that comes with the package."""
     return Path(__file__).parent / 'models' / 'default.onnx'

@@ -3,12 +3,16 @@
 """Calibration for int8: the ranges of a bundle's activations on frames of a drive."""
 from itertools import islice
 from pathlib import Path
+from typing import Iterable, Optional, Protocol
 
+import numpy as np
+import numpy.typing as npt
 import onnx
 from onnx import helper
 
 from ros_vseg.backends import onnxruntime
 from ros_vseg.backends.base import Options
+from ros_vseg.bundle import Bundle
 from ros_vseg.engines import cache
 from ros_vseg.engines.engine import calibrated_path, SOURCE
 from ros_vseg.engines.precision import quantize
@@ -18,14 +22,33 @@ from ros_vseg.graph import ring_model
 MOST, LEAST = 200, 8    # frames; ranges settle soon, and each is held in memory
 
 
-def calibrate(bundle, source, folder=None):
+class Frame(Protocol):
+    """What is needed of a media source's frame."""
+
+    @property
+    def image(self) -> npt.NDArray[np.uint8]:
+        """RGB image uint8 [H, W, 3] of any size."""
+
+
+def calibrate(bundle: Bundle, source: Iterable[Frame], folder: Optional[Path] = None
+              ) -> tuple[Path, int]:
     """
-    Quantise a bundle for int8 by the frames of a media source, and keep it for ``engine_for``.
+    Quantise a bundle for int8 by the frames of a drive, and keep it for ``engine_for``.
 
     The frames go through the float32 network as a stream, so that the pool has the prototypes
-    that it will have; of a source with more than 200 the first 200. int8 engines of an earlier
-    calibration are removed. Returns the path and the number of frames. EngineError if there are
-    fewer than 8.
+    that it will have. int8 engines of an earlier calibration are removed.
+
+    Args:
+        bundle: what to quantise.
+        source: frames in their order, such as ``media.sources.open_source`` gives; of more than
+            200 the first 200.
+        folder: of engines, the user's own cache by default.
+
+    Returns:
+        The quantised graph's path, and the number of frames.
+
+    Raises:
+        EngineError: There are fewer than 8 frames, or the folder cannot be written.
     """
     folder = Path(folder or cache.default_folder()).expanduser()
     stream = onnxruntime.load(bundle, Options()).stream()

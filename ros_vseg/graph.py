@@ -5,38 +5,41 @@ from dataclasses import replace
 import hashlib
 from pathlib import Path
 import re
+from typing import Any, Optional, Sequence
 
 import numpy as np
+import numpy.typing as npt
 import onnx
 from onnx import numpy_helper, shape_inference
 
-from ros_vseg.bundle import forget_hash
+from ros_vseg.bundle import Bundle, BundleInfo, forget_hash
 from ros_vseg.errors import BundleError
 from ros_vseg.positions import position_codes
 
 POSITIONS = 'positions'     # initializer float32 [1, 16, h, w]: see position_codes
+WRAPPED = 'vseg wrap'       # producer of a graph that was not made for another size or batch
 SHAPE_INPUTS = {'Reshape': 1, 'Resize': 3, 'ConstantOfShape': 0, 'Expand': 1}
 
 
-def parse_size(text):
-    """Return (height, width) of a text such as '256x512'; BundleError if it is none."""
+def parse_size(text: str) -> tuple[int, int]:
+    """Return (height, width) of a text such as '256x512'; BundleError if it is something else."""
     match = re.fullmatch(r'([0-9]{1,5})x([0-9]{1,5})', text.strip())
     if match is None:
         raise BundleError(f'size {text!r} is not HxW, height first, such as 256x512')
     return int(match[1]), int(match[2])
 
 
-def with_pool_frames(model, info, frames):
+def with_pool_frames(model: onnx.ModelProto, info: BundleInfo, frames: int) -> onnx.ModelProto:
     """
-    Return a copy of an onnx.ModelProto whose pool has slots for ``frames`` frames.
+    Return a copy of a graph whose pool has slots for ``frames`` frames.
 
-    The weights know nothing of the number: attention over prototypes takes any. frames = 0 takes
+    The weights do not depend on the number: attention over prototypes takes any. frames = 0 takes
     the inputs pool and pool_mask away; the network then attends to its own prototypes only.
     """
     model = _copy(model)
     shapes = replace(info, pool_frames=frames).shapes()
     for name in ('pool', 'pool_mask'):
-        entry = next((one for one in model.graph.input if one.name == name), None)
+        entry = next((entry for entry in model.graph.input if entry.name == name), None)
         if entry is None:
             continue
         if frames:
@@ -49,7 +52,7 @@ def with_pool_frames(model, info, frames):
     return model
 
 
-def ring_model(bundle):
+def ring_model(bundle: Bundle) -> bytes:
     """Return a bundle's graph, serialised, with the slots of a Ring."""
     info = bundle.info
     if not info.pool_frames:
@@ -58,11 +61,16 @@ def ring_model(bundle):
     return with_pool_frames(model, info, info.pool_frames + 1).SerializeToString()
 
 
-def at_size(bundle, size):
+def at_size(bundle: Bundle, size: Optional[Sequence[int]]) -> Bundle:
     """
-    Return the bundle for another input size (height, width); its weights stay as they are.
+    Return the bundle for another input size; its weights stay as they are.
 
-    BundleError if the graph cannot be written for that size, or the size is too small.
+    Args:
+        bundle: of any size.
+        size: (height, width) in pixels; None for the bundle's own.
+
+    Raises:
+        BundleError: The graph cannot be written for that size, or the size is too small.
     """
     old = bundle.info
     if size is None or tuple(size) == (old.height, old.width):
@@ -70,25 +78,33 @@ def at_size(bundle, size):
     if min(size) < 32:
         raise BundleError(f'size {size[0]}x{size[1]} is too small: give at least 32x32')
     new = replace(old, height=size[0], width=size[1])
-    model = _rewrite(onnx.load_model_from_string(bundle.model), old, new, 1, bundle.path)
+    model = onnx.load_model_from_string(bundle.model)
+    if model.producer_name == WRAPPED:
+        raise BundleError(f'{bundle.path} was wrapped at {old.height}x{old.width}: wrap its '
+                          f'network again with --size {size[0]}x{size[1]}')
+    model = _rewrite(model, old, new, 1, bundle.path)
     data = model.SerializeToString()
     return replace(bundle, info=new, model=data, sha256=hashlib.sha256(data).hexdigest())
 
 
-def with_batch(model, info, batch, path):
-    """Return an onnx.ModelProto of ``ring_model``'s kind for several images at once."""
-    if batch == 1:      # the graph's own, or a name that is to become a number
+def with_batch(model: onnx.ModelProto, info: BundleInfo, batch: int, path: Path
+               ) -> onnx.ModelProto:
+    """Return a copy of a graph of ``ring_model``'s kind for several images at once."""
+    if batch == 1:      # the graph's own, or a name in the place of a number
         model = _copy(model)
         for entry in [*model.graph.input, *model.graph.output]:
             _set_dims(entry, [1])
         return model
+    if model.producer_name == WRAPPED:
+        raise BundleError(f'{path} was wrapped for one image at a time: leave the batch out')
     ringed = replace(info, pool_frames=info.pool_frames + 1) if info.pool_frames else info
     return _rewrite(model, ringed, ringed, batch, path)
 
 
-def _rewrite(model, old, new, batch, path):
+def _rewrite(model: onnx.ModelProto, old: BundleInfo, new: BundleInfo, batch: int, path: Path
+             ) -> onnx.ModelProto:
     """
-    Return a graph with what its exporter wrote as numbers written anew.
+    Return a copy of a graph with the numbers that its exporter wrote for a size written anew.
 
     These are the targets of Reshape ([B, C, h w] or [B, C, h, w]), Resize, ConstantOfShape and
     Expand, and the codes of positions. BundleError if the graph then does not give outputs of the
@@ -97,7 +113,7 @@ def _rewrite(model, old, new, batch, path):
     model, shapes = _copy(model), new.shapes()
     for entry in [*model.graph.input, *model.graph.output]:
         _set_dims(entry, [batch, *shapes[entry.name][1:]])
-    constants = {one.name: numpy_helper.to_array(one) for one in model.graph.initializer}
+    constants = {entry.name: numpy_helper.to_array(entry) for entry in model.graph.initializer}
     sizes = (old.height, old.width), (new.height, new.width)
     if sizes[0] != sizes[1]:
         _move_positions(model, *sizes, path)
@@ -125,24 +141,24 @@ def _move_positions(model: onnx.ModelProto, old: tuple[int, int], new: tuple[int
         codes = numpy_helper.to_array(entry)
         grid = codes.shape[2:]
         if len(grid) != 2 or codes.dtype != np.float32 or codes.shape[:2] != (1, 16) or (
-                not np.allclose(codes[0], position_codes(*grid), atol=1e-3)):
+                not np.allclose(codes[0], position_codes(grid[0], grid[1]), atol=1e-3)):
             raise BundleError(f'{path} has positions of its own kind: export it at '
                               f'{new[0]}x{new[1]}')
-        grid = [_scaled(*axis) for axis in zip(grid, old, new)]
-        entry.CopyFrom(numpy_helper.from_array(position_codes(*grid)[None], POSITIONS))
+        height, width = (_scaled(*axis) for axis in zip(grid, old, new))
+        entry.CopyFrom(numpy_helper.from_array(position_codes(height, width)[None], POSITIONS))
 
 
-def group_by_eight(model):
+def group_by_eight(model: onnx.ModelProto) -> None:
     """
-    Write depthwise convolutions of an onnx.ModelProto, in place, with groups of eight channels.
+    Write depthwise convolutions, in place, with groups of eight channels.
 
     The new weights are zero but for the channel's own, so the numbers stay. For Turing (SM75),
     where TensorRT for RTX pads one-channel groups to eight channels by constants of seven times
     the feature map, in the engine file.
     """
-    weights = {one.name: one for one in model.graph.initializer}
+    weights = {entry.name: entry for entry in model.graph.initializer}
     for node in model.graph.node:
-        group = next((one for one in node.attribute if one.name == 'group'), None)
+        group = next((entry for entry in node.attribute if entry.name == 'group'), None)
         if node.op_type != 'Conv' or group is None or node.input[1] not in weights:
             continue
         weight = weights[node.input[1]]
@@ -159,7 +175,7 @@ def group_by_eight(model):
     _drop_unused(model)
 
 
-def _copy(model):
+def _copy(model: onnx.ModelProto) -> onnx.ModelProto:
     copy = onnx.ModelProto()
     copy.CopyFrom(model)
     del copy.graph.value_info[:]    # shapes inside follow from the new ones
@@ -167,27 +183,28 @@ def _copy(model):
     return copy
 
 
-def _set_dims(entry, dims):
+def _set_dims(entry: onnx.ValueInfoProto, dims: Sequence[Optional[int]]) -> None:
     for dim, value in zip(entry.type.tensor_type.shape.dim, dims):
         if value is not None:
             dim.dim_value = value
 
 
-def _new_target(target, old, new, batch):
+def _new_target(target: npt.NDArray[Any], old: tuple[int, int], new: tuple[int, int], batch: int
+                ) -> npt.NDArray[np.int64]:
     """Write a constant shape anew: the batch first, height and width or their product last."""
     target = np.array(target, np.int64)
     target[0] = batch if target[0] == 1 else target[0]
     if len(target) == 4:
-        target[2:] = [_scaled(one, *axis) for one, axis in zip(target[2:], zip(old, new))]
+        target[2:] = [_scaled(*axis) for axis in zip(target[2:], old, new)]
     elif len(target) == 3 and target[2] > 0:
         stride = _stride(target[2], old)
         if stride:
-            target[2] = np.prod([-(-one // stride) for one in new])
+            target[2] = np.prod([-(-pixels // stride) for pixels in new])
     return target
 
 
-def _new_expand(target: np.ndarray, old: tuple[int, int], new: tuple[int, int],
-                batch: int) -> np.ndarray:
+def _new_expand(target: npt.NDArray[Any], old: tuple[int, int], new: tuple[int, int], batch: int
+                ) -> npt.NDArray[np.int64]:
     """Write the shape of an Expand anew; a 1 in it is as long as what expands."""
     if len(target) == 3:    # the lengths of queries and keys, [B, h w or N, 1] to D
         return np.array([batch if target[0] == 1 else target[0], 1, target[2]], np.int64)
@@ -196,26 +213,27 @@ def _new_expand(target: np.ndarray, old: tuple[int, int], new: tuple[int, int],
     return _new_target(target, old, new, batch)
 
 
-def _stride(pixels, size):
-    """Stride 2^k of a feature map of ``size`` that has so many pixels, or None."""
-    return next((2**k for k in range(8) if np.prod([-(-one // 2**k) for one in size]) == pixels),
-                None)
+def _stride(cells: int, size: tuple[int, int]) -> Optional[int]:
+    """Return the stride 2^k at which an image of ``size`` has so many cells, or None."""
+    height, width = size
+    return next((2**k for k in range(8) if -(-height // 2**k) * -(-width // 2**k) == cells), None)
 
 
-def _scaled(coarse, old, new):
+def _scaled(coarse: int, old: int, new: int) -> int:
     """Return how long an axis of ``coarse`` cells is for a new input: ceil(new / stride)."""
     stride = next((2**k for k in range(8) if -(-old // 2**k) == coarse), None)
     return -(-new // stride) if stride else coarse
 
 
-def _drop_unused(model):
+def _drop_unused(model: onnx.ModelProto) -> None:
     used = {name for node in model.graph.node for name in node.input}
-    kept = [one for one in model.graph.initializer if one.name in used]
+    kept = [entry for entry in model.graph.initializer if entry.name in used]
     del model.graph.initializer[:]
     model.graph.initializer.extend(kept)
 
 
-def _check_outputs(model, shapes, batch, path):
+def _check_outputs(model: onnx.ModelProto, shapes: dict[str, list[int]], batch: int, path: Path
+                   ) -> None:
     """Raise BundleError unless the graph is consistent and gives outputs of its shapes."""
     bare = _copy(model)
     for entry in bare.graph.output:

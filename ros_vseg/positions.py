@@ -9,10 +9,11 @@ FREQUENCIES, GAIN = (1, 2, 4, 8), 3.0     # half periods per image; beside featu
 
 def position_codes(height: int, width: int) -> npt.NDArray[np.float32]:
     """
-    Codes of the cells of a feature grid.
+    Return the codes of the cells of a feature grid.
 
     Args:
-        height, width: cells of the grid.
+        height: cells of the grid from top to bottom.
+        width: cells of the grid from left to right.
 
     Returns:
         float32 [16, height, width] in -3..3: for each frequency k of 1, 2, 4, 8 the channels
@@ -23,4 +24,5 @@ def position_codes(height: int, width: int) -> npt.NDArray[np.float32]:
     x = np.broadcast_to((np.arange(width) + 0.5) / width, (height, width))
     codes = [wave(np.pi * k * axis) for k in FREQUENCIES for axis in (x, y)
              for wave in (np.sin, np.cos)]
-    return (GAIN * np.stack(codes)).astype(np.float32)
+    grid: npt.NDArray[np.float32] = (GAIN * np.stack(codes)).astype(np.float32)
+    return grid

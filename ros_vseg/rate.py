@@ -14,8 +14,12 @@ class FrameRate:
     """
     Rate of the frames that are labelled, by their stamps, so that replays may be fast or slow.
 
-    ``hz`` is the rate, None before there are enough frames; ``problem`` says in words that it is
-    far from ``rates``, (lowest, highest) Hz or None.
+    Args:
+        rates: lowest and highest rate in Hz that the network was trained for, if that is known.
+
+    Attributes:
+        hz: the rate, None before there are enough frames.
+        problem: that the rate is far from ``rates``, in words; None if it is not.
     """
 
     def __init__(self, rates: Optional[Sequence[float]]) -> None:
@@ -32,15 +36,15 @@ class FrameRate:
         self._last = stamp
         if len(self._intervals) >= ENOUGH:
             self.hz = 1e9 / statistics.median(self._intervals)
-            self.problem = self._problem()
+            self.problem = self._problem(self.hz)
 
-    def _problem(self) -> Optional[str]:
+    def _problem(self, hz: float) -> Optional[str]:
         if self._rates is None:
             return None
         low, high = self._rates
-        if low / TOLERANCE <= self.hz <= high * TOLERANCE:
+        if low / TOLERANCE <= hz <= high * TOLERANCE:
             return None
-        change = 'lower' if self.hz > high else 'raise'
-        return (f'{self.hz:.1f} frames a second reach the network, which was trained for {low:g} '
+        change = 'lower' if hz > high else 'raise'
+        return (f'{hz:.1f} frames a second reach the network, which was trained for {low:g} '
                 f'to {high:g}: earlier frames are of less use to it; {change} the rate of the '
                 'camera, or choose another size or bundle')

@@ -83,9 +83,10 @@ def thumbnail(image: npt.NDArray[np.uint8]) -> Optional[npt.NDArray[np.float32]]
     if usual.max() < CONTRAST:
         return None
     contrast /= usual + CONTRAST
-    return contrast / np.linalg.norm(contrast)
+    unit: npt.NDArray[np.float32] = contrast / np.linalg.norm(contrast)
+    return unit
 
 
-def alike(one: npt.NDArray[np.float32], other: npt.NDArray[np.float32]) -> bool:
+def alike(first: npt.NDArray[np.float32], second: npt.NDArray[np.float32]) -> bool:
     """Return whether two thumbnails may show the same scene."""
-    return float(np.vdot(one, other)) >= ALIKE
+    return float(np.vdot(first, second)) >= ALIKE

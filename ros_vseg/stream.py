@@ -5,71 +5,105 @@ from collections import Counter, deque
 from typing import NamedTuple, Optional
 
 import numpy as np
+import numpy.typing as npt
 
 from ros_vseg.admission import Admission
-from ros_vseg.labels import remap_table
+from ros_vseg.backends.base import Backend
+from ros_vseg.labels import LabelSet, remap_table
 from ros_vseg.rate import FrameRate
 from ros_vseg.scene import SceneChange
 
 
 class Result(NamedTuple):
     """
-    What a frame gave.
+    What a frame gave; arrays hold until the stream's next frame.
 
-    labels uint8 [H, W] at the camera's size; confidence uint8 [H, W] (255 times the largest
-    softmax probability) or None; context_frames: earlier frames attended to, 0..T; reset: cause
-    of a reset before this frame, or None; times: seconds of resize, network, decode and what else
-    the backend has; admitted: whether it entered the pool; held_back: whether there is a pool that
-    it was too bad for; oldest: age in seconds of the oldest frame attended to, None without any.
-    labels and confidence hold till the stream's next frame.
+    Attributes:
+        labels: uint8 [H, W] at the camera's size.
+        confidence: uint8 [H, W], 255 times the largest softmax probability, or None.
+        context_frames: earlier frames attended to, 0..T.
+        reset: cause of a reset before this frame, or None.
+        times: seconds of resize, network, decode and what else the backend has.
+        admitted: whether it entered the pool.
+        held_back: whether there is a pool that it was too bad for.
+        oldest: age in seconds of the oldest frame attended to, None without any.
+        scores: float32 [K, h, w] of the network's own classes, or None where they stay on the GPU.
     """
 
-    labels: np.ndarray
-    confidence: Optional[np.ndarray]
+    labels: npt.NDArray[np.uint8]
+    confidence: Optional[npt.NDArray[np.uint8]]
     context_frames: int
     reset: Optional[str]
-    times: dict
+    times: dict[str, float]
     admitted: bool
     held_back: bool
     oldest: Optional[float]
+    scores: Optional[npt.NDArray[np.float32]] = None
 
 
 class Stream:
     """
     Frames of one camera in order -> label images, with the context of the last T good frames.
 
-    A frame whose mean confidence is low (see Admission) is labelled, but not remembered;
-    ``held_back`` counts these. Frames older than ``max_gap`` seconds are forgotten one by one.
+    >>> import numpy as np
+    >>> from ros_vseg import backends
+    >>> from ros_vseg.bundle import Bundle, default_bundle_path
+    >>> from ros_vseg.stream import Stream
+    >>> stream = Stream(backends.load(Bundle.load(default_bundle_path()), 'onnxruntime'))
+    >>> image = np.full((360, 480, 3), 128, np.uint8)
+    >>> for stamp in (0, 40_000_000):       # nanoseconds: two frames at 25 Hz
+    ...     result = stream.step(image, stamp)
+    >>> result.labels.shape, result.labels.dtype
+    ((360, 480), dtype('uint8'))
 
-    All earlier frames are forgotten when the stamp goes back ('time_back'), when two stamps are
-    more than ``max_gap`` apart ('gap'), when only older frames than that are remembered
-    ('stale'), when size or frame_id change, one frame after a cut to another scene ('scene', see
-    SceneChange), and on ``reset``; ``resets`` counts them by cause. A repeated stamp is a frame
-    like any other. The same frames give the same labels. ``rate`` is the FrameRate. label_set:
-    what the output's ids mean (the bundle's own by default).
+    A frame whose mean confidence is low (see Admission) is labelled, but not remembered. Frames
+    older than ``max_gap`` are forgotten one by one. All earlier frames are forgotten when the
+    stamp goes back ('time_back'), when two stamps are more than ``max_gap`` apart ('gap'), when
+    only older frames than that are remembered ('stale'), when size or frame_id change, one frame
+    after a cut to another scene ('scene', see SceneChange), and on ``reset``. A repeated stamp is
+    a frame like any other. The same frames give the same labels.
+
+    Args:
+        backend: of ``backends.load``.
+        max_gap: seconds.
+        label_set: what the output's ids mean, the bundle's own by default. LabelSetError if it
+            does not fit the bundle's.
+
+    Attributes:
+        info: of the bundle.
+        label_set: as given.
+        max_gap: as given; may be changed at any time.
+        resets: number of resets by cause.
+        held_back: number of frames that were not remembered.
+        rate: the FrameRate.
     """
 
-    def __init__(self, backend, *, max_gap=1.0, label_set=None):
+    def __init__(self, backend: Backend, *, max_gap: float = 1.0,
+                 label_set: Optional[LabelSet] = None) -> None:
         self.info = backend.bundle.info
         self.label_set = label_set or self.info.label_set
         renamed = self.label_set != self.info.label_set
         self._stream = backend.stream(
-            remap_table(self.info.label_set, label_set) if renamed else None)
+            remap_table(self.info.label_set, self.label_set) if renamed else None)
         self.max_gap = max_gap
-        self.resets, self.held_back = Counter(), 0
-        self.rate = FrameRate(getattr(self.info, 'rates', None))
+        self.resets: Counter[str] = Counter()
+        self.held_back = 0
+        self.rate = FrameRate(self.info.rates)
         self._admission, self._scene = Admission(), SceneChange()
-        self._stamps = deque(maxlen=self.info.pool_frames)  # of the frames in the pool
-        self._last = self._pending = None
+        # stamps of the frames in the pool, oldest first
+        self._stamps: deque[int] = deque(maxlen=self.info.pool_frames)
+        # stamp, shape and frame_id of the last frame
+        self._last: Optional[tuple[int, tuple[int, ...], str]] = None
+        self._pending: Optional[str] = None     # cause of a reset that no frame has told yet
         self._warm_up()
 
-    def _warm_up(self):
+    def _warm_up(self) -> None:
         """Let decoder and backend compile and allocate now, not at the first frame."""
         blank = np.zeros((self.info.height, self.info.width, 3), np.uint8)
         self._stream.label(blank, confidence=True)
         self._stream.reset()
 
-    def reset(self, cause='request'):
+    def reset(self, cause: str = 'request') -> None:
         """Forget all earlier frames; the next result names the cause."""
         self._stream.reset()
         self._admission.reset()
@@ -78,12 +112,19 @@ class Stream:
         self.resets[cause] += 1
         self._last, self._pending = None, cause
 
-    def step(self, image, stamp, frame_id='', confidence=False):
+    def step(self, image: npt.NDArray[np.uint8], stamp: int, frame_id: str = '',
+             confidence: bool = False) -> Result:
         """
         Label the next frame.
 
-        image uint8 [H, W, 3] RGB of any size; stamp in nanoseconds; confidence: whether to
-        compute it. Returns a Result.
+        Args:
+            image: uint8 [H, W, 3] RGB of any size.
+            stamp: nanoseconds.
+            frame_id: of the camera.
+            confidence: whether to compute it.
+
+        Raises:
+            DeviceError: The backend's GPU failed, and there is no other backend to go on with.
         """
         cause = self._cause(stamp, image.shape, frame_id)
         has_pool = self.info.pool_frames > 0
@@ -108,7 +149,7 @@ class Stream:
         held_back = has_pool and not admitted
         self.held_back += held_back
         return Result(made.labels, made.confidence, context, cause, made.times, admitted,
-                      held_back, oldest)
+                      held_back, oldest, made.scores)
 
     def _forget_old(self, stamp: int) -> Optional[str]:
         """Forget frames older than max_gap; the cause of a reset if that leaves none."""
@@ -118,7 +159,8 @@ class Stream:
             self._stream.forget_oldest()
         return 'stale' if before and not self._stamps else None
 
-    def _cause(self, stamp, shape, frame_id):
+    def _cause(self, stamp: int, shape: tuple[int, ...], frame_id: str) -> Optional[str]:
+        """Return why this frame does not follow the last one, or None."""
         if self._last is None:
             return None
         last_stamp, last_shape, last_frame_id = self._last

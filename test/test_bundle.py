@@ -131,13 +131,20 @@ def test_truncated(tmp_path, path, keep):
 def test_other_files(tmp_path, content):
     other = tmp_path / 'other.onnx'
     other.write_bytes(content)
-    assert f'no ONNX file, or is damaged or truncated ({len(content)} bytes)' in refusal(other)
+    assert f'not an ONNX file, or is damaged or truncated ({len(content)} bytes)' in refusal(other)
+
+
+def test_name_that_no_file_can_have(tmp_path):
+    assert 'cannot be read (embedded null byte)' in refusal(tmp_path / 'a\0b.onnx')
+    with pytest.raises(BundleError, match='cannot be written .*null byte'):
+        write_tiny_bundle(tmp_path / 'a\0b.onnx')
+    assert os.listdir(tmp_path) == []
 
 
 def test_onnx_without_metadata(tmp_path):
     plain = tmp_path / 'plain.onnx'
     plain.write_bytes(build_model(info()).SerializeToString())
-    assert "no bundle: it has no 'vseg' metadata" in refusal(plain)
+    assert "not a bundle: it has no 'vseg' metadata" in refusal(plain)
 
 
 @pytest.mark.parametrize('text', ['', '{', 'name: tiny'])

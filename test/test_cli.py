@@ -170,7 +170,7 @@ def test_network_without_prototypes_is_shown_and_run(bag, tmp_path):
 
 @pytest.mark.parametrize('arguments, message', [
     (['run', 'nowhere.mcap', '-o', '{out}'], 'nowhere.mcap does not exist'),
-    (['run', '{bag}', '-o', '{out}', '--bundle', '{text}'], 'is no ONNX file'),
+    (['run', '{bag}', '-o', '{out}', '--bundle', '{text}'], 'is not an ONNX file'),
     (['run', '{bag}', '-o', '{out}', '--bundle', '{cut}'], 'truncated'),
     (['run', '{bag}', '-o', '{text}/out', '--bundle', '{bundle}'], 'cannot be written'),
     (['run', '{labels}', '-o', '{out}', '--bundle', '{bundle}'], 'has no images'),
@@ -184,7 +184,7 @@ def test_network_without_prototypes_is_shown_and_run(bag, tmp_path):
      'drive.mcap exists: remove it or choose another output'),
     (['run', '{bag}', '-o', '{out}.mcap', '--bundle', '{bundle}', '--save', 'labels'],
      'is to be a bag'),
-    (['info', '{text}'], 'is no ONNX file'),
+    (['info', '{text}'], 'is not an ONNX file'),
     (['bench', 'everything'], 'no benchmark everything'),
 ])
 def test_mistakes_are_one_line(arguments, message, bag, bundle, tmp_path):

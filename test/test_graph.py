@@ -135,14 +135,14 @@ def test_batch_and_size_at_once(student):
 
 
 @pytest.mark.parametrize('size', [(31, 528), (400, 16), (0, 0), (-64, 64)])
-def test_size_that_is_too_small_has_a_mend(student, size):
+def test_size_that_is_too_small_names_the_fix(student, size):
     with pytest.raises(BundleError) as error:
         at_size(student, size)
     assert str(error.value) == (
         f'size {size[0]}x{size[1]} is too small: give at least 32x32')
 
 
-def test_graph_that_cannot_be_resized_has_a_mend(tiny):
+def test_graph_that_cannot_be_resized_names_the_fix(tiny):
     """The tiny one pads no image, and has a mask of its own for one image."""
     with pytest.raises(BundleError) as error:
         at_size(tiny, (100, 130))

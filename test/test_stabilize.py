@@ -309,7 +309,7 @@ def test_streams_share_no_memory(bundle):
     ('auto', False), ('auto', True), ('tensorrt', False), ('tensorrt', True)])
 def test_refused_where_scores_stay_on_the_gpu(tiny, monkeypatch, name, with_fallback):
     """Also with a fallback: no other backend takes its place without a word."""
-    monkeypatch.setattr(backends, 'available', lambda: dict.fromkeys(backends.BACKENDS))
+    monkeypatch.setattr(backends, 'why_not', lambda name: None)
     with pytest.raises(BackendError, match='stabilize needs scores on the host') as refusal:
         backends.load(tiny, name, fallback=with_fallback, stabilize=True)
     assert 'use backend openvino or onnxruntime, or turn it off' in str(refusal.value)
@@ -320,10 +320,10 @@ def test_a_backend_that_takes_over_stabilizes_too(bundle, monkeypatch):
         pytest.skip('needs two backends')
     backend = backends._load
 
-    def fails(bundle, name, options, reasons):
+    def fails(bundle, name, options):
         if name == 'openvino':
             raise DeviceError('no such processor')
-        return backend(bundle, name, options, reasons)
+        return backend(bundle, name, options)
     monkeypatch.setattr(backends, '_load', fails)
     loaded = load(bundle, 'openvino', fallback=True, stabilize=True)
     assert isinstance(loaded, fallback.FallbackBackend) and loaded.name == 'onnxruntime'

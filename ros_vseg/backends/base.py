@@ -1,6 +1,7 @@
 # Copyright 2026 The ros_vseg authors
 # SPDX-License-Identifier: Apache-2.0
 """What a backend is, the ring of prototypes, and what backends on the processor share."""
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from pathlib import Path
 import time
@@ -10,7 +11,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from ros_vseg.bundle import EMPTY_SLOT
+from ros_vseg.bundle import Bundle, BundleInfo, EMPTY_SLOT
 from ros_vseg.decode import decode
 from ros_vseg.resize import resize_image
 from ros_vseg.stabilize import Stabilizer
@@ -19,12 +20,15 @@ from ros_vseg.stabilize import Stabilizer
 @dataclass(frozen=True)
 class Options:
     """
-    How a bundle is to be made ready; each backend takes what concerns it.
+    How a bundle is made ready; each backend takes what concerns it.
 
-    threads: processor threads per step, 0 for the backend's own choice; precision: 'auto' or of
-    backends.PRECISIONS; engines: folder of TensorRT engines, the user's own cache if None;
-    may_build: whether a missing engine may be built; stabilize: whether to mix earlier frames'
-    probabilities into the scores, which must come to the processor for it.
+    Attributes:
+        threads: processor threads per step, 0 for the backend's own choice.
+        precision: 'auto' or one of backends.PRECISIONS.
+        engines: folder of TensorRT engines, None for the user's own cache.
+        may_build: whether a missing engine may be built.
+        stabilize: whether to mix earlier frames' probabilities into the scores, which must come
+            to the processor for it.
     """
 
     threads: int = 0
@@ -36,17 +40,22 @@ class Options:
 
 class Labels(NamedTuple):
     """
-    What a backend makes of a frame.
+    What a backend makes of a frame; arrays hold until the next frame.
 
-    labels uint8 [H, W] and confidence uint8 [H, W] (or None) at the image's size, till the next
-    frame; times: seconds of each stage by name; mean_confidence: mean over the coarse scores of
-    the largest class probability, in [0, 1], or None where the bundle does not give it.
+    Attributes:
+        labels: uint8 [H, W] at the image's size.
+        confidence: uint8 [H, W], 255 times the largest class probability, or None.
+        times: seconds of each stage by name.
+        mean_confidence: mean over the coarse scores of the largest class probability, in 0..1,
+            or None where the bundle does not give it.
+        scores: float32 [K, h, w], coarse, or None where they stay on the GPU.
     """
 
-    labels: np.ndarray
-    confidence: Optional[np.ndarray]
-    times: dict
+    labels: npt.NDArray[np.uint8]
+    confidence: Optional[npt.NDArray[np.uint8]]
+    times: dict[str, float]
     mean_confidence: Optional[float] = None
+    scores: Optional[npt.NDArray[np.float32]] = None
 
 
 def probability(values: npt.NDArray[np.float32]) -> float:
@@ -61,13 +70,15 @@ class BackendStream(Protocol):
     A frame is attended to by later ones only if ``remember`` follows it.
     """
 
-    context_frames: int  # earlier frames that the last step attended to, 0..T
+    @property
+    def context_frames(self) -> int:
+        """Earlier frames that the last step attended to, 0..T."""
 
-    def label(self, image, confidence=False):
-        """Labels of an RGB image uint8 [H, W, 3] of any size."""
+    def label(self, image: npt.NDArray[np.uint8], confidence: bool = False) -> Labels:
+        """Label an RGB image uint8 [H, W, 3] of any size; say whether confidence is wanted."""
 
-    def step(self, image):
-        """Label uint8 [H, W, 3] of the network's size; scores float32 [K, h, w], till the next."""
+    def step(self, image: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
+        """Return scores float32 [K, h, w] of an image of the network's size and colour order."""
 
     def remember(self) -> None:
         """Keep the prototypes of the frame just labelled; of more than T the oldest go."""
@@ -75,20 +86,31 @@ class BackendStream(Protocol):
     def forget_oldest(self) -> None:
         """Attend no longer to the oldest frame that is remembered, if there is one."""
 
-    def reset(self):
+    def reset(self) -> None:
         """Forget all earlier frames."""
 
 
 class Backend(Protocol):
     """A bundle made ready to run; shared by all cameras."""
 
-    name: str
-    device: str  # for people: processor and precision
-    bundle: object
-    problem: Optional[str]  # what failed before this backend was chosen, or since
+    @property
+    def name(self) -> str:
+        """One of backends.BACKENDS."""
 
-    def stream(self, table=None):
-        """Return a new BackendStream; table: uint8 [256] that renames its labels."""
+    @property
+    def device(self) -> str:
+        """Processor and precision, for people."""
+
+    @property
+    def bundle(self) -> Bundle:
+        """What it runs."""
+
+    @property
+    def problem(self) -> Optional[str]:
+        """What failed before this backend was chosen, or since; None if nothing did."""
+
+    def stream(self, table: Optional[npt.NDArray[np.uint8]] = None) -> BackendStream:
+        """Return a new camera's stream; table: uint8 [256] that renames its labels."""
 
 
 class Ring:
@@ -97,13 +119,19 @@ class Ring:
 
     The frame at work writes its prototypes into ``slot`` while the T others are attended to, so
     nothing is copied: attention has no order, and the mask leaves the slot at work out. A frame
-    that is not remembered is overwritten by the next one. ``masks`` float32
-    [(T + 1) (T + 1), (T + 1) N] has a row for each ``state``, that is for each number of frames
-    to be seen and each slot at work (0, or EMPTY_SLOT where a slot is not to be seen); ``slots``
-    has the slot at work of each state.
+    that is not remembered is overwritten by the next one.
+
+    Attributes:
+        capacity: T.
+        frames: earlier frames that can be attended to, 0..T.
+        slot: the slot at work, 0..T.
+        masks: float32 [(T + 1) (T + 1), (T + 1) N]: a row for each ``state``, that is for each
+            number of frames to be seen and each slot at work; 0, or EMPTY_SLOT where a slot is
+            not to be seen.
+        slots: the slot at work of each state.
     """
 
-    def __init__(self, info):
+    def __init__(self, info: BundleInfo) -> None:
         self.capacity = info.pool_frames
         count = self.capacity + 1
         self.slots = [state % count for state in range(count * count)]
@@ -114,13 +142,13 @@ class Ring:
             info.num_prototypes, axis=1)
         self.reset()
 
-    def reset(self):
+    def reset(self) -> None:
         """Forget all frames."""
-        self.frames = 0     # that can be attended to, 0..T
-        self.slot = 0       # that the frame at work writes, 0..T
+        self.frames = 0
+        self.slot = 0
 
     @property
-    def state(self):
+    def state(self) -> int:
         """Row of masks, 0..(T + 1)^2 - 1."""
         return self.frames * (self.capacity + 1) + self.slot
 
@@ -137,7 +165,7 @@ class Ring:
 class RingStream:
     """What all streams with a Ring share."""
 
-    def __init__(self, info):
+    def __init__(self, info: BundleInfo) -> None:
         self.info, self.ring, self.context_frames = info, Ring(info), 0
 
     def remember(self) -> None:
@@ -148,21 +176,26 @@ class RingStream:
         """See BackendStream."""
         self.ring.forget_oldest()
 
-    def reset(self):
+    def reset(self) -> None:
         """See BackendStream."""
         self.ring.reset()
 
 
-class HostStream(RingStream):
+class HostStream(RingStream, ABC):
     """A BackendStream whose scores come to the processor: it resizes and decodes there."""
 
-    def __init__(self, bundle, table, stabilize=False):
+    def __init__(self, bundle: Bundle, table: Optional[npt.NDArray[np.uint8]],
+                 stabilize: bool = False) -> None:
         super().__init__(bundle.info)
         self.table = table
         self.stabilizer = Stabilizer() if stabilize else None
         self.mean_confidence: Optional[float] = None    # of the last step
 
-    def label(self, image, confidence=False):
+    @abstractmethod
+    def step(self, image: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
+        """See BackendStream."""
+
+    def label(self, image: npt.NDArray[np.uint8], confidence: bool = False) -> Labels:
         """See BackendStream."""
         start = time.perf_counter()
         resized = self.resize(image)
@@ -174,19 +207,19 @@ class HostStream(RingStream):
             scores = self.stabilizer(scores, resized)
             times['stabilize'] = time.perf_counter() - scored
             scored += times['stabilize']
-        labels, sure = decode(
+        labels, certainty = decode(
             scores, image.shape[:2], confidence=confidence, table=self.table)
         times['decode'] = time.perf_counter() - scored
-        return Labels(labels, sure, times, self.mean_confidence)
+        return Labels(labels, certainty, times, self.mean_confidence, scores)
 
-    def reset(self):
+    def reset(self) -> None:
         """See BackendStream."""
         super().reset()
         if self.stabilizer:
             self.stabilizer.reset()
 
-    def resize(self, image):
-        """Image at the network's size and in its colour order."""
+    def resize(self, image: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
+        """Return an image at the network's size and in its colour order."""
         image = resize_image(image, (self.info.height, self.info.width))
         if self.info.color_order == 'bgr':
             image = cv2.cvtColor(image, cv2.COLOR_RGB2BGR)

@@ -1,10 +1,14 @@
 # Copyright 2026 The ros_vseg authors
 # SPDX-License-Identifier: Apache-2.0
 """OpenVINO on the CPU: bfloat16 where the processor computes in it, else float32."""
+from typing import Any, Optional
+
 import numpy as np
+import numpy.typing as npt
 import openvino
 
-from ros_vseg.backends.base import HostStream, probability
+from ros_vseg.backends.base import HostStream, Options, probability
+from ros_vseg.bundle import Bundle
 from ros_vseg.errors import BackendError
 from ros_vseg.graph import ring_model
 
@@ -12,7 +16,8 @@ from ros_vseg.graph import ring_model
 class OpenVinoStream(HostStream):
     """BackendStream with an infer request of its own, whose prototypes go straight to the ring."""
 
-    def __init__(self, compiled, bundle, table, stabilize):
+    def __init__(self, compiled: openvino.CompiledModel, bundle: Bundle,
+                 table: Optional[npt.NDArray[np.uint8]], stabilize: bool) -> None:
         super().__init__(bundle, table, stabilize)
         self._request = compiled.create_infer_request()
         self._image = self._request.get_tensor('image')
@@ -28,7 +33,7 @@ class OpenVinoStream(HostStream):
         flat = pool.reshape(1, -1, self.info.prototype_dim)
         self._request.set_tensor('pool', openvino.Tensor(flat, shared_memory=True))
 
-    def step(self, image):
+    def step(self, image: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
         """See BackendStream."""
         ring = self.ring
         self.context_frames = ring.frames
@@ -39,39 +44,44 @@ class OpenVinoStream(HostStream):
         self._request.infer()
         if self._confidence is not None:
             self.mean_confidence = probability(self._confidence.data)
-        return self._scores.data[0]
+        scores: npt.NDArray[np.float32] = self._scores.data[0]
+        return scores
 
 
 class OpenVinoBackend:
     """Backend that runs the bundle's graph in OpenVINO, tuned for latency."""
 
-    name, problem = 'openvino', None
+    name = 'openvino'
+    problem: Optional[str] = None
 
-    def __init__(self, bundle, compiled, precision, stabilize=False):
+    def __init__(self, bundle: Bundle, compiled: openvino.CompiledModel, precision: str,
+                 stabilize: bool = False) -> None:
         self.bundle, self.device, self._compiled = bundle, f'CPU {precision}', compiled
         self._stabilize = stabilize
 
-    def stream(self, table=None):
+    def stream(self, table: Optional[npt.NDArray[np.uint8]] = None) -> OpenVinoStream:
         """See Backend."""
         return OpenVinoStream(self._compiled, self.bundle, table, self._stabilize)
 
 
-def missing(name):
+def missing(name: str) -> Optional[str]:
     """Return None: what can be imported can be used."""
     return None
 
 
-def load(bundle, options, name='openvino'):
-    """Backend of a bundle; BackendError where the processor lacks the precision."""
+def load(bundle: Bundle, options: Options, name: str = 'openvino') -> OpenVinoBackend:
+    """Return the backend of a bundle; BackendError where the processor lacks the precision."""
     core = openvino.Core()
     native = 'BF16' in core.get_property('CPU', 'OPTIMIZATION_CAPABILITIES')
     if options.precision not in ('auto', 'fp32', 'bf16'):
-        raise BackendError(f'openvino runs in fp32 or bf16 here, not in {options.precision}')
+        raise BackendError(f'openvino runs in fp32 or bf16 here, not in {options.precision}: set '
+                           'precision to auto or one of these, or use another backend')
     if options.precision == 'bf16' and not native:
         raise BackendError('this processor has no bf16 arithmetic: set precision to auto or fp32')
     precision = 'bf16' if native and options.precision != 'fp32' else 'fp32'
-    properties = {'PERFORMANCE_HINT': 'LATENCY',
-                  'INFERENCE_PRECISION_HINT': {'bf16': 'bf16', 'fp32': 'f32'}[precision]}
+    properties: dict[str, Any] = {
+        'PERFORMANCE_HINT': 'LATENCY',
+        'INFERENCE_PRECISION_HINT': {'bf16': 'bf16', 'fp32': 'f32'}[precision]}
     if options.threads:
         properties['INFERENCE_NUM_THREADS'] = options.threads
     try:

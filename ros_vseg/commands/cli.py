@@ -18,6 +18,8 @@ EXAMPLES = """examples:
   vseg info bundle.onnx
   vseg build bundle.onnx --precision fp16 --for sm86,sm89
   vseg build bundle.onnx --precision int8 --calibrate frames/
+  vseg wrap network.onnx --classes labels.yaml --mean 0.485 0.456 0.406 \\
+      --std 0.229 0.224 0.225 --size 512x1024 -o bundle.onnx
   vseg doctor"""
 
 
@@ -90,6 +92,22 @@ def _build(options):
     return 0
 
 
+def _wrap(options: argparse.Namespace) -> int:
+    from ros_vseg.graph import parse_size
+    from ros_vseg.labels import load_label_set
+    from ros_vseg.wrap import Options, parse_numbers, wrap
+    info, kind = wrap(
+        options.network, options.output, load_label_set(options.classes),
+        Options(parse_numbers(options.mean, '--mean'), parse_numbers(options.std, '--std'),
+                options.scale, options.layout, options.scores, options.kind,
+                parse_size(options.size) if options.size else None, options.color_order),
+        name=options.name, license=options.license)
+    print(f'{options.output}: {info.name} at {info.height}x{info.width}, '
+          f'{len(info.label_set.names)} classes of {info.label_set.name}, {kind} at stride '
+          f'{info.output_stride}')
+    return 0
+
+
 def _doctor(options):
     from ros_vseg.commands.doctor import examine, MISSING
     findings = examine(options.bundle)
@@ -150,6 +168,7 @@ def build_parser():
     info.add_argument('--json', action='store_true', help='print JSON')
     info.set_defaults(call=_info)
     _add_build(commands)
+    _add_wrap(commands)
     doctor = commands.add_parser('doctor', help='say what is there, what is missing, and the mend')
     doctor.add_argument('--bundle', type=Path, help='default: the shipped one')
     doctor.set_defaults(call=_doctor)
@@ -180,6 +199,31 @@ def _add_build(commands):
     build.add_argument('--engines', type=Path,
                        help='folder to keep engines in (default: ~/.cache/ros_vseg)')
     build.set_defaults(call=_build)
+
+
+def _add_wrap(commands: 'argparse._SubParsersAction[argparse.ArgumentParser]') -> None:
+    wrap = commands.add_parser('wrap', help='make a bundle of any segmentation network in ONNX')
+    wrap.add_argument('network', type=Path, help='ONNX file: an image in, scores or labels out')
+    wrap.add_argument('-o', '--output', type=Path, required=True, help='bundle to write')
+    wrap.add_argument('--classes', required=True, metavar='YAML',
+                      help="label set with the network's classes in their order, or a name")
+    wrap.add_argument('--mean', nargs='+', metavar='M',
+                      help='what is subtracted from each channel, as in training')
+    wrap.add_argument('--std', nargs='+', metavar='S', help='what it is then divided by')
+    wrap.add_argument('--scale', type=int, choices=[1, 255],
+                      help='largest pixel value that mean and std are for (default: 255 if one of '
+                      'them is above 1, else 1)')
+    wrap.add_argument('--layout', default='nchw', choices=['nchw', 'nhwc'],
+                      help='axes of the image (default: nchw)')
+    wrap.add_argument('--color-order', default='rgb', choices=['rgb', 'bgr'],
+                      help='as in training (default: rgb)')
+    wrap.add_argument('--scores', metavar='NAME', help='output to use, if there are several')
+    wrap.add_argument('--kind', choices=['logits', 'probabilities', 'labels'],
+                      help='what the output is (default: found by trying)')
+    wrap.add_argument('--size', metavar='HxW', help='for a network whose size is open')
+    wrap.add_argument('--name', help="of the bundle (default: the file's)")
+    wrap.add_argument('--license', default='unknown', help="of the network's weights")
+    wrap.set_defaults(call=_wrap)
 
 
 def main(arguments=None):
