@@ -8,7 +8,8 @@ The real node in a process of its own, on a FAKE GPU that is lost after some fra
 import ctypes
 import sys
 
-from fake_cuda import FakeCudaDriver, FakeEngine
+from fake_cuda import FakeCudaDriver
+from fake_engine import FakeEngine, USER_MANAGED
 
 from ros_vseg.backends import tensorrt
 from ros_vseg.engines.jit import Contexts
@@ -36,7 +37,7 @@ def main():
     driver = LostGpu(ctypes.CDLL(sys.argv[1]), int(sys.argv[2]))
 
     def load(bundle, options, name='tensorrt'):
-        contexts = Contexts(FakeEngine(driver, bundle), None)
+        contexts = Contexts(FakeEngine(driver, bundle), None, USER_MANAGED)
         gpu = cuda.Gpu()
         gpu.use()
         return tensorrt.TensorRtBackend(bundle, gpu, contexts, 'fp32')
