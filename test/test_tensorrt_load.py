@@ -1,6 +1,7 @@
 # Copyright 2026 The ros_vseg authors
 # SPDX-License-Identifier: Apache-2.0
 """What the TensorRT backend keeps for the next start and refuses at this one, on FAKES."""
+import hashlib
 import logging
 from pathlib import Path
 
@@ -38,7 +39,8 @@ class FakeRuntimeConfig:
         return b'compiled'
 
 
-def test_kernels_that_tensorrt_rtx_compiles_are_kept(tmp_path):
+def test_kernels_that_tensorrt_rtx_compiles_are_kept(fake, tmp_path):
+    gpu = cuda.Gpu()
     class Engine:
         def create_runtime_config(self):
             return FakeRuntimeConfig()
@@ -48,13 +50,13 @@ def test_kernels_that_tensorrt_rtx_compiles_are_kept(tmp_path):
 
     path = tmp_path / 'one.jit'
     contexts = Contexts(Engine(), path)
-    assert contexts.new(None)[0].kernels.known == b'' and not path.exists()
+    assert contexts.new(gpu)[0].kernels.known == b'' and not path.exists()
     contexts.keep(logging)
     assert path.read_bytes() == b'compiled'
-    assert Contexts(Engine(), path).new(None)[0].kernels.known == b'compiled'
+    assert Contexts(Engine(), path).new(gpu)[0].kernels.known == b'compiled'
     path.write_bytes(b'of another version')
     contexts = Contexts(Engine(), path)
-    assert contexts.new(None)[0].kernels.known == b''
+    assert contexts.new(gpu)[0].kernels.known == b''
     contexts.keep(logging)
     assert path.read_bytes() == b'compiled'
 
@@ -102,3 +104,39 @@ def test_engine_that_is_refused_on_fake_gpu_says_what_to_do(fake, monkeypatch, t
     Trt.__name__ = 'fake_trt'
     with pytest.raises(kind, match=reason):
         tensorrt.deserialize(b'', 'x.engine', cuda.Gpu())
+
+
+def test_compiled_kernels_of_fake_gpu_are_kept(fake, tmp_path, monkeypatch):
+    """NVRTC takes a second; a file that is damaged or refused is replaced."""
+    compiled = []
+    monkeypatch.setattr(kernels, 'compile_kernels',
+                        lambda capability: compiled.append(capability) or b'\x7fELF code')
+    gpu = cuda.Gpu()
+    gpu.use()
+    kernels.Kernels(gpu, tmp_path)
+    path, = tmp_path.glob('kernels-sm86-*.cubin')
+    whole = path.read_bytes()
+    kernels.Kernels(gpu, tmp_path)
+    assert compiled == ['sm86']
+    for damaged in (b'', whole[:-1], whole[:-1] + b'?', hashlib.sha256(b'no code').digest()
+                    + b'no code'):
+        path.write_bytes(damaged)
+        kernels.Kernels(gpu, tmp_path)
+        assert path.read_bytes() == whole
+    assert compiled == 5 * ['sm86']
+    kernels.Kernels(gpu, None)
+    in_the_way = tmp_path / 'file'
+    in_the_way.write_text('')
+    kernels.Kernels(gpu, in_the_way)
+    assert compiled == 7 * ['sm86'] and list(tmp_path.glob('*.cubin')) == [path]
+
+
+def test_kept_kernels_are_those_of_this_source(fake, tmp_path, monkeypatch):
+    names = {kernels._file_name('sm86'), kernels._file_name('sm87')}
+    other = tmp_path / 'kernels.cu'
+    other.write_text('// another source')
+    monkeypatch.setattr(kernels, 'SOURCE', other)
+    names.add(kernels._file_name('sm86'))
+    monkeypatch.setattr(kernels, 'OPTIONS', ())
+    names.add(kernels._file_name('sm86'))
+    assert len(names) == 4
