@@ -67,7 +67,7 @@ def graph_for(bundle: Bundle, precision: str, capability: str, folder: Path,
     The pool has a slot more than the bundle says, which the frame at work writes: see Ring.
     """
     if precision not in PRECISIONS:
-        raise EngineError(f'precision {precision!r} is none of TensorRT: use '
+        raise EngineError(f'precision {precision!r} is not one of TensorRT: use '
                           f'{", ".join(PRECISIONS)}')
     if capability == TURING and precision in ('fp32', 'bf16'):
         raise EngineError(f'GPUs of {TURING} have no {precision} matrix products in TensorRT for '

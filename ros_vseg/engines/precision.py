@@ -53,19 +53,22 @@ def _take_tail(model: onnx.ModelProto) -> tuple[list[onnx.NodeProto], list[Tenso
 
     The graph's outputs are float32 when they read them; of other floats they read a Cast.
     """
-    graph, outputs = model.graph, {one.name for one in model.graph.output}
+    graph, outputs = model.graph, {entry.name for entry in model.graph.output}
     if 'confidence' not in outputs:
         return [], []
-    needed, tail, rest = outputs - {'confidence'}, [], []
+    needed = outputs - {'confidence'}
+    tail: list[onnx.NodeProto] = []
+    rest: list[onnx.NodeProto] = []
     for node in reversed(graph.node):
         is_needed = not needed.isdisjoint(node.output)
         (rest if is_needed else tail).insert(0, node)
         needed.update(node.input if is_needed else ())
     inferred = shape_inference.infer_shapes(model).graph
     made = {name for node in tail for name in node.output} | outputs
-    floats = {one.name for one in inferred.value_info
-              if one.type.tensor_type.elem_type == TensorProto.FLOAT} - made
-    weights = {one.name: one for one in graph.initializer if one.data_type == TensorProto.FLOAT}
+    floats = {entry.name for entry in inferred.value_info
+              if entry.type.tensor_type.elem_type == TensorProto.FLOAT} - made
+    weights = {tensor.name: tensor for tensor in graph.initializer
+               if tensor.data_type == TensorProto.FLOAT}
     renamed = {name: f'{name}_full' for node in tail for name in node.input
                if name in floats or name in weights}
     for node in tail:
