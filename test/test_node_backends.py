@@ -91,7 +91,7 @@ def test_fake_gpu_lost_in_mid_drive_costs_no_frame(probe, bundle, tmp_path):
 
 
 def test_node_ends_with_its_own_code_when_fake_gpu_needs_a_new_process(probe, bundle, tmp_path):
-    """The frame at which the GPU is lost is labelled first; respawn then brings the GPU back."""
+    """Respawn then brings the GPU back. It is lost at the fourth frame, the third of a graph."""
     pytest.importorskip('cuda.bindings')
     host_kernels(tmp_path)
     program = Path(__file__).with_name('fake_gpu_node.py')
@@ -102,7 +102,9 @@ def test_node_ends_with_its_own_code_when_fake_gpu_needs_a_new_process(probe, bu
         child.wait_for_line('labels camera', 60)
         camera = ros.CameraProbe(probe, 'ends/vseg_node', 'camera', topic='/ends/camera/image')
         begin = next(stamps)
-        for number, picture in enumerate(ros.pictures(7)):
+        *pictures, last = ros.pictures(4)
+        for number, picture in enumerate(pictures):
             camera.label(ros.image(picture, begin + number * FRAME))
+        camera.images.publish(ros.image(last, begin + 3 * FRAME))
         assert child.process.wait(60) == 75
     assert 'restart the node' in child.log.read_text()
