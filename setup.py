@@ -43,11 +43,16 @@ setup(
         'tqdm>=4.57',
     ],
     extras_require={
-        # NVIDIA desktop GPUs, driver 580 or newer; a Jetson has these from JetPack: docs/jetson.md
+        # NVIDIA desktop GPUs: `gpu` with driver 580 or newer (CUDA 13), `gpu12` with driver 525 or
+        # newer (CUDA 12); a Jetson has most of it from JetPack: docs/jetson.md
         'gpu': [
             'cuda-bindings>=13.0',
             'nvidia-cuda-nvrtc>=13.0',
             'tensorrt-rtx-cu13>=1.4; platform_machine == "x86_64"',
+        ],
+        'gpu12': [
+            'cuda-bindings>=12.9,<13',
+            'nvidia-cuda-nvrtc-cu12>=12.6',
         ],
         'test': [
             'flake8',

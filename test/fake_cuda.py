@@ -1,13 +1,16 @@
 # Copyright 2026 The ros_vseg authors
 # SPDX-License-Identifier: Apache-2.0
 """
-A FAKE of the CUDA driver and of a TensorRT engine, for machines without a GPU.
+A FAKE of the CUDA driver, for machines without a GPU; fake_engine.py has that of an engine.
 
 Memory is the host's and every access is checked against what was allocated. Queued work is done
-when somebody waits, not before. Kernels are the real source, compiled as C++; the engine is the
-real graph, in ONNX Runtime. ``calls`` records what the driver was asked for. Handles are those of
-the real cuda.bindings, and each call is made of it too, which refuses arguments of wrong types
-before it finds that there is no driver.
+when somebody waits, not before. Kernels are the real source, compiled as C++. ``calls`` records
+what the driver was asked for. Handles are those of the real cuda.bindings, and each call is made
+of it too, which refuses arguments of wrong types before it finds that there is no driver.
+
+What NVIDIA's documentation refuses is refused here: calls that break the capture of a graph, and
+any call after an error that leaves the process unusable. A call that would wait for a GPU that
+hangs, or read beside its memory, is a Violation.
 """
 from collections import Counter
 import ctypes
@@ -17,10 +20,9 @@ import subprocess
 import threading
 
 import numpy as np
-import onnxruntime
 import pytest
 
-from ros_vseg.graph import ring_model
+from ros_vseg.gpu.failures import FAILURES
 
 driver = pytest.importorskip('cuda.bindings.driver')
 from cuda.pathfinder import DynamicLibNotFoundError  # noqa: E402, I100
@@ -33,6 +35,16 @@ except DynamicLibNotFoundError:
 
 SOURCES = Path(__file__).parent
 KERNELS = SOURCES.parent / 'ros_vseg/gpu/kernels.cu'
+ALIGNMENT = 256
+# not allowed in a thread that captures in mode THREAD_LOCAL: they break its capture
+UNSAFE = {'cuMemAlloc', 'cuMemFree', 'cuMemHostRegister', 'cuMemHostUnregister',
+          'cuModuleLoadData', 'cuModuleUnload', 'cuStreamDestroy',
+          'cuGraphExecDestroy'}
+# on the default stream, which waits for all streams that are not non-blocking
+DEFAULT_STREAM = {'cuMemsetD8', 'cuMemcpyHtoD', 'cuMemcpyDtoH'}
+# wait until the GPU has done what was queued
+WAITING = {'cuMemFree', 'cuMemHostUnregister', 'cuStreamSynchronize',
+           'cuModuleUnload', 'cuStreamDestroy', 'cuGraphExecDestroy', 'cuDevicePrimaryCtxRelease'}
 
 
 def host_kernels(folder):
@@ -55,16 +67,31 @@ def launch(library, name, grid, block, values, types):
     getattr(library, f'host_{name}')(triple(*grid), triple(*block), pointers)
 
 
-class FakeCudaDriver:
-    """Stands for cuda.bindings.driver; ``fail`` maps a function's name to the error it gives."""
+class Violation(BaseException):
+    """What a real GPU would answer by reading foreign memory, or never."""
 
-    def __init__(self, library, capability=(8, 6), total=8 * 10**9):
+
+class FakeCudaDriver:
+    """
+    Stands for cuda.bindings.driver.
+
+    fail: maps a function's name to the error that it gives. hangs: whether queued work is never
+    done. blocking: whether a library captures a side stream too that is not non-blocking.
+    gpus: how many there are.
+    """
+
+    def __init__(self, library, capability=(8, 6), total=8 * 10**9, gpus=1):
         self._library, self._capability, self._total = library, capability, total
-        self._memory, self._registered, self._waiting = {}, {}, {0: []}
+        self._memory, self._registered, self._waiting = {}, {}, {}
         self._graphs, self._functions = [], []
-        self._capturing, self._time = {}, 0.0   # by stream
-        self.events, self._lock = {}, threading.Lock()
-        self.calls, self.fail = [], {}
+        self._capturing, self._time = {}, 0.0   # stream -> (thread, work)
+        self._broken = set()                    # streams whose capture was disturbed
+        self._dead = None                       # the error after which there is no other
+        self.events, self._lock = {}, threading.RLock()
+        self.calls, self.fail, self.gpus = [], {}, gpus
+        self.violations = []
+        self.hangs = self.blocking = False
+        self.contexts, self.modules = Counter(), 0      # retained of each GPU, loaded
 
     def __getattr__(self, name):
         """Return an enumeration of the real module, or a recorded function of this fake."""
@@ -77,12 +104,42 @@ class FakeCudaDriver:
             if WITHOUT_DRIVER:
                 with pytest.raises(DynamicLibNotFoundError):
                     getattr(driver, name)(*arguments)
-            if name in self.fail:
-                return (getattr(self.CUresult, self.fail[name]), None)
+            self.check(not (self.hangs and name in WAITING), f'{name} would wait for ever')
+            error = self._error(name)
+            if error:
+                return (getattr(self.CUresult, error), None)
             result = work(self, *arguments)
+            if isinstance(result, self.CUresult):
+                return (result, None)
             return (self.CUresult.CUDA_SUCCESS,
                     *(result if isinstance(result, tuple) else (result,)))
         return call
+
+    def _error(self, name):
+        """Return the name of the error that a call gives, or None."""
+        if self._dead:
+            return self._dead
+        if name in self.fail:
+            error = self.fail[name]
+            if name == 'cuStreamEndCapture':
+                self._capturing.clear()
+            if error in FAILURES and FAILURES[error].lost:
+                self._dead = error
+            return error
+        mine = [stream for stream, (thread, _) in self._capturing.items()
+                if thread == threading.get_ident()]
+        if mine and name in UNSAFE:
+            self._broken.update(mine)
+            return 'CUDA_ERROR_STREAM_CAPTURE_UNSUPPORTED'
+        if self._capturing and name in DEFAULT_STREAM and (mine or self.blocking):
+            self._broken.update(self._capturing)
+            return 'CUDA_ERROR_STREAM_CAPTURE_IMPLICIT'
+        return None
+
+    def revive(self):
+        """Let all that failed work again."""
+        self._dead, self.hangs = None, False
+        self.fail.clear()
 
     def counts(self):
         """Return how often each function was called since the last time, and forget it."""
@@ -92,33 +149,45 @@ class FakeCudaDriver:
 
     def allocated(self):
         """Return the bytes of device memory in use."""
-        return sum(len(memory) for memory in self._memory.values())
+        return sum(size for size, _ in list(self._memory.values()))
+
+    @property
+    def is_capturing(self):
+        """Whether any stream is being captured."""
+        return bool(self._capturing)
+
+    def check(self, condition, what):
+        """Note and raise what must never happen, past every ``except Exception``."""
+        if not condition:
+            self.violations.append(what)
+            raise Violation(what)
 
     # memory
 
     def place(self, address, size):
         """Check that ``size`` bytes at an address are device memory."""
         address = int(address)
-        assert any(start <= address and address + size <= start + len(memory)
-                   for start, memory in list(self._memory.items())), 'not on the device'
+        self.check(any(start <= address and address + size <= start + length
+                       for start, (length, _) in list(self._memory.items())), 'not on the device')
         return address
 
-    def pinned(self, address, size):
-        assert any(start <= address and address + size <= start + length
-                   for start, length in list(self._registered.items())), 'not page-locked'
-        return address
+    def _is_pinned(self, address, size):
+        return any(start <= address and address + size <= start + length
+                   for start, length in list(self._registered.items()))
 
     def _cuMemAlloc(self, size):
         assert size > 0
-        memory = (ctypes.c_ubyte * size)(*([0xAB] * min(size, 64)))
-        self._memory[ctypes.addressof(memory)] = memory
-        return driver.CUdeviceptr(ctypes.addressof(memory))
+        memory = (ctypes.c_ubyte * (size + ALIGNMENT))()
+        address = -(-ctypes.addressof(memory) // ALIGNMENT) * ALIGNMENT
+        ctypes.memset(address, 0xAB, min(size, 64))
+        self._memory[address] = size, memory
+        return driver.CUdeviceptr(address)
 
     def _cuMemFree(self, address):
         del self._memory[address]
 
-    def _cuMemsetD8(self, address, value, size):
-        self.queue(0, lambda: ctypes.memset(self.place(address, size), value, size))
+    def _cuMemsetD8Async(self, address, value, size, stream):
+        self.queue(stream, lambda: ctypes.memset(self.place(address, size), value, size))
 
     def _cuMemGetInfo(self):
         return self._total - self.allocated(), self._total
@@ -129,20 +198,15 @@ class FakeCudaDriver:
     def _cuMemHostUnregister(self, address):
         del self._registered[address]
 
-    def _cuMemcpyHtoD(self, target, source, size):
-        # from pageable memory: it is read now, but written some time later
-        values = ctypes.string_at(source, size)
-        self.queue(0, lambda: ctypes.memmove(self.place(target, size), values, size))
-
-    def _cuMemcpyDtoH(self, target, source, size):
-        ctypes.memmove(target, self.place(source, size), size)
-
     def _cuMemcpyHtoDAsync(self, target, source, size, stream):
-        self.pinned(source, size)
-        self.queue(stream, lambda: ctypes.memmove(self.place(target, size), source, size))
+        if self._is_pinned(source, size):
+            self.queue(stream, lambda: ctypes.memmove(self.place(target, size), source, size))
+            return
+        values = ctypes.string_at(source, size)     # pageable: it is read now, written later
+        self.queue(stream, lambda: ctypes.memmove(self.place(target, size), values, size))
 
     def _cuMemcpyDtoHAsync(self, target, source, size, stream):
-        self.pinned(target, size)
+        assert self._is_pinned(target, size) or not self._capturing.get(int(stream))
         self.queue(stream, lambda: ctypes.memmove(target, self.place(source, size), size))
 
     def _cuMemcpyDtoDAsync(self, target, source, size, stream):
@@ -155,6 +219,8 @@ class FakeCudaDriver:
         pass
 
     def _cuDeviceGet(self, ordinal):
+        if ordinal >= self.gpus:
+            return self.CUresult.CUDA_ERROR_INVALID_DEVICE
         return driver.CUdevice(ordinal)
 
     def _cuDeviceGetName(self, length, device):
@@ -168,23 +234,27 @@ class FakeCudaDriver:
         return 13000
 
     def _cuDevicePrimaryCtxRetain(self, device):
+        self.contexts[int(device)] += 1
         return driver.CUcontext(77)
+
+    def _cuDevicePrimaryCtxRelease(self, device):
+        assert self.contexts[int(device)] > 0
+        self.contexts[int(device)] -= 1
 
     def _cuCtxSetCurrent(self, context):
         assert int(context) == 77
-
-    def _cuCtxSynchronize(self):
-        for stream, work in list(self._waiting.items()):
-            if work:
-                self._cuStreamSynchronize(stream)
 
     # streams, events and graphs
 
     def queue(self, stream, work):
         """Queue work on a stream, or into the graph that it captures."""
-        self._capturing.get(int(stream), self._waiting[int(stream)]).append(work)
+        if int(stream) in self._capturing:
+            self._capturing[int(stream)][1].append(work)
+        else:
+            self._waiting[int(stream)].append(work)
 
     def _cuStreamCreate(self, flags):
+        assert flags == int(driver.CUstream_flags.CU_STREAM_NON_BLOCKING)
         with self._lock:
             stream = 100 + len(self._waiting)
             self._waiting[stream] = []
@@ -193,15 +263,25 @@ class FakeCudaDriver:
     def _cuStreamDestroy(self, stream):
         self._waiting[int(stream)] = None
 
-    def _cuStreamSynchronize(self, stream):
+    def _cuStreamQuery(self, stream):
+        if int(stream) in self._capturing:
+            self._broken.add(int(stream))
+            return self.CUresult.CUDA_ERROR_STREAM_CAPTURE_UNSUPPORTED
+        if self.hangs and self._waiting[int(stream)]:
+            return self.CUresult.CUDA_ERROR_NOT_READY
         while self._waiting[int(stream)]:
             self._waiting[int(stream)].pop(0)()
 
     def _cuStreamBeginCapture(self, stream, mode):
-        self._capturing[int(stream)] = []
+        assert mode == driver.CUstreamCaptureMode.CU_STREAM_CAPTURE_MODE_THREAD_LOCAL
+        self._capturing[int(stream)] = threading.get_ident(), []
 
     def _cuStreamEndCapture(self, stream):
-        return driver.CUgraph(self._keep(self._capturing.pop(int(stream))))
+        _, work = self._capturing.pop(int(stream))
+        if int(stream) in self._broken:
+            self._broken.discard(int(stream))
+            return self.CUresult.CUDA_ERROR_STREAM_CAPTURE_INVALIDATED
+        return driver.CUgraph(self._keep(work))
 
     def _keep(self, graph):
         with self._lock:
@@ -219,6 +299,10 @@ class FakeCudaDriver:
 
     def _cuGraphLaunch(self, executable, stream):
         self._waiting[int(stream)].extend(self._graphs[int(executable) - 500])
+
+    def graphs(self):
+        """Return how many graphs are held."""
+        return sum(graph is not None for graph in self._graphs)
 
     def _cuEventCreate(self, flags):
         with self._lock:
@@ -244,8 +328,13 @@ class FakeCudaDriver:
     # kernels
 
     def _cuModuleLoadData(self, image):
-        assert image[:4] == b'\x7fELF'
+        if image[:4] != b'\x7fELF':
+            return self.CUresult.CUDA_ERROR_INVALID_IMAGE
+        self.modules += 1
         return driver.CUmodule(88)
+
+    def _cuModuleUnload(self, module):
+        self.modules -= 1
 
     def _cuModuleGetFunction(self, module, name):
         self._functions.append(name.decode())
@@ -257,6 +346,7 @@ class FakeCudaDriver:
 
     def _cuLaunchKernel(self, function, *rest):
         grid, block, (_, stream, (values, types), _) = rest[:3], rest[3:6], rest[6:]
+        assert np.prod(block) <= 1024
 
         def work():
             for value, kind in zip(values, types):
@@ -264,56 +354,3 @@ class FakeCudaDriver:
                     self.place(value, 1)
             launch(self._library, self.function(function), grid, block, values, types)
         self.queue(stream, work)
-
-
-class FakeEngine:
-    """Stands for TensorRT's ICudaEngine: contexts run the graph on the fake's memory."""
-
-    def __init__(self, driver, bundle):
-        self._driver, self._bundle = driver, bundle
-        options = onnxruntime.SessionOptions()
-        options.log_severity_level, options.intra_op_num_threads = 3, 1
-        self._session = onnxruntime.InferenceSession(
-            ring_model(bundle), options, providers=['CPUExecutionProvider'])
-        self.contexts = []
-
-    def create_execution_context(self):
-        self.contexts.append(FakeContext(self._driver, self._session))
-        return self.contexts[-1]
-
-
-class FakeContext:
-    """Stands for TensorRT's IExecutionContext; ``runs`` holds the addresses of each run."""
-
-    def __init__(self, driver, session):
-        self._driver, self._session = driver, session
-        self._inputs = {one.name: one for one in session.get_inputs()}
-        self._outputs = {one.name: one for one in session.get_outputs()}
-        self._addresses, self.runs = {}, []
-
-    def set_tensor_address(self, name, address):
-        if name in self._inputs or name in self._outputs:
-            self._addresses[name] = address
-            return True
-        return False
-
-    def execute_async_v3(self, stream):
-        assert self._addresses.keys() == self._inputs.keys() | self._outputs.keys()
-        addresses = dict(self._addresses)
-        self._driver.queue(stream, lambda: self._run(addresses))
-        return True
-
-    def _run(self, addresses):
-        self.runs.append(addresses)
-
-        def view(one):
-            kind = np.uint8 if 'uint8' in one.type else np.float32
-            size = int(np.prod(one.shape)) * np.dtype(kind).itemsize
-            memory = (ctypes.c_ubyte * size).from_address(
-                self._driver.place(addresses[one.name], size))
-            return np.frombuffer(memory, kind).reshape(one.shape)
-
-        inputs = {name: view(one) for name, one in self._inputs.items()}
-        outputs = self._session.run(list(self._outputs), inputs)
-        for one, values in zip(self._outputs.values(), outputs):
-            view(one)[:] = values

@@ -30,6 +30,7 @@ static void launch(void (*kernel)(A...), const unsigned* grid, const unsigned* b
   }
 
 HOST(resize)
+HOST(store)
 HOST(best_class)
 HOST(labels)
 HOST(confidence)

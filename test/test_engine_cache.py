@@ -124,7 +124,7 @@ def test_damaged_engine_is_refused_or_built_anew(path, reason, caplog):
     with caplog.at_level(logging.WARNING, cache.__name__):
         assert obtain(path.parent, 'tiny', KEY, make)[2] == ENGINE
     assert [record.message for record in caplog.records] == [
-        f'{error.value}: it is built anew', f'building engine {path}']
+        f'{error.value}: it is built again', f'building engine {path}']
     assert obtain(path.parent, 'tiny', KEY, no_make)[2] == ENGINE
 
 

@@ -87,7 +87,7 @@ def test_depthwise_convolutions_of_turing_do_not_swell_the_engine(student, folde
 
 
 @pytest.mark.parametrize('precision', ['fp32', 'bf16'])
-def test_precision_that_turing_lacks_has_a_mend(student, folder, precision):
+def test_precision_that_turing_lacks_says_what_to_do(student, folder, precision):
     with pytest.raises(EngineError) as error:
         engine_for(student, 'sm75', precision, folder=folder)
     assert str(error.value) == (f'GPUs of sm75 have no {precision} matrix products in TensorRT '
@@ -116,7 +116,7 @@ def test_gpu_that_is_not_built_for_is_an_error_that_names_the_others(tiny, folde
 
 
 def test_unknown_precision_names_those_that_are_known(tiny, folder):
-    with pytest.raises(EngineError, match="'int4' is none of TensorRT: use fp32, fp16, bf16"):
+    with pytest.raises(EngineError, match="'int4' is not one of TensorRT: use fp32, fp16, bf16"):
         engine_for(tiny, 'sm86', 'int4', folder=folder)
 
 
@@ -160,7 +160,7 @@ def test_mean_confidence_is_computed_in_float32(tmp_path, changes, precision):
 
 @pytest.mark.parametrize('modules', [{}, {'tensorrt': types.SimpleNamespace()}, {
     'tensorrt': types.SimpleNamespace(__version__='8.6.1')}])
-def test_without_tensorrt_both_mends_are_named(tiny, folder, monkeypatch, modules):
+def test_without_tensorrt_both_ways_to_install_it_are_named(tiny, folder, monkeypatch, modules):
     """A stub without libraries, or one that is too old, is none."""
     only_rtx(monkeypatch, **modules)
     with pytest.raises(EngineError) as error:

@@ -10,11 +10,11 @@ from itertools import islice
 from pathlib import Path
 import threading
 
+from fake_backend import by_taps, frame
 from fake_cuda import FakeCudaDriver, host_kernels
 import numpy as np
 import pytest
 from streaming import label
-from test_tensorrt_on_fake_cuda import by_taps, frame
 from tiny_bundle import PROTOTYPES, write_tiny_bundle
 
 from ros_vseg import backends
@@ -56,8 +56,8 @@ class StandInContexts:
         module = gpu.call('cuModuleLoadData', compile_kernels(gpu.capability, STAND_IN))
         self._function = gpu.call('cuModuleGetFunction', module, b'network')
 
-    def new(self):
-        return StandInContext(self._gpu, self._info, self._function)
+    def new(self, gpu):
+        return StandInContext(self._gpu, self._info, self._function), None
 
 
 class StandInContext:

@@ -71,8 +71,8 @@ def test_fake_gpu_lost_in_mid_drive_costs_no_frame(probe, bundle, tmp_path):
     pytest.importorskip('cuda.bindings')
     host_kernels(tmp_path)
     program = Path(__file__).with_name('fake_gpu_node.py')
-    argv = [sys.executable, str(program), str(tmp_path / 'kernels.so'), '12', '--ros-args',
-            '-r', '__ns:=/lost', '-p', f'bundle:={bundle}', '-p', 'backend:=tensorrt']
+    argv = [sys.executable, str(program), str(tmp_path / 'kernels.so'), '12',
+            'CUDA_ERROR_ECC_UNCORRECTABLE', '--ros-args', '-r', '__ns:=/lost', '-p', f'bundle:={bundle}', '-p', 'backend:=tensorrt']
     with Child('node', argv, None, tmp_path / 'log') as child:
         child.wait_for_line('labels camera', 60)
         camera = ros.CameraProbe(probe, 'lost/vseg_node', 'camera', topic='/lost/camera/image')
@@ -85,5 +85,26 @@ def test_fake_gpu_lost_in_mid_drive_costs_no_frame(probe, bundle, tmp_path):
         child.check_alive()
     assert level == WARN and 'tensorrt on Fake GPU fp32 failed' in message
     assert 'ECC_UNCORRECTABLE' in message and 'going on with openvino' in message
+    assert 'restart the node' in message
     assert values['backend'] == 'openvino' and 'tensorrt' in used
     assert counts['received'] == counts['labelled'] == '30'
+
+
+def test_node_ends_with_its_own_code_when_fake_gpu_needs_a_new_process(probe, bundle, tmp_path):
+    """Respawn then brings the GPU back. It is lost at the fourth frame, the third of a graph."""
+    pytest.importorskip('cuda.bindings')
+    host_kernels(tmp_path)
+    program = Path(__file__).with_name('fake_gpu_node.py')
+    argv = [sys.executable, str(program), str(tmp_path / 'kernels.so'), '2',
+            'CUDA_ERROR_ILLEGAL_ADDRESS', '--ros-args', '-r', '__ns:=/ends', '-p',
+            f'bundle:={bundle}', '-p', 'backend:=tensorrt', '-p', 'exit_if_gpu_lost:=true']
+    with Child('node', argv, None, tmp_path / 'log') as child:
+        child.wait_for_line('labels camera', 60)
+        camera = ros.CameraProbe(probe, 'ends/vseg_node', 'camera', topic='/ends/camera/image')
+        begin = next(stamps)
+        *pictures, last = ros.pictures(4)
+        for number, picture in enumerate(pictures):
+            camera.label(ros.image(picture, begin + number * FRAME))
+        camera.images.publish(ros.image(last, begin + 3 * FRAME))
+        assert child.process.wait(60) == 75
+    assert 'restart the node' in child.log.read_text()

@@ -347,3 +347,22 @@ def test_plain_network_is_calibrated_and_built_of_its_own_graph(tmp_path):
         assert (scores.argmax(0) == expected.argmax(0)).mean() >= share
     assert [one.type.tensor_type.shape.dim[0].dim_value for one in [
         *graph_for(plain, 'fp16', 'sm86', tmp_path, batch=3).graph.output]] == [3]
+
+
+@pytest.mark.parametrize('precision, casts', [
+    ('bf16', {TensorProto.FLOAT}), ('fp16', {TensorProto.FLOAT16})])
+@pytest.mark.parametrize('which', ['tiny', 'student'])
+def test_bytes_are_cast_only_to_what_tensorrt_10_converts_them_to(request, tmp_path, which,
+                                                                  precision, casts):
+    """NvInferRuntimeBase.h 10.3: "kUINT8 conversions are only supported for {kFLOAT, kHALF}"."""
+    model = graph_for(request.getfixturevalue(which), precision, 'sm86', tmp_path)
+    onnx.checker.check_model(model)
+    bytes_ = {entry.name for entry in model.graph.input
+              if entry.type.tensor_type.elem_type == TensorProto.UINT8}
+    readers = [node for node in model.graph.node if bytes_ & set(node.input)]
+    assert readers and {node.op_type for node in readers} == {'Cast'}
+    assert {entry.i for node in readers for entry in node.attribute} == casts
+    after = {output for node in readers for output in node.output}
+    assert precision == 'fp16' or {
+        entry.i for node in model.graph.node if after & set(node.input)
+        for entry in node.attribute} == {TensorProto.BFLOAT16}

@@ -12,7 +12,7 @@ PROTOTYPES, KEYS, CHANNELS, STRIDE = 4, 6, 8, 8
 PLAIN = {'context_frames': 0, 'num_prototypes': 0, 'channels': 0, 'prototype_dim': 0}
 
 
-def weights(num_classes, seed=0):
+def weights(num_classes, seed=0, prototypes=PROTOTYPES):
     """Arrays of the network: one strided convolution, prototypes, attention, a classifier."""
     rng = np.random.default_rng(seed)
 
@@ -21,7 +21,7 @@ def weights(num_classes, seed=0):
         return (gain * rng.standard_normal(shape) / np.sqrt(fan_in)).astype(np.float32)
 
     return {'stem': array(CHANNELS, 3, STRIDE, STRIDE, gain=6),
-            'projection': array(PROTOTYPES, CHANNELS, 1, 1, gain=3),
+            'projection': array(prototypes, CHANNELS, 1, 1, gain=3),
             'theta': array(KEYS, CHANNELS, 1, 1, gain=3), 'phi': array(CHANNELS, KEYS, gain=3),
             'g': array(CHANNELS, CHANNELS, gain=3),
             'classify': array(num_classes, 2 * CHANNELS, 1, 1, gain=3)}
@@ -39,14 +39,15 @@ def info(size=(96, 128), context_frames=3, label_set='camvid', **changes):
 
 def build_model(bundle_info, seed=0, batch=1):
     """onnx.ModelProto with the bundle's inputs and outputs; sizes are multiples of the stride."""
-    arrays = weights(len(bundle_info.label_set.names), seed)
+    prototypes = bundle_info.num_prototypes or PROTOTYPES
+    arrays = weights(len(bundle_info.label_set.names), seed, prototypes)
     height, width = bundle_info.height // STRIDE, bundle_info.width // STRIDE
-    pixels, slots = height * width, bundle_info.pool_frames * PROTOTYPES
+    pixels, slots = height * width, bundle_info.pool_frames * prototypes
     arrays.update(
         middle=np.float32(127.5), spread=np.float32(64), flat=np.int64([-1, CHANNELS, pixels]),
-        flat_n=np.int64([-1, PROTOTYPES, pixels]), flat_k=np.int64([-1, KEYS, pixels]),
+        flat_n=np.int64([-1, prototypes, pixels]), flat_k=np.int64([-1, KEYS, pixels]),
         grid=np.int64([-1, CHANNELS, height, width]), parts=np.int64([KEYS, CHANNELS]),
-        own=np.zeros((1, PROTOTYPES), np.float32), axis=np.int64([1]))
+        own=np.zeros((1, prototypes), np.float32), axis=np.int64([1]))
     node = helper.make_node
     if not bundle_info.num_prototypes:
         arrays['classify'] = arrays['classify'][:, :CHANNELS]

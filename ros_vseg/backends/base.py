@@ -29,6 +29,10 @@ class Options:
         may_build: whether a missing engine may be built.
         stabilize: whether to mix earlier frames' probabilities into the scores, which must come
             to the processor for it.
+        device: index of the GPU.
+        gpu_timeout: seconds that a frame may take there before the GPU counts as lost.
+        workspace: MB of GPU memory that the build of an engine may take, 0 for half of what is
+            free.
     """
 
     threads: int = 0
@@ -36,6 +40,9 @@ class Options:
     engines: Optional[Path] = None
     may_build: bool = True
     stabilize: bool = False
+    device: int = 0
+    gpu_timeout: float = 5.0
+    workspace: int = 0
 
 
 class Labels(NamedTuple):

@@ -7,23 +7,30 @@ Upload, resize, network, decoding and download are queued by one CUDA graph laun
 waited for once.
 """
 import logging
+from pathlib import Path
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
-from ros_vseg.backends.base import Labels, probability, RingStream
+from ros_vseg.backends.base import Labels, Options, probability, RingStream
+from ros_vseg.bundle import Bundle
 from ros_vseg.engines import build
 from ros_vseg.engines.engine import engine_for
 from ros_vseg.engines.jit import Contexts
 from ros_vseg.errors import BackendError, DeviceError, EngineError
+from ros_vseg.gpu import failures
 from ros_vseg.gpu.cuda import Gpu
-from ros_vseg.gpu.kernels import Axes, Kernels, Taps
+from ros_vseg.gpu.frame import Frame
+from ros_vseg.gpu.kernels import Kernels
 
 STAGES = ('start', 'upload', 'resize', 'network', 'decode', 'download')
+LONGEST_PAUSE = 256     # frames between two attempts to capture a graph
 
 log = logging.getLogger(__name__)
 
 
-def missing(name='tensorrt'):
+def missing(name: str = 'tensorrt') -> str | None:
     """Return None, or why this backend cannot be used here."""
     try:
         build.find_module()
@@ -33,105 +40,135 @@ def missing(name='tensorrt'):
     return None
 
 
-def load(bundle, options, name='tensorrt'):
+def load(bundle: Bundle, options: Options, name: str = 'tensorrt') -> 'TensorRtBackend':
     """
-    Backend of a bundle on the first GPU, with its engine from the cache or built now.
+    Return the backend of a bundle, with its engine from the cache or built now.
 
-    DeviceError: no GPU or driver, out of memory. EngineError: see engine_for.
+    Raises:
+        DeviceError: no GPU or driver, out of memory, or a GPU that failed.
+        EngineError: see engine_for.
     """
-    gpu = Gpu()
+    gpu = Gpu(options.device, options.gpu_timeout)
     path, header, engine = engine_for(
         bundle, gpu.capability, options.precision, folder=options.engines,
-        may_build=options.may_build)
+        may_build=options.may_build, device=options.device, workspace=options.workspace)
     gpu.use()
-    contexts = Contexts(deserialize(engine, path, gpu), path.with_suffix('.jit'))
-    backend = TensorRtBackend(bundle, gpu, contexts, header['precision'])
-    # whatever has no memory, or is compiled at first use, is to be so now
+    trt = build.find_module()
+    contexts = Contexts(deserialize(engine, path, gpu), path.with_suffix('.jit'),
+                        trt.ExecutionContextAllocationStrategy.USER_MANAGED)
+    backend = TensorRtBackend(bundle, gpu, contexts, header['precision'], path.parent)
+    # what has no memory, or is compiled at first use, shall say so now
     backend.stream().label(np.zeros((bundle.info.height, bundle.info.width, 3), np.uint8))
     contexts.keep(log)
     return backend
 
 
-def deserialize(engine, path, gpu):
-    """Return TensorRT's ICudaEngine; EngineError names the file, DeviceError the driver."""
+def deserialize(engine: bytes, path: Path, gpu: Gpu) -> Any:
+    """
+    Return TensorRT's ICudaEngine.
+
+    Raises:
+        DeviceError: the driver is too old, or the GPU has no memory for it or failed.
+        EngineError: TensorRT refuses the file.
+    """
     trt = build.find_module()
     logger = build.make_logger(trt)
     logger.errors.clear()
     runtime = trt.Runtime(logger)
     loaded = runtime.deserialize_cuda_engine(engine) if runtime else None
-    if loaded is None:
-        reason = build.first_line(logger.errors)
-        if 'cudaError 35' in reason or 'insufficient' in reason:
-            raise DeviceError(f'the driver knows CUDA up to {gpu.cuda_version}, too old for '
-                              f'{trt.__name__} {trt.__version__}: update the NVIDIA driver')
-        if 'memory' in reason.lower():
-            raise DeviceError(f'no GPU memory for engine {path} ({reason}): end other programs')
-        raise EngineError(f'{trt.__name__} {trt.__version__} refuses engine {path} ({reason}): '
-                          'remove the file, it is then built anew')
-    return loaded
+    if loaded is not None:
+        return loaded
+    reason = build.first_line(logger.errors)
+    if 'cudaError 35' in reason or 'insufficient' in reason:
+        raise DeviceError(f'the driver knows CUDA up to {gpu.cuda_version}, too old for '
+                          f'{trt.__name__} {trt.__version__}: update the NVIDIA driver')
+    if failures.find(reason):
+        raise failures.from_library(f'engine {path} could not be loaded', reason)
+    raise EngineError(f'{trt.__name__} {trt.__version__} refuses engine {path} ({reason}): '
+                      'remove the file, and it is built again')
 
 
 class TensorRtBackend:
-    """Backend that runs a bundle's engine; all cameras share the engine and its weights."""
+    """
+    Backend that runs a bundle's engine; all cameras share the engine and its weights.
 
-    name, problem = 'tensorrt', None
+    Args:
+        bundle: what the engine was built from.
+        gpu: which runs it.
+        contexts: of the engine.
+        precision: of the engine, for people.
+        folder: where compiled kernels are kept; None: nowhere.
+    """
 
-    def __init__(self, bundle, gpu, contexts, precision):
+    name = 'tensorrt'
+    problem: str | None = None
+
+    def __init__(self, bundle: Bundle, gpu: Gpu, contexts: Contexts, precision: str,
+                 folder: Path | None = None) -> None:
         self.bundle, self.gpu, self.contexts = bundle, gpu, contexts
         self.device = f'{gpu.name} {precision}'
-        self.kernels = Kernels(gpu)
+        self.kernels = Kernels(gpu, folder)
+        self.captures_failed = 0    # of all cameras
 
-    def stream(self, table=None):
+    def stream(self, table: npt.NDArray[np.uint8] | None = None) -> 'TensorRtStream':
         """See Backend."""
         return TensorRtStream(self, table)
+
+    def report(self) -> dict[str, str]:
+        """Return what /diagnostics shows of this backend."""
+        return {'graph_captures_failed': str(self.captures_failed)}
 
 
 class TensorRtStream(RingStream):
     """BackendStream with a queue, an execution context and a ring of prototypes of its own."""
 
-    def __init__(self, backend, table):
+    def __init__(self, backend: TensorRtBackend,
+                 table: npt.NDArray[np.uint8] | None = None) -> None:
         self._backend, self._gpu = backend, backend.gpu
         self._gpu.use()
         info = backend.bundle.info
         super().__init__(info)
-        self._context = backend.contexts.new()
-        if self._context is None:
-            free, total = self._gpu.memory()
-            raise DeviceError(f'no GPU memory for another camera ({free / 1e6:.0f} of '
-                              f'{total / 1e6:.0f} MB free): use fewer, or a smaller size')
+        self._context, self._memory = backend.contexts.new(self._gpu)
+        failures.protect(self, self._context)
         self._queue, shapes = self._gpu.queue(), info.shapes()
-        self._coarse = tuple(shapes['scores'][1:])
+        classes, height, width = shapes['scores'][1:]
+        self._coarse = classes, height, width
         self._network_image = self._gpu.allocate(int(np.prod(shapes['image'])))
-        self._scores = self._gpu.allocate(4 * int(np.prod(self._coarse)))
-        self._best = self._gpu.allocate(int(np.prod(self._coarse[1:])))
+        self._scores = self._gpu.allocate(4 * classes * height * width)
+        self._best = self._gpu.allocate(height * width)
         self._table = self._gpu.upload(
             np.arange(256, dtype=np.uint8) if table is None else np.asarray(table, np.uint8))
         self._confidence = self._gpu.allocate(4) if info.has_confidence else None
-        self._slot_bytes = 4 * info.num_prototypes * info.prototype_dim
-        if info.num_prototypes:
-            self._pool = self._gpu.allocate((self.ring.capacity + 1) * self._slot_bytes)
-            self._masks = self._gpu.upload(self.ring.masks)
-        self._camera, self._capturable = None, True
+        slot = 4 * info.num_prototypes * info.prototype_dim
+        self._prototypes = self._gpu.allocate(slot) if slot else None
+        self._pool = (
+            self._gpu.allocate((self.ring.capacity + 1) * slot) if self.ring.capacity else None)
+        self._frame: Frame | None = None
+        self._failed, self._pause = 0, 0    # captures that failed, and frames until the next one
 
-    def label(self, image, confidence=False):
+    def label(self, image: npt.NDArray[np.uint8], confidence: bool = False) -> Labels:
         """See BackendStream; times are the GPU's own, by events."""
         self._gpu.use()
-        camera = self._camera
-        if camera is None or camera.shape != image.shape[:2]:
-            self._camera = camera = _Camera(self._gpu, image.shape[:2], self.info, self._coarse)
-        np.copyto(camera.image, image)
+        shape = image.shape[0], image.shape[1]
+        frame = self._frame
+        if frame is None or frame.shape != shape:
+            del frame       # its memory is freed first
+            self._frame = None
+            self._frame = frame = self._open(shape)
+        np.copyto(frame.image, image)
+        frame.mask[:] = self.ring.masks[self.ring.state]
+        frame.slot[0] = self.ring.slot
         self.context_frames = self.ring.frames
-        key = self.ring.state, confidence
-        if key in camera.graphs:
-            self._queue.replay(camera.graphs[key])
+        if confidence in frame.graphs:
+            self._queue.replay(frame.graphs[confidence])
             self._queue.wait()
         else:
-            self._step_by_step(camera, key)
-        return Labels(camera.labels, camera.confidence if confidence else None,
+            self._step_by_step(frame, confidence)
+        return Labels(frame.labels, frame.confidence if confidence else None,
                       self._queue.times(STAGES),
-                      probability(camera.mean_confidence) if self._confidence else None)
+                      probability(frame.mean_confidence) if self._confidence else None)
 
-    def step(self, image):
+    def step(self, image: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
         """See BackendStream."""
         if image.shape[:2] != (self.info.height, self.info.width):
             raise ValueError(f'step takes images of {self.info.height}x{self.info.width}')
@@ -140,74 +177,93 @@ class TensorRtStream(RingStream):
         self.label(image)
         return self._gpu.download(self._scores, self._coarse)
 
-    def _step_by_step(self, camera, key):
-        """Do a frame without a graph, then keep it as one: TensorRT wants this order."""
-        self._bind()
-        self._enqueue(camera, key[1])
-        self._queue.wait()
-        if not self._capturable:
-            return
+    def _open(self, shape: tuple[int, int]) -> Frame:
+        """Make ready for images of another size, and tell the engine where it reads and writes."""
+        frame = Frame(self._gpu, shape, self.info, self._coarse[1:])
+        places = {'image': self._network_image, 'scores': self._scores,
+                  'confidence': self._confidence, 'prototypes': self._prototypes,
+                  'pool': self._pool, 'pool_mask': frame.gpu_mask if self._pool else None}
+        for name, place in places.items():
+            if place and not self._context.set_tensor_address(name, place.address):
+                raise DeviceError(f'TensorRT refuses address {place.address:#x} of tensor {name} '
+                                  f'({said()}): build the engine again')
+        return frame
+
+    def _step_by_step(self, frame: Frame, confidence: bool) -> None:
+        """Do a frame without a graph, then capture its graphs: TensorRT asks for this order."""
+        with self._gpu.lock:
+            self._enqueue(frame, confidence)
+            self._queue.wait()
+            if self._pause:
+                self._pause -= 1
+            else:
+                self._capture(frame)
+
+    def _capture(self, frame: Frame) -> None:
+        """Capture the graphs with and without confidence; what fails is tried again later."""
         try:
-            camera.graphs[key] = self._queue.capture(lambda: self._enqueue(camera, key[1]))
+            capturable = getattr(self._context, 'is_stream_capturable', lambda handle: True)
+            if not capturable(self._queue.handle):
+                raise DeviceError('TensorRT says that this network cannot be captured')
+            for flag in (False, True):
+                frame.graphs[flag] = self._queue.capture(lambda: self._enqueue(frame, flag))
         except DeviceError as error:
-            self._capturable = False
-            log.warning('no CUDA graph, frames are queued step by step: %s', error)
+            failures.refuse_if_lost()
+            frame.graphs.clear()
+            self._failed += 1
+            self._pause = min(2 ** self._failed, LONGEST_PAUSE)
+            self._backend.captures_failed += 1
+            if self._failed == 1:
+                log.warning('no CUDA graph yet, frames are queued step by step and it is tried '
+                            'again: %s', error)
 
-    def _bind(self):
-        """Tell the context where the frame at work reads and writes."""
-        addresses = {'image': self._network_image.address, 'scores': self._scores.address}
-        if self._confidence:
-            addresses['confidence'] = self._confidence.address
-        if self.info.num_prototypes:
-            addresses['prototypes'] = self._pool.address + self.ring.slot * self._slot_bytes
-        if self.ring.capacity:
-            row = 4 * self.ring.masks.shape[1]
-            addresses['pool'] = self._pool.address
-            addresses['pool_mask'] = self._masks.address + self.ring.state * row
-        for name, address in addresses.items():
-            if not self._context.set_tensor_address(name, address):
-                raise EngineError(f'the engine has no tensor {name}: build it anew')
-
-    def _enqueue(self, camera, confidence):
+    def _enqueue(self, frame: Frame, confidence: bool) -> None:
         """Queue a frame; the marks stand where a stage ends."""
         queue, kernels = self._queue, self._backend.kernels
         queue.mark('start')
-        queue.copy_to_gpu(camera.gpu_image, camera.image)
+        queue.copy_to_gpu(frame.gpu, frame.host[:frame.gpu.size])
         queue.mark('upload')
-        kernels.resize(queue, camera.gpu_image, camera.shape, self._network_image,
-                       (self.info.height, self.info.width), camera.taps,
+        kernels.resize(queue, frame.gpu_image, frame.shape, self._network_image,
+                       (self.info.height, self.info.width), frame.taps,
                        self.info.color_order == 'bgr')
         queue.mark('resize')
-        if not self._context.execute_async_v3(queue.handle):
-            raise DeviceError('TensorRT could not queue the network: see its log, and nvidia-smi')
+        self._run_network()
+        if self._pool and self._prototypes:
+            kernels.store(queue, self._prototypes,
+                          (self.info.num_prototypes, self.info.prototype_dim), frame.gpu_slot,
+                          self._pool)
         queue.mark('network')
         kernels.best_class(queue, self._scores, self._coarse, self._best)
-        kernels.labels(queue, self._scores, self._coarse, self._best, camera.axes, self._table,
-                       camera.gpu_labels)
+        kernels.labels(queue, self._scores, self._coarse, self._best, frame.axes, self._table,
+                       frame.gpu_labels)
         if confidence:
-            kernels.confidence(queue, self._scores, self._coarse, camera.axes,
-                               camera.gpu_confidence)
+            kernels.confidence(queue, self._scores, self._coarse, frame.axes,
+                               frame.gpu_confidence)
         queue.mark('decode')
-        queue.copy_to_host(camera.labels, camera.gpu_labels)
+        queue.copy_to_host(frame.labels, frame.gpu_labels)
         if confidence:
-            queue.copy_to_host(camera.confidence, camera.gpu_confidence)
+            queue.copy_to_host(frame.confidence, frame.gpu_confidence)
         if self._confidence:
-            queue.copy_to_host(camera.mean_confidence, self._confidence)
+            queue.copy_to_host(frame.mean_confidence, self._confidence)
         queue.mark('download')
 
+    def _run_network(self) -> None:
+        """Queue the engine."""
+        try:
+            queued = self._context.execute_async_v3(self._queue.handle)
+        except Exception as error:  # the bindings' own
+            raise failures.from_library('TensorRT could not queue the network',
+                                        str(error)) from error
+        if queued:
+            return
+        if not self._queue.capturing:
+            self._queue.wait()      # a GPU that is lost says so here
+        raise failures.from_library('TensorRT could not queue the network', said())
 
-class _Camera:
-    """Buffers and graphs for camera images of one size."""
 
-    def __init__(self, gpu, shape, info, coarse):
-        self.shape, self.graphs = tuple(shape), {}
-        pixels = shape[0] * shape[1]
-        # one buffer, of whole floats: two small ones could lie in one page of memory
-        host = gpu.pinned((-(-3 * pixels // 4) * 4 + 4,))
-        self.image = host[:3 * pixels].reshape(*shape, 3)
-        self.mean_confidence = host[-4:].view(np.float32)
-        self.labels, self.confidence = gpu.pinned(shape), gpu.pinned(shape)
-        self.gpu_image = gpu.allocate(3 * pixels)
-        self.gpu_labels, self.gpu_confidence = gpu.allocate(pixels), gpu.allocate(pixels)
-        self.taps = Taps(gpu, self.shape, (info.height, info.width))
-        self.axes = Axes(gpu, coarse[1:], self.shape)
+def said() -> str:
+    """Return TensorRT's last error in its own words."""
+    try:
+        return build.first_line(reversed(build.make_logger(build.find_module()).errors))
+    except EngineError:
+        return 'no reason given'

@@ -3,17 +3,21 @@
 """Benchmarks of the network itself: what the reuse of prototypes costs and saves; backends."""
 from dataclasses import replace
 from itertools import cycle
-from typing import Optional
+from typing import Callable
 
+import numpy as np
+import numpy.typing as npt
 import onnx
 
 from ros_vseg import backends
-from ros_vseg.bench.tools import advance, interleave, Measurement, milliseconds, ratio
+from ros_vseg.backends.base import Backend, BackendStream
+from ros_vseg.bench.tools import (
+    advance, Context, interleave, Measurement, milliseconds, ratio)
 from ros_vseg.bundle import Bundle
 from ros_vseg.graph import with_pool_frames
 
 
-def bench_stream(context):
+def bench_stream(context: Context) -> list[Measurement]:
     """Time a stream that reuses T frames, against the per-frame network and recomputing."""
     reason = no_reuse(context.bundle)
     if reason:
@@ -23,7 +27,7 @@ def bench_stream(context):
     alone = backends.load(per_frame(context.bundle), context.backend.name).stream()
     prototypes = _runner(context.backend, prototypes_only(context.bundle))
 
-    def recompute():
+    def recompute() -> npt.NDArray[np.float32]:
         for _ in range(frames):
             prototypes(next(images))
         return advance(stream, next(images))
@@ -42,45 +46,48 @@ def bench_stream(context):
                     f'{gain:.2f} x faster', 'at least 3.5 x', gain >= 3.5, detail)]
 
 
-def bench_backends(context):
+def bench_backends(context: Context) -> list[Measurement]:
     """Time one step of every backend and precision that this machine has."""
-    streams = {}
+    streams: dict[str, BackendStream] = {}
     for name, missing in backends.available().items():
         if missing is None:
             for precision in ('fp32', 'auto'):
                 backend = backends.load(context.bundle, name, precision=precision)
                 streams.setdefault(f'{name}, {backend.device}', backend.stream())
     images = cycle(context.images)
-    times = interleave(
-        {name: (lambda stream=stream: advance(stream, next(images)))
-         for name, stream in streams.items()}, context.rounds)
+    def stepper(stream: BackendStream) -> Callable[[], npt.NDArray[np.float32]]:
+        return lambda: advance(stream, next(images))
+
+    times = interleave({name: stepper(stream) for name, stream in streams.items()},
+                       context.rounds)
     info = context.bundle.info
     return [Measurement(f'{info.name}, {info.height}x{info.width}, one step of {name}',
                         milliseconds(values)) for name, values in times.items()]
 
 
-def no_reuse(bundle: Bundle) -> Optional[str]:
+def no_reuse(bundle: Bundle) -> str | None:
     """Return why a bundle has no prototypes to reuse, or None if it has."""
     if not bundle.info.num_prototypes:
         return 'the bundle has no prototypes'
     return None if bundle.info.pool_frames else 'the bundle has no pool (T = 0)'
 
 
-def per_frame(bundle):
+def per_frame(bundle: Bundle) -> Bundle:
     """Return the bundle with a pool of no frames: attention to the frame's own prototypes only."""
     model = with_pool_frames(onnx.load_model_from_string(bundle.model), bundle.info, 0)
     return replace(bundle, info=replace(bundle.info, pool_frames=0),
                    model=model.SerializeToString())
 
 
-def prototypes_only(bundle):
+def prototypes_only(bundle: Bundle) -> bytes:
     """Return the part of the graph that an earlier frame needs: image to prototypes, as ONNX."""
     model = onnx.load_model_from_string(bundle.model)
     part = onnx.utils.Extractor(model).extract_model(['image'], ['prototypes'])
     return part.SerializeToString()
 
 
-def _runner(backend, model):
+def _runner(backend: Backend,
+            model: bytes) -> Callable[[npt.NDArray[np.uint8]], npt.NDArray[np.float32]]:
     """Return a function of one image that runs ``model`` as ``backend`` runs its own."""
     if backend.name == 'onnxruntime':
         import onnxruntime

@@ -6,16 +6,17 @@ from pathlib import Path
 import sys
 import tempfile
 import time
+from typing import Any
 
 import numpy as np
 
-from ros_vseg.bench.tools import advance, interleave, Measurement
+from ros_vseg.bench.tools import advance, Context, interleave, Measurement
 from ros_vseg.processes import Child, ros_environment
 
 WARM_UP = 0.25      # of a run's frames, before memory counts
 
 
-def bench_latency(context):
+def bench_latency(context: Context) -> list[Measurement]:
     """Time camera callback to published label at 360x480, and compare with the network alone."""
     steps = [_own_step(context)]
     fast = run_node(context, (360, 480), rate=60, count=300)
@@ -33,7 +34,7 @@ def bench_latency(context):
                     f'{p95 / step:.2f} x', 'at most 1.3 x', p95 <= 1.3 * step, detail)]
 
 
-def bench_dds(context):
+def bench_dds(context: Context) -> list[Measurement]:
     """Run a 1024x2048 camera at 10 Hz: what arrives, and what all but the network costs."""
     result = run_node(context, (1024, 2048), rate=10, count=100)
     received, sent = int(result['camera']['received']), result['sent']
@@ -45,7 +46,7 @@ def bench_dds(context):
                     f'{around:.1f} ms', 'at most 25 ms', around <= 25)]
 
 
-def bench_memory(context):
+def bench_memory(context: Context) -> list[Measurement]:
     """Watch the resident memory of the node over 2,000 frames."""
     result = run_node(context, (360, 480), rate=40, count=2000)
     memory = np.array(result['memory_mb'])
@@ -57,15 +58,26 @@ def bench_memory(context):
         'within 5 MB', abs(growth) <= 5, f'{np.median(after):.0f} MB resident')]
 
 
-def _own_step(context):
+def _own_step(context: Context) -> float:
     """Return the median of the backend's own step in this process, in ms."""
     stream, image = context.backend.stream(), context.images[0]
     times = interleave({'step': lambda: advance(stream, image)}, context.rounds)['step']
     return 1e3 * float(np.median(times))
 
 
-def run_node(context, size, rate, count):
-    """Run node and camera as processes; return the camera's result with the node's memory."""
+def run_node(context: Context, size: tuple[int, int], rate: float, count: int) -> dict[str, Any]:
+    """
+    Run node and camera as processes.
+
+    Args:
+        context: has the bundle to run.
+        size: (height, width) of the images.
+        rate: of the camera in Hz.
+        count: of the images.
+
+    Returns:
+        What bench.camera prints, and ``memory_mb``: resident memory of the node, every 0.25 s.
+    """
     environment, memory = ros_environment(), []
     with tempfile.TemporaryDirectory() as folder:
         node_command = [sys.executable, '-m', 'ros_vseg.nodes.vseg_node', '--ros-args',
@@ -83,7 +95,7 @@ def run_node(context, size, rate, count):
     return {**json.loads(line), 'memory_mb': memory}
 
 
-def _resident_mb(pid):
+def _resident_mb(pid: int) -> float:
     for line in Path(f'/proc/{pid}/status').read_text().splitlines():
         if line.startswith('VmRSS:'):
             return int(line.split()[1]) / 1024

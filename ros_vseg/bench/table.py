@@ -3,8 +3,10 @@
 """``vseg bench``: the project's figures, measured on this machine in one run."""
 import datetime
 import importlib
+from types import ModuleType
+from typing import Iterable
 
-from ros_vseg.bench.tools import machine
+from ros_vseg.bench.tools import Context, machine
 
 NAMES = {
     'stream': 'reuse of prototypes against the per-frame network and against recomputing',
@@ -17,7 +19,7 @@ NAMES = {
 ON_GPU = {'device': 'stages on the GPU, against the floor of bytes and operations'}
 
 
-def run(context, names=()):
+def run(context: Context, names: Iterable[str] = ()) -> int:
     """Measure and print a Markdown table; return the exit code, 1 if a target is missed."""
     print(f'{context.bundle.info.name}, {machine()}, {datetime.date.today()}, '
           'medians of one run\n', flush=True)
@@ -34,7 +36,7 @@ def run(context, names=()):
     return 1 if missed else 0
 
 
-def module(name):
+def module(name: str) -> ModuleType:
     """Return the module that holds a benchmark; imported on demand: half of them need ROS."""
     file = {'stream': 'network', 'backends': 'network', 'decoder': 'decoder', 'device': 'device'}
     return importlib.import_module(f'ros_vseg.bench.{file.get(name, "node")}')

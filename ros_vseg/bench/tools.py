@@ -3,15 +3,18 @@
 """What every benchmark shares: interleaved timing, medians, and the student under test."""
 from functools import cached_property
 import os
+from pathlib import Path
 import platform
 import statistics
 import time
-from typing import NamedTuple
+from typing import Any, Callable, Iterable, NamedTuple
 
 import cv2
 import numpy as np
+import numpy.typing as npt
 
 from ros_vseg import backends
+from ros_vseg.backends.base import BackendStream
 from ros_vseg.bundle import Bundle, default_bundle_path
 from ros_vseg.graph import at_size
 from ros_vseg.media.sources import open_source
@@ -29,22 +32,33 @@ class Measurement(NamedTuple):
 
 
 class Context:
-    """The student under test and frames for it, loaded once for all benchmarks."""
+    """
+    The student under test and frames for it, loaded once for all benchmarks.
 
-    def __init__(self, bundle_path=None, rounds=40, backend='auto', size=None):
+    Args:
+        bundle_path: None: the student that is shipped.
+        rounds: of interleaved timing.
+        backend: its name, or 'auto'.
+        size: (height, width) at which the network runs; None: the bundle's own.
+    """
+
+    def __init__(self, bundle_path: Path | None = None, rounds: int = 40, backend: str = 'auto',
+                 size: tuple[int, int] | None = None) -> None:
         self.bundle_path = bundle_path or default_bundle_path()
         self.rounds, self._backend, self._size = rounds, backend, size
 
     @cached_property
-    def bundle(self):
+    def bundle(self) -> Bundle:
+        """The student under test."""
         return at_size(Bundle.load(self.bundle_path), self._size)
 
     @cached_property
-    def backend(self):
+    def backend(self) -> Any:
+        """The backend under test, loaded."""
         return backends.load(self.bundle, self._backend)
 
     @cached_property
-    def images(self):
+    def images(self) -> list[npt.NDArray[np.uint8]]:
         """The first frames of the demo clip, uint8 [H,W,3], as the network takes them."""
         info = self.bundle.info
         frames = []
@@ -57,21 +71,28 @@ class Context:
         return frames
 
 
-def advance(stream, image):
+def advance(stream: BackendStream,
+            image: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
     """Return the scores of a BackendStream's next frame, which it then remembers."""
     scores = stream.step(image)
     stream.remember()
     return scores
 
 
-def interleave(contenders, rounds, warmup=5):
+def interleave(contenders: dict[str, Callable[[], object]], rounds: int,
+               warmup: int = 5) -> dict[str, npt.NDArray[np.float64]]:
     """
     Time each function once per round, in turn, so that a drifting machine hits all alike.
 
-    ``contenders`` maps names to functions without arguments; returns seconds, float64 [rounds],
-    by name.
+    Args:
+        contenders: functions by name.
+        rounds: that are timed.
+        warmup: rounds before these.
+
+    Returns:
+        Seconds, float64 [rounds], by name.
     """
-    times = {name: [] for name in contenders}
+    times: dict[str, list[float]] = {name: [] for name in contenders}
     for number in range(warmup + rounds):
         for name, run in contenders.items():
             start = time.perf_counter()
@@ -81,17 +102,17 @@ def interleave(contenders, rounds, warmup=5):
     return {name: np.array(values) for name, values in times.items()}
 
 
-def ratio(numerator, denominator):
+def ratio(numerator: npt.NDArray[np.float64], denominator: npt.NDArray[np.float64]) -> float:
     """Return the median over rounds of the ratio within each round."""
     return float(np.median(numerator / denominator))
 
 
-def milliseconds(times):
+def milliseconds(times: Iterable[float]) -> str:
     """Return the median of ``times`` in seconds as text."""
     return f'{1e3 * statistics.median(times):.1f} ms'
 
 
-def machine():
+def machine() -> str:
     """Return the kind of machine in words, without its name."""
     try:
         with open('/proc/cpuinfo') as file:

@@ -72,20 +72,24 @@ def _bundle(options):
 
 def _build(options):
     from ros_vseg.calibrate import calibrate
+    from ros_vseg.engines.build import parse_targets
     from ros_vseg.engines.engine import engine_for
     from ros_vseg.gpu.cuda import Gpu
     from ros_vseg.media.sources import open_source
     if options.batch < 1:
         raise VsegError(f'batch {options.batch} is too small: give 1 or more')
     bundle = _bundle(options)
-    targets = options.targets or [Gpu().capability]
+    if options.targets is None:
+        targets = [Gpu(options.device).capability]
+    else:
+        targets = parse_targets(options.targets)
     if options.calibrate:
         path, frames = calibrate(bundle, open_source(options.calibrate), options.engines)
         print(f'{path}: calibrated with {frames} frames')
     for target in targets:
         path, header, engine = engine_for(
             bundle, target, options.precision, folder=options.engines, batch=options.batch,
-            progress=True)
+            progress=True, device=options.device, workspace=options.workspace)
         layers = ', '.join(f'{count} {kind}' for kind, count in header['layers'].items())
         print(f'{path}\n  {len(engine) / 1e6:.1f} MB, {len(engine) / len(bundle.model):.1f} x the '
               f'bundle, built in {header["seconds"]:.1f} s\n  {layers}')
@@ -191,13 +195,15 @@ def _add_build(commands):
                                                                'int8'], help='default: fp16')
     build.add_argument('--batch', type=int, default=1, help='images at once (default: 1)')
     build.add_argument('--size', metavar='HxW', help="the network's size (default: the bundle's)")
-    build.add_argument('--for', dest='targets', type=lambda text: text.lower().split(','),
-                       metavar='sm86,...', help='GPUs to build for, by compute capability '
+    build.add_argument('--for', dest='targets', metavar='sm86,...', help='GPUs to build for, by compute capability '
                        '(default: the one that is here)')
     build.add_argument('--calibrate', type=Path, metavar='PATH',
                        help='frames for int8: a folder of images, a video or a bag')
     build.add_argument('--engines', type=Path,
                        help='folder to keep engines in (default: ~/.cache/ros_vseg)')
+    build.add_argument('--device', type=int, default=0, help='index of the GPU (default: 0)')
+    build.add_argument('--workspace', type=int, default=0, metavar='MB',
+                       help='GPU memory that a build may take (default: half of what is free)')
     build.set_defaults(call=_build)
 
 

@@ -1,10 +1,10 @@
 # Copyright 2026 The ros_vseg authors
 # SPDX-License-Identifier: Apache-2.0
 """
-Engine files: what they were built from and for stands in their name and in front of the engine.
+Engine files: name and header say what an engine was built from and for.
 
 A file is MAGIC, the length of the header (uint32, little endian), the header as JSON, and the
-engine. A file that does not fit is found out before TensorRT sees it.
+engine. A file that does not fit is refused before TensorRT sees it.
 """
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
@@ -18,6 +18,7 @@ import platform
 import re
 import struct
 import time
+from typing import Any, Callable, Iterator
 
 from ros_vseg.errors import EngineError
 from ros_vseg.files import write_whole
@@ -32,7 +33,7 @@ log = logging.getLogger(__name__)
 @dataclass(frozen=True)
 class EngineKey:
     """
-    What an engine is built from and for; two engines of one key are alike.
+    What an engine is built from and for; two engines of one key do the same.
 
     bundle: SHA-256 of the graph (another input size is another graph); module, version: the
     TensorRT that builds and runs it; capability: 'sm86'; precision: fp32, fp16, bf16 or int8;
@@ -49,32 +50,32 @@ class EngineKey:
     machine: str = platform.machine()
     gpu: str = ''
 
-    def file_name(self, name):
+    def file_name(self, name: str) -> str:
         """Return the file's name for a bundle called ``name``."""
         return file_name(name, self.bundle[:12], self.module, self.version, self.capability,
                          self.gpu, self.precision, f'b{self.batch}', self.machine + SUFFIX)
 
 
-def file_name(*parts):
-    """Return a name for a file of the cache: what is not empty of ``parts``, made harmless."""
+def file_name(*parts: str) -> str:
+    """Return a file name: the parts that are not empty, with '_' for unusual characters."""
     return '-'.join(re.sub(r'[^A-Za-z0-9_.]+', '_', part) for part in parts if part)
 
 
-def default_folder():
-    """Return the folder for engines that nobody gave a place: $XDG_CACHE_HOME/ros_vseg."""
+def default_folder() -> Path:
+    """Return the folder for engines where none is given: $XDG_CACHE_HOME/ros_vseg."""
     root = os.environ.get('XDG_CACHE_HOME') or Path.home() / '.cache'
     return Path(root) / 'ros_vseg'
 
 
-def write_engine(path, key, engine, report):
-    """Write an engine (bytes) with its header, whole or not at all; EngineError if it cannot."""
+def write_engine(path: Path, key: EngineKey, engine: bytes, report: dict[str, Any]) -> None:
+    """Write an engine with its header, whole or not at all; EngineError if it cannot."""
     header = {**asdict(key), **report, 'bytes': len(engine),
               'sha256': hashlib.sha256(engine).hexdigest()}
     text = json.dumps(header).encode()
     keep(path, b''.join((MAGIC, struct.pack('<I', len(text)), text, engine)))
 
 
-def keep(path, data):
+def keep(path: Path, data: bytes) -> None:
     """Write a file of the cache, whole or not at all; EngineError if it cannot be written."""
     try:
         write_whole(path, data)
@@ -83,7 +84,7 @@ def keep(path, data):
                           'choose another folder for engines') from error
 
 
-def read_header(path):
+def read_header(path: Path) -> tuple[dict[str, Any], bytes]:
     """Return (header, engine bytes) of an engine file; EngineError if it is damaged."""
     try:
         data = path.read_bytes()
@@ -106,7 +107,7 @@ def read_header(path):
     return header, engine
 
 
-def read_engine(path, key):
+def read_engine(path: Path, key: EngineKey) -> tuple[dict[str, Any], bytes]:
     """Return (header, engine bytes); EngineError names what the engine is not built for."""
     header, engine = read_header(path)
     for name, wanted in asdict(key).items():
@@ -115,13 +116,23 @@ def read_engine(path, key):
     return header, engine
 
 
-def obtain(folder, name, key, make):
+def obtain(folder: Path, name: str, key: EngineKey,
+           make: Callable[[], tuple[bytes, dict[str, Any]]] | None,
+           ) -> tuple[Path, dict[str, Any], bytes]:
     """
-    Return (path, header, engine bytes) of an engine, built if it must be.
+    Return an engine, built if it must be; of several processes that ask at once, one builds.
 
-    folder: where engines lie; name: the bundle's, for the file's name; make: a function without
-    arguments that returns (engine bytes, report), or None to refuse building. Of several
-    processes that ask at once, one builds. EngineError: refused, or not to be built.
+    Args:
+        folder: where engines lie.
+        name: the bundle's, for the file's name.
+        key: what the engine is to be built from and for.
+        make: builds it and returns the engine and its report; None to refuse building.
+
+    Returns:
+        The path of the file, its header, and the engine itself.
+
+    Raises:
+        EngineError: it may not be built, or the build was refused.
     """
     path = Path(folder) / key.file_name(name)
     if make is None and not path.exists():
@@ -137,7 +148,7 @@ def obtain(folder, name, key, make):
             try:
                 return (path, *read_engine(path, key))  # by another process, meanwhile
             except EngineError as error:
-                log.warning('%s: it is built anew', error)
+                log.warning('%s: it is built again', error)
         start = time.monotonic()
         log.warning('building engine %s', path)
         engine, report = make()
@@ -145,14 +156,15 @@ def obtain(folder, name, key, make):
         return (path, *read_engine(path, key))
 
 
-def _others(path, key):
+def _others(path: Path, key: EngineKey) -> str:
     """Say which engines of the same bundle are there."""
-    found = sorted(one.name for one in path.parent.glob(f'*-{key.bundle[:12]}-*{SUFFIX}'))
+    found = sorted(
+        file.name for file in path.parent.glob(f'*-{key.bundle[:12]}-*{SUFFIX}'))
     return f' (of this bundle there is {", ".join(found)})' if found else ''
 
 
 @contextmanager
-def _locked(path):
+def _locked(path: Path) -> Iterator[None]:
     """Hold the file's lock: the operating system frees it if its process dies."""
     lock = path.with_name(f'.{path.name}.lock')
     try:

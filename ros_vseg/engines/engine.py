@@ -2,9 +2,11 @@
 # SPDX-License-Identifier: Apache-2.0
 """The engine of a bundle: which graph it is built from, and where it lies."""
 from pathlib import Path
+from typing import Any
 
 import onnx
 
+from ros_vseg.bundle import Bundle
 from ros_vseg.engines import build, cache
 from ros_vseg.engines.precision import lower
 from ros_vseg.errors import EngineError
@@ -16,38 +18,56 @@ TURING = 'sm75'
 SOURCE = 'vseg_bundle'      # metadata of a calibrated graph: the bundle's hash
 
 
-def engine_for(bundle, capability, precision='auto', *, folder=None, may_build=True, batch=1,
-               progress=False):
+def engine_for(bundle: Bundle, capability: str, precision: str = 'auto', *,
+               folder: Path | str | None = None, may_build: bool = True, batch: int = 1,
+               progress: bool = False, device: int = 0, workspace: int = 0,
+               ) -> tuple[Path, dict[str, Any], bytes]:
     """
-    Return (path, header, engine bytes) of a bundle's engine, from the cache or built.
+    Return a bundle's engine, from the cache or built now.
 
-    capability: of the GPU, such as 'sm86'; precision: 'auto' (fp16) or of PRECISIONS; folder: of
-    the cache, the user's own by default; batch: images at once. EngineError names what is wrong:
-    no TensorRT, an operator it refuses, a damaged or foreign engine that may not be built anew.
+    Args:
+        bundle: what to build it from.
+        capability: of the GPU, such as 'sm86'.
+        precision: 'auto' (fp16) or of PRECISIONS.
+        folder: of the cache; None: the user's own.
+        may_build: whether a missing engine may be built.
+        batch: images at once.
+        progress: whether to show a build's progress.
+        device: index of the GPU, which counts for classic TensorRT alone.
+        workspace: MB of GPU memory for the build; 0: half of what is free.
+
+    Returns:
+        The path of the file, its header, and the engine itself.
+
+    Raises:
+        EngineError: no TensorRT, an operator that it refuses, a damaged or foreign engine that
+            may not be built again.
     """
     trt = build.find_module()
     precision = 'fp16' if precision == 'auto' else precision
     folder = Path(folder or cache.default_folder()).expanduser()
-    gpu = Gpu().model if trt.__name__ == 'tensorrt' else ''
+    gpu = Gpu(device).model if trt.__name__ == 'tensorrt' else ''
     key = cache.EngineKey(
         bundle.sha256, trt.__name__, trt.__version__, capability, precision, batch, gpu=gpu)
+    timing_cache = folder / cache.file_name(trt.__version__, f'{gpu}.timing')
 
-    def make():
+    def make() -> tuple[bytes, dict[str, Any]]:
         model = graph_for(bundle, precision, capability, folder, batch)
         return build.build(model.SerializeToString(), capability, progress=progress,
-                           timing_cache=folder / f'{trt.__version__}-{gpu}.timing')
+                           timing_cache=timing_cache, device=device, workspace=workspace)
 
     return cache.obtain(folder, bundle.info.name, key, make if may_build else None)
 
 
-def graph_for(bundle, precision, capability, folder, batch=1):
+def graph_for(bundle: Bundle, precision: str, capability: str, folder: Path,
+              batch: int = 1) -> onnx.ModelProto:
     """
     Return the onnx.ModelProto that an engine is built from.
 
     The pool has a slot more than the bundle says, which the frame at work writes: see Ring.
     """
     if precision not in PRECISIONS:
-        raise EngineError(f'precision {precision!r} is none of TensorRT: use '
+        raise EngineError(f'precision {precision!r} is not one of TensorRT: use '
                           f'{", ".join(PRECISIONS)}')
     if capability == TURING and precision in ('fp32', 'bf16'):
         raise EngineError(f'GPUs of {TURING} have no {precision} matrix products in TensorRT for '
@@ -64,12 +84,12 @@ def graph_for(bundle, precision, capability, folder, batch=1):
     return model
 
 
-def calibrated_path(bundle, folder):
+def calibrated_path(bundle: Bundle, folder: Path) -> Path:
     """Return where the graph lies that ``calibrate`` made of a bundle."""
     return folder / cache.file_name(bundle.info.name, bundle.sha256[:12], 'int8.onnx')
 
 
-def _calibrated(bundle, folder):
+def _calibrated(bundle: Bundle, folder: Path) -> onnx.ModelProto:
     path = calibrated_path(bundle, folder)
     try:
         model = onnx.load(path)

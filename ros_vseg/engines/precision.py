@@ -4,18 +4,21 @@
 import logging
 from pathlib import Path
 import tempfile
+from typing import Any, Collection, Iterable
 
 import numpy as np
+import numpy.typing as npt
 import onnx
 from onnx import helper, numpy_helper, shape_inference, TensorProto
+from tqdm import tqdm
 
 KINDS = {'fp16': TensorProto.FLOAT16, 'bf16': TensorProto.BFLOAT16}
 LARGEST_HALF, SMALLEST_HALF = np.float32(65504), np.float32(2**-14)
 
 
-def lower(model, precision):
+def lower(model: onnx.ModelProto, precision: str) -> onnx.ModelProto:
     """
-    Return a copy of an onnx.ModelProto that computes in 'fp16' or 'bf16'.
+    Return a copy of a graph that computes in 'fp16' or 'bf16'.
 
     Inputs and outputs keep their types: a Cast stands after each float input and before each
     output. Weights are rounded, and clipped to what float16 holds. Q/DQ stay as they are. What
@@ -33,6 +36,8 @@ def lower(model, precision):
             weight.CopyFrom(_lowered(weight, weight.name, kind))
     for node in graph.node:
         _lower_attributes(node, kind)
+    if kind == TensorProto.BFLOAT16:
+        _cast_bytes_through_float(graph)
     _cast_ends(graph, kind, {name for node in tail for name in node.output})
     graph.node.extend(tail)
     graph.initializer.extend(full)
@@ -48,19 +53,22 @@ def _take_tail(model: onnx.ModelProto) -> tuple[list[onnx.NodeProto], list[Tenso
 
     The graph's outputs are float32 when they read them; of other floats they read a Cast.
     """
-    graph, outputs = model.graph, {one.name for one in model.graph.output}
+    graph, outputs = model.graph, {entry.name for entry in model.graph.output}
     if 'confidence' not in outputs:
         return [], []
-    needed, tail, rest = outputs - {'confidence'}, [], []
+    needed = outputs - {'confidence'}
+    tail: list[onnx.NodeProto] = []
+    rest: list[onnx.NodeProto] = []
     for node in reversed(graph.node):
         is_needed = not needed.isdisjoint(node.output)
         (rest if is_needed else tail).insert(0, node)
         needed.update(node.input if is_needed else ())
     inferred = shape_inference.infer_shapes(model).graph
     made = {name for node in tail for name in node.output} | outputs
-    floats = {one.name for one in inferred.value_info
-              if one.type.tensor_type.elem_type == TensorProto.FLOAT} - made
-    weights = {one.name: one for one in graph.initializer if one.data_type == TensorProto.FLOAT}
+    floats = {entry.name for entry in inferred.value_info
+              if entry.type.tensor_type.elem_type == TensorProto.FLOAT} - made
+    weights = {tensor.name: tensor for tensor in graph.initializer
+               if tensor.data_type == TensorProto.FLOAT}
     renamed = {name: f'{name}_full' for node in tail for name in node.input
                if name in floats or name in weights}
     for node in tail:
@@ -73,14 +81,37 @@ def _take_tail(model: onnx.ModelProto) -> tuple[list[onnx.NodeProto], list[Tenso
                           for name, full in renamed.items() if name in weights]
 
 
-def _lowered(tensor, name, kind):
+def _cast_bytes_through_float(graph: onnx.GraphProto) -> None:
+    """
+    Cast uint8 inputs to float32, and that to bfloat16.
+
+    TensorRT 10 converts uint8 to float32 and float16 only (NvInferRuntimeBase.h, kUINT8).
+    """
+    bytes_ = {entry.name for entry in graph.input
+              if entry.type.tensor_type.elem_type == TensorProto.UINT8}
+    nodes = []
+    for node in graph.node:
+        nodes.append(node)
+        if node.op_type == 'Cast' and node.input[0] in bytes_:
+            name = node.output[0]
+            node.output[0] = f'{name}_float'
+            for attribute in node.attribute:
+                attribute.i = TensorProto.FLOAT if attribute.name == 'to' else attribute.i
+            nodes.append(helper.make_node('Cast', [f'{name}_float'], [name],
+                                          to=TensorProto.BFLOAT16))
+    copies = [onnx.NodeProto.FromString(node.SerializeToString()) for node in nodes]
+    del graph.node[:]
+    graph.node.extend(copies)
+
+
+def _lowered(tensor: TensorProto, name: str, kind: int) -> TensorProto:
     array = numpy_helper.to_array(tensor)
     if kind == TensorProto.FLOAT16:
         array = array.clip(-LARGEST_HALF, LARGEST_HALF)
     return helper.make_tensor(name, kind, array.shape, array.reshape(-1))
 
 
-def _lower_attributes(node, kind):
+def _lower_attributes(node: onnx.NodeProto, kind: int) -> None:
     if node.op_type == 'ConstantOfShape' and not node.attribute:    # float32 if nothing is said
         node.attribute.append(helper.make_attribute(
             'value', helper.make_tensor('value', TensorProto.FLOAT, [1], [0.0])))
@@ -92,13 +123,13 @@ def _lower_attributes(node, kind):
                 attribute.t.CopyFrom(_lowered(attribute.t, attribute.t.name, kind))
 
 
-def _cast_ends(graph, kind, full=()):
+def _cast_ends(graph: onnx.GraphProto, kind: int, full: Collection[str] = ()) -> None:
     """Cast what enters and leaves a graph, but for the outputs named ``full``."""
     first, last = [], []
     for entry in graph.input:
         if entry.type.tensor_type.elem_type == TensorProto.FLOAT:
             first.append(helper.make_node('Cast', [entry.name], [f'{entry.name}_low'], to=kind))
-    for entry in (one for one in graph.output if one.name not in full):
+    for entry in [entry for entry in graph.output if entry.name not in full]:
         last.append(helper.make_node('Cast', [f'{entry.name}_low'], [entry.name],
                                      to=entry.type.tensor_type.elem_type))
     renamed = {node.input[0]: node.output[0] for node in first}
@@ -114,21 +145,26 @@ def _cast_ends(graph, kind, full=()):
 class _Frames:
     """Calibration inputs as onnxruntime asks for them."""
 
-    def __init__(self, inputs):
-        self._inputs = iter(inputs)
+    def __init__(self, inputs: Iterable[dict[str, npt.NDArray[Any]]]) -> None:
+        self._inputs = iter(tqdm(inputs, 'calibrate', ncols=80, disable=None))
 
-    def get_next(self):
+    def get_next(self) -> dict[str, npt.NDArray[Any]] | None:
         return next(self._inputs, None)
 
 
-def quantize(model, inputs):
+def quantize(model: onnx.ModelProto,
+             inputs: Iterable[dict[str, npt.NDArray[Any]]]) -> onnx.ModelProto:
     """
-    Return a copy of an onnx.ModelProto whose convolutions have Q/DQ: post-training, static.
+    Return a copy of a graph whose convolutions have Q/DQ: post-training, static.
 
-    int8, symmetric; weights per channel, activations per tensor by the range that ``inputs``
-    (dicts of the graph's input arrays) give; biases stay floating (TensorRT's parser refuses
-    int32 ones), and so do the first convolution, whose input spreads the widest, and the depthwise
-    ones, which int8 would pad with constants of several times the feature map.
+    int8, symmetric; weights per channel, activations per tensor; biases stay floating (TensorRT's
+    parser refuses int32 ones), and so do the first convolution, whose input spreads the widest,
+    and the depthwise ones, which int8 would pad with constants of several times the feature map.
+
+    Args:
+        model: the graph in float32.
+        inputs: its input arrays by name, for each calibration frame: they give the ranges. In a
+            terminal a bar shows how many are done.
     """
     from onnxruntime.quantization import CalibrationMethod, QuantFormat, quantize_static, QuantType
     copy = onnx.ModelProto()    # its weights are moved into a file and lost
@@ -155,17 +191,17 @@ def quantize(model, inputs):
     return quantized
 
 
-def _is_depthwise(node):
-    return any(one.name == 'group' and one.i > 1 for one in node.attribute)
+def _is_depthwise(node: onnx.NodeProto) -> bool:
+    return any(entry.name == 'group' and entry.i > 1 for entry in node.attribute)
 
 
-def _no_advice(record):
+def _no_advice(record: logging.LogRecord) -> bool:
     return 'pre-processing' not in record.getMessage()
 
 
-def _raise_scales(graph):
-    """Quantise weights anew whose scale would be 0 in float16: channels that are all but dead."""
-    tensors = {one.name: one for one in graph.initializer}
+def _raise_scales(graph: onnx.GraphProto) -> None:
+    """Quantise weights again whose scale would be 0 in float16: channels that are all but dead."""
+    tensors = {tensor.name: tensor for tensor in graph.initializer}
     for node in graph.node:
         if node.op_type != 'DequantizeLinear' or node.input[0] not in tensors:
             continue

@@ -1,29 +1,33 @@
 # Copyright 2026 The ros_vseg authors
 # SPDX-License-Identifier: Apache-2.0
 """
-The CUDA driver as the backend needs it: one GPU, memory, streams, events, graphs, kernels.
+The CUDA driver as the backend needs it: one GPU and its memory.
 
 By NVIDIA's cuda-bindings: pycuda has no CUDA graphs, and must be compiled where it is installed.
 """
 from array import array
+from collections import deque
+from contextlib import contextmanager
+import gc
+import threading
+from types import ModuleType
+from typing import Any, Callable, Iterator, NamedTuple
 import weakref
 
 import numpy as np
+import numpy.typing as npt
 
 from ros_vseg.errors import DeviceError
+from ros_vseg.gpu import failures
+from ros_vseg.gpu.queue import Queue
 
-MENDS = {
-    'CUDA_ERROR_OUT_OF_MEMORY': 'end other programs on the GPU, use fewer cameras, a smaller size '
-                                'or precision fp16',
-    'CUDA_ERROR_NO_DEVICE': 'no NVIDIA GPU is visible: check nvidia-smi and CUDA_VISIBLE_DEVICES',
-    'CUDA_ERROR_SYSTEM_DRIVER_MISMATCH': 'restart after the driver update',
-    'CUDA_ERROR_INSUFFICIENT_DRIVER': 'update the NVIDIA driver',
-    'CUDA_ERROR_UNKNOWN': 'check the GPU by nvidia-smi and dmesg',
-}
-LOST = 'the GPU may be lost: see nvidia-smi and dmesg, and restart the node'
+ALIGNMENT = 256     # bytes; TensorRT's rule for the addresses of tensors, and cuMemAlloc's own
+WAIT = 5.0          # seconds for which a frame may be on the GPU
+ATTRIBUTES = (
+    'COMPUTE_CAPABILITY_MAJOR', 'COMPUTE_CAPABILITY_MINOR', 'MULTIPROCESSOR_COUNT', 'CLOCK_RATE')
 
 
-def driver():
+def driver() -> ModuleType:
     """Return cuda.bindings.driver; DeviceError if it is not installed."""
     try:
         from cuda.bindings import driver as module
@@ -32,16 +36,32 @@ def driver():
     return module
 
 
+def aligned(size: int) -> int:
+    """Return ``size`` rounded up to a multiple of ALIGNMENT."""
+    return -(-size // ALIGNMENT) * ALIGNMENT
+
+
 class Gpu:
     """
-    The first visible NVIDIA GPU, by its primary context, which TensorRT uses too.
+    One NVIDIA GPU, by its primary context, which TensorRT uses too.
 
-    capability: 'sm86'; name: for people; model: name and number of multiprocessors, since all
-    Jetson Orins have one name; cuda_version: the newest that the driver knows. DeviceError: no
-    driver, one that is too old, no GPU.
+    Attributes:
+        index: of the GPU among those that are visible.
+        capability: compute capability, such as 'sm86'.
+        name: for people.
+        model: name and number of multiprocessors, since all Jetson Orins have one name.
+        cuda_version: the newest that the driver knows, such as '12.6'.
+        wait_limit: seconds that ``Queue.wait`` waits before the GPU counts as lost.
+        lock: held while memory is set up and while a graph is captured.
+
+    Raises:
+        DeviceError: no driver, one that is too old, no such GPU, or one that is lost.
     """
 
-    def __init__(self):
+    def __init__(self, index: int = 0, wait_limit: float = WAIT) -> None:
+        failures.refuse_if_lost()
+        self.index, self.wait_limit = index, wait_limit
+        self.lock = threading.RLock()
         self._driver = driver()
         try:
             self._driver.cuInit(0)
@@ -49,51 +69,80 @@ class Gpu:
             raise DeviceError('no NVIDIA driver is installed here (libcuda was not found): '
                               'install it, or use backend openvino') from error
         self.call('cuInit', 0)
-        self.device = self.call('cuDeviceGet', 0)
-        attribute = self._driver.CUdevice_attribute
-        self._attributes = {
-            name: getattr(attribute, f'CU_DEVICE_ATTRIBUTE_{name}') for name in (
-                'COMPUTE_CAPABILITY_MAJOR', 'COMPUTE_CAPABILITY_MINOR', 'MULTIPROCESSOR_COUNT',
-                'CLOCK_RATE')}
+        self.device = self.call('cuDeviceGet', index)
         self.capability = (f'sm{self.attribute("COMPUTE_CAPABILITY_MAJOR")}'
                            f'{self.attribute("COMPUTE_CAPABILITY_MINOR")}')
         name = self.call('cuDeviceGetName', 256, self.device)
-        self.name = name.split(b'\0')[0].decode()
+        self.name: str = name.split(b'\0')[0].decode()
         self.model = f'{self.name}_{self.attribute("MULTIPROCESSOR_COUNT")}SM'
         version = self.call('cuDriverGetVersion')
         self.cuda_version = f'{version // 1000}.{version % 1000 // 10}'
-        self._context = None
+        self._context: Any = None
+        self._waste: deque[tuple[str, tuple[Any, ...]]] = deque()   # what is still to be freed
+        self._is_capturing = False
+        self._transfers: Queue | None = None
 
-    def attribute(self, name):
-        """Return a device attribute by its name without CU_DEVICE_ATTRIBUTE_."""
-        return self.call('cuDeviceGetAttribute', self._attributes[name], self.device)
+    def attribute(self, name: str) -> int:
+        """Return a device attribute by its name without CU_DEVICE_ATTRIBUTE_, of ATTRIBUTES."""
+        attribute = getattr(self._driver.CUdevice_attribute, f'CU_DEVICE_ATTRIBUTE_{name}')
+        return int(self.call('cuDeviceGetAttribute', attribute, self.device))
 
-    def call(self, function, *arguments):
-        """Call the driver; its results without the error code. DeviceError names what failed."""
+    def call(self, function: str, *arguments: Any) -> Any:
+        """
+        Call a function of the driver by its name.
+
+        Returns:
+            Its result without the error code: None, a value, or a list of several.
+
+        Raises:
+            DeviceError: it failed, or the GPU is lost already; see ``failures``.
+        """
+        failures.refuse_if_lost()
         try:
             code, *results = getattr(self._driver, function)(*arguments)
         except RuntimeError as error:   # cuda-bindings: the driver lacks the function
             raise DeviceError(f'{function}: {error}: update the NVIDIA driver') from error
         if int(code):
-            name = getattr(code, 'name', str(code))
-            raise DeviceError(f'{function} failed on the GPU with {name}: {MENDS.get(name, LOST)}')
+            raise failures.failure(function, getattr(code, 'name', str(code)))
+        if not results:
+            return None
         return results[0] if len(results) == 1 else results
 
-    def use(self):
+    def is_idle(self, stream: Any) -> bool:
+        """Return whether all that was queued on a CUDA stream is done; DeviceError if it failed."""
+        failures.refuse_if_lost()
+        code, *_ = self._driver.cuStreamQuery(stream)
+        if code == self._driver.CUresult.CUDA_ERROR_NOT_READY:
+            return False
+        if int(code):
+            raise failures.failure('cuStreamQuery', code.name)
+        return True
+
+    def constant(self, group: str, name: str) -> Any:
+        """Return a constant of the driver, such as ('CUstream_flags', 'CU_STREAM_DEFAULT')."""
+        return getattr(getattr(self._driver, group), name)
+
+    def use(self) -> None:
         """Make the GPU the calling thread's own; each must, before all but ``attribute``."""
         if self._context is None:   # takes memory on the GPU: not for looking alone
-            self._context = self.call('cuDevicePrimaryCtxRetain', self.device)
+            with self.lock:
+                self._context = self.call('cuDevicePrimaryCtxRetain', self.device)
+                weakref.finalize(self, _unless_lost, self._driver.cuDevicePrimaryCtxRelease,
+                                 self.device)
         self.call('cuCtxSetCurrent', self._context)
+        if self._waste:
+            self._sweep()
 
-    def memory(self):
+    def memory(self) -> tuple[int, int]:
         """Return (free, total) bytes."""
-        return self.call('cuMemGetInfo')
+        free, total = self.call('cuMemGetInfo')
+        return free, total
 
-    def allocate(self, size):
+    def allocate(self, size: int) -> 'Buffer':
         """Return a Buffer of ``size`` bytes of zeros on the GPU."""
         return Buffer(self, size)
 
-    def pinned(self, shape):
+    def pinned(self, shape: tuple[int, ...]) -> npt.NDArray[np.uint8]:
         """
         Return a page-locked uint8 array on the host.
 
@@ -101,132 +150,122 @@ class Gpu:
         """
         memory = array('B', bytes(int(np.prod(shape))))
         address, size = memory.buffer_info()
-        self.call('cuMemHostRegister', address, size, 0)
+        with self.lock:
+            self.call('cuMemHostRegister', address, size, 0)
         flat = np.frombuffer(memory, np.uint8)      # lives as long as any view of it
-        weakref.finalize(flat, self._quietly, 'cuMemHostUnregister', address)
+        weakref.finalize(flat, self.give_back, 'cuMemHostUnregister', address)
         return flat.reshape(shape)
 
-    def _quietly(self, function, *arguments):
-        """Give something back: a GPU that is lost has nothing left to give back to."""
-        try:
-            self.use()
-            self.call(function, *arguments)
-        except Exception:
-            pass
+    @contextmanager
+    def capturing(self) -> Iterator[None]:
+        """
+        Keep memory as it is while a graph is captured.
 
-    def upload(self, values):
+        No other thread sets up memory, what is given back is freed later, and no garbage is
+        collected: a library's object in it would free memory in the thread that captures.
+        """
+        with self.lock:
+            was_enabled = gc.isenabled()
+            gc.disable()
+            self._is_capturing = True
+            try:
+                yield
+            finally:
+                self._is_capturing = False
+                if was_enabled:
+                    gc.enable()
+
+    def give_back(self, function: str, *arguments: Any) -> None:
+        """
+        Free something with a function of the driver, now or soon; waits for no lock.
+
+        Garbage collection may call it while the thread, or another, holds any lock. Of a GPU that
+        is lost there is nothing to free.
+        """
+        self._waste.append((function, arguments))
+        self._sweep()
+
+    def _sweep(self) -> None:
+        """Free what was given back, unless another thread is at it or a graph is captured."""
+        while self._waste and self.lock.acquire(blocking=False):
+            try:
+                if self._is_capturing:
+                    return
+                function, arguments = self._waste.popleft()
+                self.call('cuCtxSetCurrent', self._context)
+                self.call(function, *arguments)
+            except Exception:
+                pass    # lost, or freed with its context
+            finally:
+                self.lock.release()
+
+    def upload(self, values: npt.ArrayLike) -> 'Buffer':
         """Return a Buffer that holds a copy of an array."""
-        values = np.ascontiguousarray(values)
-        buffer = Buffer(self, values.nbytes)
-        self.call('cuMemcpyHtoD', buffer.address, values.ctypes.data, values.nbytes)
-        self.settle()
+        array = np.ascontiguousarray(values)
+        buffer = Buffer(self, array.nbytes)
+        with self.lock:
+            self.transfers().copy_to_gpu(buffer, array)
+            self.transfers().wait()
         return buffer
 
-    def settle(self):
-        """Wait for what set memory up: queues do not wait for it."""
-        self.call('cuStreamSynchronize', 0)
-
-    def download(self, buffer, shape, dtype=np.float32):
-        """Return a copy of a Buffer's begin as an array, after all that was queued before."""
+    def download(self, buffer: 'Buffer', shape: tuple[int, ...],
+                 dtype: npt.DTypeLike = np.float32) -> npt.NDArray[Any]:
+        """Return a copy of a Buffer as an array; whoever writes to it has been waited for."""
         values = np.empty(shape, dtype)
-        self.call('cuCtxSynchronize')
-        self.call('cuMemcpyDtoH', values.ctypes.data, buffer.address, values.nbytes)
+        with self.lock:
+            self.transfers().copy_to_host(values, buffer)
+            self.transfers().wait()
         return values
 
-    def queue(self):
+    def transfers(self) -> Queue:
+        """
+        Return the queue on which memory is set up.
+
+        It is not the default stream, which waits for other streams, and disturbs their captures.
+        """
+        if self._transfers is None:
+            self._transfers = Queue(weakref.proxy(self), self.wait_limit)
+            weakref.finalize(self, _unless_lost, self._driver.cuStreamDestroy,
+                             self._transfers.stream)
+        return self._transfers
+
+    def queue(self) -> Queue:
         """Return a new Queue."""
-        return Queue(self)
+        queue = Queue(self, self.wait_limit)
+        weakref.finalize(queue, self.give_back, 'cuStreamDestroy', queue.stream)
+        return queue
+
+
+def _unless_lost(function: Callable[[Any], Any], argument: Any) -> None:
+    if not failures.lost():
+        function(argument)
+
+
+class Place(NamedTuple):
+    """A part of a Buffer, which has to live as long; address as an int, size in bytes."""
+
+    address: int
+    size: int
 
 
 class Buffer:
     """Memory on the GPU, zeroed; freed with the object. address: as an int; size in bytes."""
 
-    def __init__(self, gpu, size):
+    def __init__(self, gpu: Gpu, size: int) -> None:
         self.size = size
-        try:
-            self.address = int(gpu.call('cuMemAlloc', size))
-        except DeviceError as error:
-            free, total = gpu.memory()
-            raise DeviceError(f'{error} ({size / 1e6:.1f} MB asked for, {free / 1e6:.0f} of '
-                              f'{total / 1e6:.0f} MB free)') from error
-        weakref.finalize(self, gpu._quietly, 'cuMemFree', self.address)
-        gpu.call('cuMemsetD8', self.address, 0, size)
-        gpu.settle()
+        with gpu.lock:
+            try:
+                self.address = int(gpu.call('cuMemAlloc', size))
+            except DeviceError as error:
+                if failures.lost():
+                    raise
+                free, total = gpu.memory()
+                raise DeviceError(f'{error} ({size / 1e6:.1f} MB asked for, {free / 1e6:.0f} of '
+                                  f'{total / 1e6:.0f} MB free)') from error
+            weakref.finalize(self, gpu.give_back, 'cuMemFree', self.address)
+            gpu.transfers().clear(self)
+            gpu.transfers().wait()
 
-
-class Queue:
-    """A CUDA stream with timing events and graphs; ``handle``: as an int, for TensorRT."""
-
-    def __init__(self, gpu):
-        self._gpu = gpu
-        flags = gpu._driver.CUstream_flags.CU_STREAM_NON_BLOCKING
-        self.stream = gpu.call('cuStreamCreate', int(flags))
-        self.handle = int(self.stream)
-        self._events, self._capturing = {}, False
-        weakref.finalize(self, gpu._quietly, 'cuStreamDestroy', self.stream)
-
-    def copy_to_gpu(self, buffer, values):
-        """Queue a copy of a pinned array to a Buffer."""
-        self._gpu.call('cuMemcpyHtoDAsync', buffer.address, values.ctypes.data, values.nbytes,
-                       self.stream)
-
-    def copy_to_host(self, values, buffer):
-        """Queue a copy of a Buffer to a pinned array."""
-        self._gpu.call('cuMemcpyDtoHAsync', values.ctypes.data, buffer.address, values.nbytes,
-                       self.stream)
-
-    def copy_inside(self, target, source):
-        """Queue a copy of a Buffer to another one of its size."""
-        self._gpu.call('cuMemcpyDtoDAsync', target.address, source.address, source.size,
-                       self.stream)
-
-    def launch(self, function, grid, block, values, types):
-        """Queue a kernel; values and their ctypes types (None for a pointer) as cuda-bindings."""
-        self._gpu.call('cuLaunchKernel', function, *grid, *block, 0, self.stream,
-                       (tuple(values), tuple(types)), 0)
-
-    def mark(self, name):
-        """Queue a time stamp; ``times`` reads it."""
-        if name not in self._events:
-            event = self._gpu.call('cuEventCreate', 0)
-            self._events[name] = event
-            weakref.finalize(self, self._gpu._quietly, 'cuEventDestroy', event)
-        flags = self._gpu._driver.CUevent_record_flags
-        self._gpu.call('cuEventRecordWithFlags', self._events[name], self.stream,
-                       int(flags.CU_EVENT_RECORD_EXTERNAL if self._capturing
-                           else flags.CU_EVENT_RECORD_DEFAULT))
-
-    def times(self, names):
-        """Return the seconds between neighbouring marks, by the later one's name."""
-        return {later: 1e-3 * self._gpu.call(
-            'cuEventElapsedTime', self._events[earlier], self._events[later])
-            for earlier, later in zip(names, names[1:])}
-
-    def wait(self):
-        """Wait for all that was queued; DeviceError if any of it failed."""
-        self._gpu.call('cuStreamSynchronize', self.stream)
-
-    def capture(self, work):
-        """Return a Graph of all that ``work()`` queues; nothing of it is carried out yet."""
-        mode = self._gpu._driver.CUstreamCaptureMode.CU_STREAM_CAPTURE_MODE_THREAD_LOCAL
-        self._gpu.call('cuStreamBeginCapture', self.stream, mode)
-        self._capturing = True
-        try:
-            work()
-        finally:
-            self._capturing = False
-            graph = self._gpu.call('cuStreamEndCapture', self.stream)
-        return Graph(self._gpu, graph)
-
-    def replay(self, graph):
-        """Queue all of a Graph at once."""
-        self._gpu.call('cuGraphLaunch', graph.executable, self.stream)
-
-
-class Graph:
-    """What a Queue captured, made ready to be queued again and again."""
-
-    def __init__(self, gpu, graph):
-        self.executable = gpu.call('cuGraphInstantiate', graph, 0)
-        gpu.call('cuGraphDestroy', graph)
-        weakref.finalize(self, gpu._quietly, 'cuGraphExecDestroy', self.executable)
+    def part(self, offset: int, size: int) -> Place:
+        """Return the Place of ``size`` bytes at ``offset``."""
+        return Place(self.address + offset, size)

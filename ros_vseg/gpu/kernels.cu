@@ -51,6 +51,14 @@ KERNEL resize(const uint8* image, int height, int width, uint8* out, int out_hei
   for (int c = 0; c < 3; ++c) pixel[swap ? 2 - c : c] = (uint8)(sum[c] + 0.5f);
 }
 
+// Prototypes float [N, D] -> the slot of the pool float [T + 1, N, D] that ``slot`` points to.
+KERNEL store(const float* prototypes, int count, int dim, const int* slot, float* pool) {
+  const int x = column(), y = row();
+  if (x >= dim || y >= count) return;
+  const size_t place = (size_t)y * dim + x;
+  pool[(size_t)*slot * count * dim + place] = prototypes[place];
+}
+
 // Coarse scores float [K, h, w] -> the best class of each cell corner, uint8 [h, w].
 KERNEL best_class(const float* scores, int classes, int height, int width, uint8* best) {
   const int x = column(), y = row();

@@ -1,27 +1,34 @@
 # Copyright 2026 The ros_vseg authors
 # SPDX-License-Identifier: Apache-2.0
-"""Our kernels: compiled for the GPU that is there when a backend is loaded, and launched."""
+"""Our kernels: compiled for the GPU that is there, kept for the next start, and launched."""
 import ctypes
+import hashlib
 from pathlib import Path
+from typing import Any
+import weakref
 
 import numpy as np
 
 from ros_vseg.decode import axis
-from ros_vseg.errors import DeviceError
+from ros_vseg.engines import cache
+from ros_vseg.errors import DeviceError, EngineError
+from ros_vseg.gpu.cuda import Buffer, Gpu
+from ros_vseg.gpu.queue import Memory, Queue
 from ros_vseg.resize import resize_taps
 
 SOURCE = Path(__file__).with_name('kernels.cu')
-NAMES = ('resize', 'best_class', 'labels', 'confidence')
+NAMES = ('resize', 'store', 'best_class', 'labels', 'confidence')
 BLOCK = (32, 8, 1)
 RUN = 4     # pixels that a thread of `labels` fills: see kernels.cu
 OPTIONS = ('--fmad=false', '--std=c++17')
 
 
-def compile_kernels(capability, source=SOURCE):
+def compile_kernels(capability: str, source: Path = SOURCE) -> bytes:
     """
-    Return a CUDA source as machine code (bytes) for a GPU such as 'sm86'; needs no GPU.
+    Return a CUDA source as machine code for a GPU such as 'sm86'; needs no GPU.
 
-    DeviceError if NVRTC is missing, or does not know that GPU.
+    Raises:
+        DeviceError: NVRTC is missing, or does not know that GPU.
     """
     try:
         from cuda.bindings import nvrtc
@@ -44,54 +51,111 @@ def compile_kernels(capability, source=SOURCE):
     return binary
 
 
-def _call(result):
+def _call(result: tuple[Any, ...]) -> Any:
     code, *values = result
     if int(code):
         raise DeviceError(f'NVRTC failed with {code.name}')
     return values[0] if values else None
 
 
-class Kernels:
-    """The kernels on a GPU; each method queues one and gives back nothing."""
+def kept_kernels(gpu: Gpu, folder: Path | None) -> Any:
+    """
+    Return our kernels as a module of the driver, from ``folder`` or compiled and kept there.
 
-    def __init__(self, gpu):
-        binary = compile_kernels(gpu.capability)
-        self._module = gpu.call('cuModuleLoadData', binary)
+    A file that is damaged, or that the driver does not take, is compiled anew. A folder that
+    cannot be written costs the compilation at the next start, nothing else.
+    """
+    path = None if folder is None else folder / _file_name(gpu.capability)
+    known = _read(path)
+    if known:
+        try:
+            return gpu.call('cuModuleLoadData', known)
+        except DeviceError:     # such as from a newer CUDA than the driver's
+            pass
+    binary = compile_kernels(gpu.capability)
+    module = gpu.call('cuModuleLoadData', binary)
+    if path is not None:
+        try:
+            cache.keep(path, hashlib.sha256(binary).digest() + binary)
+        except EngineError:
+            pass
+    return module
+
+
+def _file_name(capability: str) -> str:
+    """Name a file after all that the machine code depends on."""
+    import cuda.bindings
+    text = [SOURCE.read_bytes().decode(), *OPTIONS, cuda.bindings.__version__]
+    digest = hashlib.sha256('\0'.join(text).encode()).hexdigest()
+    return cache.file_name('kernels', capability, f'{digest[:12]}.cubin')
+
+
+def _read(path: Path | None) -> bytes | None:
+    """Return the machine code in a file, or None if there is none or it is damaged."""
+    try:
+        data = path.read_bytes() if path else b''
+    except OSError:
+        return None
+    digest, binary = data[:32], data[32:]
+    return binary if hashlib.sha256(binary).digest() == digest else None
+
+
+class Kernels:
+    """
+    The kernels on a GPU; each method queues one and gives back nothing.
+
+    A Memory is a Buffer or a part of one; shapes are (rows, columns) unless said otherwise.
+    """
+
+    def __init__(self, gpu: Gpu, folder: Path | None = None) -> None:
+        self._module = kept_kernels(gpu, folder)
+        weakref.finalize(self, gpu.give_back, 'cuModuleUnload', self._module)
         self._functions = {
             name: gpu.call('cuModuleGetFunction', self._module, name.encode()) for name in NAMES}
 
-    def resize(self, queue, image, shape, out, size, taps, swap):
-        """Image Buffer uint8 [H, W, 3] of ``shape`` -> out Buffer of ``size``; taps: Taps."""
+    def resize(self, queue: Queue, image: Memory, shape: tuple[int, int], out: Memory,
+               size: tuple[int, int], taps: 'Taps', swap: bool) -> None:
+        """Image uint8 [H, W, 3] of ``shape`` -> out of ``size``; swap: RGB to BGR."""
         self._launch(queue, 'resize', size, image, *shape, out, *size, *taps.rows, *taps.columns,
                      int(swap))
 
-    def best_class(self, queue, scores, shape, best):
-        """Scores Buffer float32 of ``shape`` [K, h, w] -> best Buffer uint8 [h, w]."""
+    def store(self, queue: Queue, prototypes: Memory, shape: tuple[int, int], slot: Memory,
+              pool: Memory) -> None:
+        """Prototypes float32 of ``shape`` [N, D] -> slot number int32 ``slot`` of the pool."""
+        self._launch(queue, 'store', shape, prototypes, *shape, slot, pool)
+
+    def best_class(self, queue: Queue, scores: Memory, shape: tuple[int, int, int],
+                   best: Memory) -> None:
+        """Scores float32 of ``shape`` [K, h, w] -> best uint8 [h, w]."""
         self._launch(queue, 'best_class', shape[1:], scores, *shape, best)
 
-    def labels(self, queue, scores, shape, best, axes, table, out):
-        """Scores and best class -> labels Buffer uint8 of the size of ``axes``."""
+    def labels(self, queue: Queue, scores: Memory, shape: tuple[int, int, int], best: Memory,
+               axes: 'Axes', table: Memory, out: Memory) -> None:
+        """Scores and best class -> labels uint8 of the size of ``axes``, renamed by ``table``."""
         height, width = axes.size
         self._launch(queue, 'labels', (height, -(-width // RUN)), scores, best, *shape,
                      *axes.rows, *axes.columns, table, out, height, width)
 
-    def confidence(self, queue, scores, shape, axes, out):
-        """Scores -> confidence Buffer uint8 of the size of ``axes``."""
+    def confidence(self, queue: Queue, scores: Memory, shape: tuple[int, int, int],
+                   axes: 'Axes', out: Memory) -> None:
+        """Scores -> confidence uint8 of the size of ``axes``."""
         self._launch(queue, 'confidence', axes.size, scores, *shape, *axes.rows, *axes.columns,
                      out, *axes.size)
 
-    def _launch(self, queue, name, extent, *arguments):
-        """Queue a kernel over ``extent`` (rows, columns); an argument is a Buffer or an int."""
+    def _launch(self, queue: Queue, name: str, extent: tuple[int, ...],
+                *arguments: Memory | int) -> None:
+        """Queue a kernel over ``extent`` (rows, columns)."""
         grid = (-(-extent[1] // BLOCK[0]), -(-extent[0] // BLOCK[1]), 1)
-        values = [getattr(one, 'address', one) for one in arguments]
-        types = [ctypes.c_int if isinstance(one, int) else ctypes.c_void_p for one in arguments]
+        values = [value if isinstance(value, int) else value.address for value in arguments]
+        types = [ctypes.c_int if isinstance(value, int) else ctypes.c_void_p
+                 for value in arguments]
         queue.launch(self._functions[name], grid, BLOCK, values, types)
 
 
 class Taps:
     """Tables of ``resize_taps`` on the GPU: for rows and columns (first, weights, taps)."""
 
-    def __init__(self, gpu, shape, size):
+    def __init__(self, gpu: Gpu, shape: tuple[int, int], size: tuple[int, int]) -> None:
         self.rows, self.columns = (
             (gpu.upload(first), gpu.upload(weights), weights.shape[1])
             for first, weights in resize_taps(shape, size))
@@ -100,7 +164,10 @@ class Taps:
 class Axes:
     """Tables of decode's ``axis`` on the GPU: for rows and columns (first, weight)."""
 
-    def __init__(self, gpu, coarse, size):
+    rows: tuple[Buffer, Buffer]
+    columns: tuple[Buffer, Buffer]
+
+    def __init__(self, gpu: Gpu, coarse: tuple[int, int], size: tuple[int, int]) -> None:
         self.size = size
         self.rows, self.columns = (
             (gpu.upload(first.astype(np.int32)), gpu.upload(weight))

@@ -106,6 +106,22 @@ VSEG_NODE = (
         'build', True, 'Whether a TensorRT engine that is missing may be built at configure.',
         change='unconfigured'),
     Parameter(
+        'device', 0, 'Index of the NVIDIA GPU that backend tensorrt uses, as nvidia-smi -L has it.',
+        change='unconfigured', minimum=0, maximum=63),
+    Parameter(
+        'workspace', 0,
+        'MB of GPU memory that building a TensorRT engine may take; 0: half of what is free.',
+        change='unconfigured', minimum=0, maximum=1_000_000),
+    Parameter(
+        'gpu_timeout', 5.0,
+        'Seconds that a frame may take on the GPU before it counts as lost (backend tensorrt).',
+        change='unconfigured', minimum=0.1, maximum=600.0),
+    Parameter(
+        'exit_if_gpu_lost', False,
+        'Whether the node ends with code 75 after a GPU error that only a new process recovers '
+        'from, so that respawn brings the GPU back; false: it goes on on the CPU.',
+        change='unconfigured'),
+    Parameter(
         'build_only', False, 'Build the TensorRT engine that these parameters need, and end.'),
     Parameter(
         'threads', 0, 'CPU threads for the network; 0: one per core.',

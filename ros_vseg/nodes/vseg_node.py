@@ -3,6 +3,7 @@
 """The lifecycle node ``vseg_node``: camera images in, label images out."""
 import json
 import logging
+import os
 from pathlib import Path
 import signal
 import sys
@@ -22,6 +23,7 @@ from ros_vseg import backends
 from ros_vseg.bundle import Bundle, default_bundle_path
 from ros_vseg.engines.engine import engine_for
 from ros_vseg.errors import VsegError
+from ros_vseg.gpu import failures
 from ros_vseg.gpu.cuda import Gpu
 from ros_vseg.graph import at_size, parse_size
 from ros_vseg.labels import load_label_set
@@ -40,6 +42,7 @@ except ImportError:     # an optional package
     LabelInfo = None
 
 LATCHED = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
+GPU_LOST = 75       # exit code: a new process can use the GPU again (EX_TEMPFAIL)
 SUCCESS, FAILURE = TransitionCallbackReturn.SUCCESS, TransitionCallbackReturn.FAILURE
 
 
@@ -131,7 +134,8 @@ class VsegNode(LifecycleNode):
             bundle, self._value('backend'), fallback=self._value('fallback'),
             threads=self._value('threads'), precision=self._value('precision'),
             engines=self._value('engines') or None, may_build=self._value('build'),
-            stabilize=self._value('stabilize'))
+            stabilize=self._value('stabilize'), device=self._value('device'),
+            gpu_timeout=self._value('gpu_timeout'), workspace=self._value('workspace'))
         for name in self._value('cameras'):
             stream = Stream(
                 self._backend, max_gap=self._value('max_gap'), label_set=label_set)
@@ -149,9 +153,15 @@ class VsegNode(LifecycleNode):
 
     def build(self):
         """Build the TensorRT engine that the parameters need; VsegError if it cannot be."""
-        path, *_ = engine_for(self._bundle(), Gpu().capability, self._value('precision'),
-                              folder=self._value('engines') or None)
+        device = self._value('device')
+        path, *_ = engine_for(self._bundle(), Gpu(device).capability, self._value('precision'),
+                              folder=self._value('engines') or None, device=device,
+                              workspace=self._value('workspace'))
         self.get_logger().info(f'engine {path} is there')
+
+    def must_restart(self) -> bool:
+        """Return whether the GPU is lost to this process, and the node is to end for it."""
+        return failures.lost() is not None and self._value('exit_if_gpu_lost')
 
     def _clean_up(self):
         for camera in self._cameras:
@@ -192,12 +202,13 @@ class VsegNode(LifecycleNode):
             own = diagnostics.status(
                 f'{name}: node', level, self._problem or 'not configured', {})
         else:
-            problem = self._backend.problem
+            problem = self._backend.problem or failures.lost()
             own = diagnostics.status(
                 f'{name}: node', DiagnosticStatus.WARN if problem else DiagnosticStatus.OK,
                 problem or 'configured', {
                     'backend': self._backend.name, 'device': self._backend.device,
-                    'bundle': str(self._backend.bundle.path)})
+                    'bundle': str(self._backend.bundle.path),
+                    **getattr(self._backend, 'report', dict)()})
         message = DiagnosticArray(status=[own, *(
             diagnostics.camera_status(camera, name, self._backend) for camera in self._cameras)])
         message.header.stamp = self.get_clock().now().to_msg()
@@ -210,7 +221,7 @@ def main(args=None):
     rclpy.init(args=args, signal_handler_options=SignalHandlerOptions.NO)
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.default_int_handler)
-    node = None
+    node, code = None, 0
     try:
         node = VsegNode()
         if node.get_parameter('build_only').value:
@@ -221,6 +232,9 @@ def main(args=None):
         node.autostart()
         while rclpy.ok():   # not spin(): in some builds EventsExecutor's never sleeps
             executor.spin_once(timeout_sec=1.0)
+            if node.must_restart():     # after the frame, which the CPU labels
+                code = GPU_LOST
+                break
     except KeyboardInterrupt:
         pass
     except VsegError as error:
@@ -230,7 +244,10 @@ def main(args=None):
         if node is not None:
             node.destroy_node()
         rclpy.shutdown()
-    return 0
+    if code == GPU_LOST:    # the libraries' exit handlers could wait for the GPU for ever
+        sys.stdout.flush(), sys.stderr.flush()
+        os._exit(code)
+    return code
 
 
 if __name__ == '__main__':

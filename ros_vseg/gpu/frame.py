@@ -1,0 +1,55 @@
+# Copyright 2026 The ros_vseg authors
+# SPDX-License-Identifier: Apache-2.0
+"""The buffers of a camera whose images have one size, and the CUDA graphs of its frames."""
+import numpy as np
+
+from ros_vseg.bundle import BundleInfo
+from ros_vseg.gpu.cuda import aligned, ALIGNMENT, Gpu
+from ros_vseg.gpu.kernels import Axes, Taps
+from ros_vseg.gpu.queue import Graph
+
+
+class Frame:
+    """
+    What goes up and comes down with each frame of a camera.
+
+    One upload takes the image, the mask of the pool and the slot that the frame writes: the
+    graphs are then the same for every state of the ring, and need no other address. Each part
+    begins at a multiple of 256 bytes, as TensorRT asks for.
+
+    Attributes:
+        shape: (height, width) of the camera's images.
+        host: page-locked uint8 array of all that goes up.
+        image: its part for the image, uint8 [H, W, 3].
+        mask: its part for the mask of the pool, float32 [(T + 1) N].
+        slot: its part for the number of the slot, int32 [1].
+        labels, confidence: page-locked uint8 [H, W].
+        mean_confidence: page-locked float32 [1].
+        gpu: what ``host`` is copied to; gpu_image, gpu_mask and gpu_slot are its parts.
+        gpu_labels, gpu_confidence: what the arrays without ``gpu_`` are copied from.
+        taps, axes: the tables of the kernels.
+        graphs: by whether the confidence is computed.
+    """
+
+    def __init__(self, gpu: Gpu, shape: tuple[int, int], info: BundleInfo,
+                 coarse: tuple[int, int]) -> None:
+        self.shape = shape
+        pixels = shape[0] * shape[1]
+        seen = (info.pool_frames + 1) * info.num_prototypes
+        mask_at = aligned(3 * pixels)
+        slot_at = mask_at + aligned(4 * seen)
+        mean_at = slot_at + ALIGNMENT   # comes down, but two pinned arrays may not share a page
+        self.host = gpu.pinned((mean_at + ALIGNMENT,))
+        self.image = self.host[:3 * pixels].reshape(*shape, 3)
+        self.mask = self.host[mask_at:mask_at + 4 * seen].view(np.float32)
+        self.slot = self.host[slot_at:slot_at + 4].view(np.int32)
+        self.mean_confidence = self.host[mean_at:mean_at + 4].view(np.float32)
+        self.labels, self.confidence = gpu.pinned(shape), gpu.pinned(shape)
+        self.gpu = gpu.allocate(mean_at)
+        self.gpu_image = self.gpu.part(0, 3 * pixels)
+        self.gpu_mask = self.gpu.part(mask_at, 4 * seen)
+        self.gpu_slot = self.gpu.part(slot_at, 4)
+        self.gpu_labels, self.gpu_confidence = gpu.allocate(pixels), gpu.allocate(pixels)
+        self.taps = Taps(gpu, shape, (info.height, info.width))
+        self.axes = Axes(gpu, coarse, shape)
+        self.graphs: dict[bool, Graph] = {}
