@@ -20,8 +20,9 @@ class Result(NamedTuple):
     softmax probability) or None; context_frames: earlier frames attended to, 0..T; reset: cause
     of a reset before this frame, or None; times: seconds of resize, network, decode and what else
     the backend has; admitted: whether it entered the pool; held_back: whether there is a pool that
-    it was too bad for; oldest: age in seconds of the oldest frame attended to, None without any.
-    labels and confidence hold till the stream's next frame.
+    it was too bad for; oldest: age in seconds of the oldest frame attended to, None without any;
+    scores: float32 [K, h, w] of the network's own classes, or None where they stay on the GPU.
+    labels, confidence and scores hold till the stream's next frame.
     """
 
     labels: np.ndarray
@@ -32,6 +33,7 @@ class Result(NamedTuple):
     admitted: bool
     held_back: bool
     oldest: Optional[float]
+    scores: Optional[np.ndarray] = None
 
 
 class Stream:
@@ -108,7 +110,7 @@ class Stream:
         held_back = has_pool and not admitted
         self.held_back += held_back
         return Result(made.labels, made.confidence, context, cause, made.times, admitted,
-                      held_back, oldest)
+                      held_back, oldest, made.scores)
 
     def _forget_old(self, stamp: int) -> Optional[str]:
         """Forget frames older than max_gap; the cause of a reset if that leaves none."""

@@ -4,6 +4,7 @@
 from dataclasses import replace
 import importlib
 import logging
+import sys
 
 import numpy as np
 
@@ -24,6 +25,10 @@ ON_GPU = ('tensorrt', 'onnxruntime_tensorrt', 'onnxruntime_cuda')
 PRECISIONS = ('auto', 'fp32', 'fp16', 'bf16', 'int8')
 
 log = logging.getLogger(__name__)
+
+# `import openvino` reports itself to an analytics host, and waits for it: without this package it
+# uses a stand-in of its own that sends nothing.
+sys.modules.setdefault('openvino_telemetry', None)  # type: ignore[arg-type]
 
 
 def available():

@@ -10,7 +10,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from ros_vseg.bundle import EMPTY_SLOT
+from ros_vseg.bundle import Bundle, EMPTY_SLOT
 from ros_vseg.decode import decode
 from ros_vseg.resize import resize_image
 from ros_vseg.stabilize import Stabilizer
@@ -40,13 +40,15 @@ class Labels(NamedTuple):
 
     labels uint8 [H, W] and confidence uint8 [H, W] (or None) at the image's size, till the next
     frame; times: seconds of each stage by name; mean_confidence: mean over the coarse scores of
-    the largest class probability, in [0, 1], or None where the bundle does not give it.
+    the largest class probability, in [0, 1], or None where the bundle does not give it; scores
+    float32 [K, h, w], coarse, till the next frame, or None where they stay on the GPU.
     """
 
     labels: np.ndarray
     confidence: Optional[np.ndarray]
     times: dict
     mean_confidence: Optional[float] = None
+    scores: Optional[npt.NDArray[np.float32]] = None
 
 
 def probability(values: npt.NDArray[np.float32]) -> float:
@@ -84,7 +86,7 @@ class Backend(Protocol):
 
     name: str
     device: str  # for people: processor and precision
-    bundle: object
+    bundle: Bundle
     problem: Optional[str]  # what failed before this backend was chosen, or since
 
     def stream(self, table=None):
@@ -177,7 +179,7 @@ class HostStream(RingStream):
         labels, sure = decode(
             scores, image.shape[:2], confidence=confidence, table=self.table)
         times['decode'] = time.perf_counter() - scored
-        return Labels(labels, sure, times, self.mean_confidence)
+        return Labels(labels, sure, times, self.mean_confidence, scores)
 
     def reset(self):
         """See BackendStream."""

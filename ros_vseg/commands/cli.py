@@ -155,7 +155,7 @@ def build_parser():
     doctor.set_defaults(call=_doctor)
     bench = commands.add_parser('bench', help='measure the figures of this project here')
     bench.add_argument('names', nargs='*', metavar='NAME',
-                       help='stream, decoder, backends, latency, dds, memory (default: all), or '
+                       help='stream, decoder, backends, latency, dds, memory, cameras (default: all), or '
                        'device (default with --backend tensorrt)')
     bench.add_argument('--backend', default='auto', help='backend to measure (default: auto)')
     bench.add_argument('--bundle', type=Path, help='student to measure (default: the shipped one)')
