@@ -12,9 +12,10 @@ from ros_helpers import FRAME, jpeg, pictures, stamps
 
 from ros_vseg.image import to_label_array
 from ros_vseg.labels import colorize, overlay
-from ros_vseg.nodes.camera import Camera, LatestSlot
+from ros_vseg.nodes.camera import Camera
 from ros_vseg.nodes.diagnostics import camera_status
-from ros_vseg.nodes.parameters import declare, VSEG_NODE
+from ros_vseg.nodes.parameters import declare_cameras, declare_vseg_node
+from ros_vseg.nodes.scheduler import Scheduler
 from ros_vseg.processes import PROFILE_VARIABLES
 from ros_vseg.rate import FrameRate
 from ros_vseg.stream import Stream
@@ -169,11 +170,15 @@ class Spy(Stream):
 def inner(probe, backend):
     """Return a Camera with a Spy, in a node of this process."""
     node = probe.create_node('inner')
-    declare(node, VSEG_NODE)
+    declare_vseg_node(node)
+    declare_cameras(node, ['inner'])
     camera = Camera(node, 'inner', Spy(backend), backend.bundle.info.label_set)
     node.create_timer(0.05, camera.update_subscriptions)
-    camera.activate()
+    scheduler = Scheduler()
+    scheduler.start()
+    camera.activate(scheduler)
     yield camera
+    scheduler.stop()
     camera.destroy()
     node.destroy_node()
 
@@ -182,7 +187,7 @@ def test_only_what_is_listened_to_is_computed(inner, probe, monkeypatch):
     painted = []
     for name, paint in (('colorize', colorize), ('overlay', overlay)):
         monkeypatch.setattr(
-            f'ros_vseg.nodes.camera.{name}', lambda *arguments, name=name, paint=paint:
+            f'ros_vseg.nodes.outputs.{name}', lambda *arguments, name=name, paint=paint:
             painted.append(name) or paint(*arguments))
     seen = ros.CameraProbe(probe, 'inner', 'inner')
     seen.label(ros.image(GOOD, 1))
@@ -190,7 +195,7 @@ def test_only_what_is_listened_to_is_computed(inner, probe, monkeypatch):
     for output in ('confidence', 'color'):
         seen.received[output] = []
         seen.listen(output)
-    probe.wait(lambda: all(map(inner._listened, ('confidence', 'color'))), 'the match')
+    probe.wait(lambda: all(map(inner.outputs.wanted, ('confidence', 'color'))), 'the match')
     seen.label(ros.image(GOOD, 2), 'color')
     assert (inner._stream.asked, painted) == ([False, True], ['colorize'])
 
@@ -268,10 +273,3 @@ def test_camera_that_stops_and_returns(rear):
     rear.probe.wait(lambda: rear.probe.status(rear.name)[0] == WARN, 'the node to match again')
     rear.label(ros.compressed(jpeg(GOOD), start + 20 * ros.SECOND))
     assert rear.values()['resets_gap'] >= 1
-
-
-def test_latest_slot():
-    slot = LatestSlot()
-    assert [slot.put(1), slot.put(2), slot.take(), slot.put(3)] == [False, True, 2, False]
-    slot.close()
-    assert slot.take() is None

@@ -80,7 +80,8 @@ def drive_node(context: Context, names: Sequence[str], rate: float,
                **parameters: object) -> dict[str, list[float]]:
     """Run node and cameras as processes; return by camera the ages of its labels in ms."""
     environment = ros_environment()
-    parameters = {'bundle': context.bundle.path, 'cameras': f'[{", ".join(names)}]', **parameters}
+    parameters = {'bundle': context.bundle.path, 'cameras': f'[{", ".join(names)}]',
+                  **parameters}
     node_command = [sys.executable, '-m', 'ros_vseg.nodes.vseg_node', '--ros-args']
     for key, value in parameters.items():
         node_command += ['-p', f'{key}:={value}']

@@ -143,12 +143,12 @@ def _health(camera: Labeller, recent: Counter[str], rate: str,
         return DiagnosticStatus.OK, 'inactive'
     if not camera.inputs.subscribed:
         return DiagnosticStatus.OK, 'idle: nothing subscribes to an output'
-    if camera.inputs.silence() > SILENCE:
-        return _silent(camera.inputs)
     if recent['lost_in_transport']:
         return DiagnosticStatus.WARN, (
             f'{recent["lost_in_transport"]} images lost on the way from {camera.inputs.topic}: '
             f'the network is too slow, or {_remedy()}')
+    if camera.inputs.silence() > SILENCE:
+        return _silent(camera.inputs)
     refused = [f'{count} {key.removeprefix("dropped_")}' for key, count in recent.items()
                if key.startswith('dropped_') and key not in INTENDED]
     if refused:
