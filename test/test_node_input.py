@@ -12,10 +12,7 @@ from ros_helpers import FRAME, jpeg, pictures, stamps
 
 from ros_vseg.image import to_label_array
 from ros_vseg.labels import colorize, overlay
-from ros_vseg.nodes.camera import Camera
 from ros_vseg.nodes.diagnostics import camera_status
-from ros_vseg.nodes.parameters import declare_cameras, declare_vseg_node
-from ros_vseg.nodes.scheduler import Scheduler
 from ros_vseg.processes import PROFILE_VARIABLES
 from ros_vseg.rate import FrameRate
 from ros_vseg.stream import Stream
@@ -169,18 +166,8 @@ class Spy(Stream):
 @pytest.fixture
 def inner(probe, backend):
     """Return a Camera with a Spy, in a node of this process."""
-    node = probe.create_node('inner')
-    declare_vseg_node(node)
-    declare_cameras(node, ['inner'])
-    camera = Camera(node, 'inner', Spy(backend), backend.bundle.info.label_set)
-    node.create_timer(0.05, camera.update_subscriptions)
-    scheduler = Scheduler()
-    scheduler.start()
-    camera.activate(scheduler)
-    yield camera
-    scheduler.stop()
-    camera.destroy()
-    node.destroy_node()
+    with ros.inner_camera(probe, Spy(backend), backend.bundle.info.label_set) as camera:
+        yield camera
 
 
 def test_only_what_is_listened_to_is_computed(inner, probe, monkeypatch):
