@@ -96,7 +96,7 @@ if getattr(sys.modules.get('openvino_telemetry'), '__file__', None):
     print('event telemetry is loaded')
 """
 WORK = {
-    'vseg info': "from ros_vseg.commands.cli import main; main(['info'])",
+    'vseg doctor': "from ros_vseg.commands.cli import main; main(['doctor'])",
     'backends': 'from ros_vseg import backends; backends.available()',
     'bundle loaded': """
 from ros_vseg import backends
