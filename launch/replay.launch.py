@@ -23,6 +23,7 @@ ARGUMENTS = (
     ('source_topic', '', 'Image topic in the bag; empty: its first'),
     ('rate', '1.0', 'Speed: 2.0 is twice as fast as recorded'),
     ('loop', 'false', 'Start again at the end'),
+    ('use_sim_time', 'false', "Keep the source's stamps, and let them be the time"),
     ('rviz', 'true', 'Show the labels in RViz'),
     ('rviz_config', os.path.join(SHARE, 'config', 'vseg.rviz'), 'Full path to the RViz config'),
 )

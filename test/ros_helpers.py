@@ -2,6 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Real processes and real DDS for tests: the program under test, and a probe that talks to it."""
 import array
+from contextlib import contextmanager
 from itertools import count
 import sys
 import time
@@ -16,6 +17,10 @@ from rclpy.qos import QoSProfile
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 from std_msgs.msg import Header
 
+from ros_vseg.nodes.camera import Camera
+from ros_vseg.nodes.outputs import Extras
+from ros_vseg.nodes.parameters import declare_cameras, declare_vseg_node
+from ros_vseg.nodes.scheduler import Scheduler
 from ros_vseg.processes import Child
 
 RELIABLE = QoSProfile(depth=50)
@@ -81,9 +86,10 @@ class Probe:
         self._statuses = {}
         self.node.create_subscription(DiagnosticArray, '/diagnostics', self._on_diagnostics, 10)
 
-    def create_node(self, name):
+    def create_node(self, name, arguments=()):
         """Return a new node that is served while the probe waits."""
-        node = rclpy.create_node(name, context=self._context)
+        node = rclpy.create_node(name, context=self._context, cli_args=[
+            '--ros-args', *arguments] if arguments else None)
         self._executor.add_node(node)
         return node
 
@@ -122,18 +128,39 @@ class Probe:
         return future.result()
 
     def status(self, name):
-        """Wait for the next /diagnostics status ``name``: (level 0..2, message, {key: text})."""
-        self._statuses.pop(name, None)
-        return self.wait(lambda: self.last(name), f'diagnostics of {name}')
+        """Wait for a /diagnostics status made from now on: (level 0..2, message, {key: text})."""
+        now = self.node.get_clock().now().nanoseconds   # an older one may still be on its way
+        self.wait(lambda: self._statuses.get(name, (0, None))[0] > now, f'diagnostics of {name}')
+        return self.last(name)
 
     def last(self, name):
         """Return the last status ``name`` like ``status``, or None if there was none."""
-        found = self._statuses.get(name)
+        _, found = self._statuses.get(name, (0, None))
         return found and (
             found.level[0], found.message, {pair.key: pair.value for pair in found.values})
 
     def _on_diagnostics(self, message):
-        self._statuses.update({status.name: status for status in message.status})
+        stamp = stamp_of(message)
+        self._statuses.update({status.name: (stamp, status) for status in message.status})
+
+
+@contextmanager
+def inner_camera(probe, stream, label_set, extras=Extras(), arguments=()):
+    """Give a Camera in a node of this process, both named inner; ``arguments`` are ROS's."""
+    node = probe.create_node('inner', arguments)
+    declare_vseg_node(node)
+    declare_cameras(node, ['inner'])
+    camera, scheduler = Camera(node, 'inner', stream, label_set, extras), Scheduler()
+    timer = node.create_timer(0.05, camera.update_subscriptions)
+    scheduler.start()
+    camera.activate(scheduler)
+    try:
+        yield camera
+    finally:
+        timer.cancel()
+        scheduler.stop()
+        camera.destroy()
+        node.destroy_node()
 
 
 class CameraProbe:
@@ -161,12 +188,19 @@ class CameraProbe:
     def listen(self, output):
         """Subscribe to an output."""
         self._subscriptions[output] = self.probe.node.create_subscription(
-            CameraInfo if output == 'camera_info' else Image,
+            {'camera_info': CameraInfo, 'label/compressed': CompressedImage}.get(output, Image),
             f'{self._topic}/{output}', self.received[output].append, RELIABLE)
 
     def turn_away(self, output):
         """Unsubscribe from an output."""
         self.probe.node.destroy_subscription(self._subscriptions.pop(output))
+
+    def close(self):
+        """Subscribe to nothing and publish nothing any more."""
+        for output in list(self._subscriptions):
+            self.turn_away(output)
+        for publisher in filter(None, (self.images, self.compressed, self.info)):
+            self.probe.node.destroy_publisher(publisher)
 
     def label(self, message, output='label', timeout=PATIENCE):
         """Publish an image and return what the node answers: the message of the same stamp."""

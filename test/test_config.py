@@ -15,9 +15,13 @@ from ros_vseg.nodes import parameters
 CONFIG = Path(__file__).parents[1] / 'config'
 TEXT = (CONFIG / 'vseg.yaml').read_text()
 SCHEMA = json.loads((CONFIG / 'vseg.schema.json').read_text())
-PROPERTIES = SCHEMA['properties']['/**']['properties']['ros__parameters']['properties']
+NODE = SCHEMA['properties']['/**']['properties']['ros__parameters']
+PROPERTIES, OF_CAMERA = NODE['properties'], NODE['additionalProperties']['properties']
 JSON_TYPES = {bool: 'boolean', int: 'integer', float: 'number', str: 'string', tuple: 'array'}
 NAMES = [parameter.name for parameter in parameters.VSEG_NODE]
+CAMERA_NAMES = [parameter.name for parameter in parameters.CAMERA]
+ENTRIES = {**{name: PROPERTIES.get(name) for name in NAMES},
+           **{f'camera.{name}': OF_CAMERA.get(name) for name in CAMERA_NAMES}}
 
 
 @pytest.fixture(scope='module')
@@ -26,9 +30,9 @@ def declared():
     context = rclpy.Context()
     rclpy.init(context=context)
     node = rclpy.create_node('declares', context=context)
-    parameters.declare(node, parameters.VSEG_NODE)
-    yield {name: (node.get_parameter(name).value, node.describe_parameter(name))
-           for name in NAMES}
+    parameters.declare_vseg_node(node)
+    yield {name: (parameters.value(node, name), node.describe_parameter(name))
+           for name in ENTRIES}
     node.destroy_node()
     rclpy.shutdown(context=context)
 
@@ -51,18 +55,29 @@ def test_yaml_explains_every_parameter():
 
 @pytest.mark.parametrize('name, value', [
     ('overlay_alpha', 1.5), ('threads', -1), ('backend', 'cuda'), ('cameras', []),
-    ('cameras', ['a', 'a']), ('cameras', ['a camera']), ('max_gap', '1 s'), ('max_gapp', 1.0)])
+    ('cameras', ['a', 'a']), ('cameras', ['a camera']), ('max_gap', '1 s'), ('max_gapp', 1.0),
+    ('front', {'max_rate': -1.0}), ('front', {'transport': 'tcp'}), ('front', {'rate': 1.0}),
+    ('masks', {'people': 'pedestrian'}), ('masks', {'a mask': ['car']}),
+    ('probabilities', ['road', 'road'])])
 def test_schema_refuses(name, value):
     tree = {'/**': {'ros__parameters': {**values(), name: value}}}
     with pytest.raises(jsonschema.ValidationError):
         jsonschema.validate(tree, SCHEMA)
 
 
-@pytest.mark.parametrize('name', NAMES)
+@pytest.mark.parametrize('name, value', [
+    ('front', {'priority': 2.0, 'max_rate': 10.0, 'transport': 'raw'}),
+    ('masks', {'people': ['pedestrian', 'bicyclist']}), ('probabilities', ['road'])])
+def test_schema_accepts(name, value):
+    jsonschema.validate({'/**': {'ros__parameters': {**values(), name: value}}}, SCHEMA)
+
+
+@pytest.mark.parametrize('name', ENTRIES)
 def test_schema_is_what_the_node_declares(declared, name):
     value, descriptor = declared[name]
-    entry = PROPERTIES[name]
-    default = next(p.default for p in parameters.VSEG_NODE if p.name == name)
+    entry = ENTRIES[name]
+    default = next(p.default for p in (*parameters.VSEG_NODE, *parameters.CAMERA)
+                   if p.name == name.removeprefix('camera.'))
     assert entry['description'] == descriptor.description
     assert entry['type'] == JSON_TYPES[type(default)]
     assert entry['default'] == (list(value) if isinstance(default, tuple) else value)
@@ -75,7 +90,8 @@ def test_schema_is_what_the_node_declares(declared, name):
 
 
 def test_schema_knows_no_other_parameter():
-    assert set(PROPERTIES) == {*NAMES, 'use_sim_time', 'qos_overrides'}
+    assert set(PROPERTIES) == {*NAMES, 'masks', 'use_sim_time', 'qos_overrides'}
+    assert list(OF_CAMERA) == CAMERA_NAMES
 
 
 def test_fast_dds_profile_is_named_in_both_dialects():

@@ -7,10 +7,12 @@ from pathlib import Path
 import re
 import signal
 import sys
+import time
 
 import numpy as np
 import pytest
 import ros_helpers as ros
+import yaml
 
 from ros_vseg.processes import Child, demo_clip, PROFILE_VARIABLES
 
@@ -62,10 +64,18 @@ def launch(prefix, name, log, *arguments, **changes):
     return Child(name, argv, environment(prefix, **changes), log)
 
 
+def node_pid(child):
+    """Return the process of the vseg_node that a launch has started last."""
+    return int(re.findall(
+        r'vseg_node-\d+\]: process started with pid \[(\d+)\]', child.log.read_text())[-1])
+
+
+def node_arguments(child):
+    return Path(f'/proc/{node_pid(child)}/cmdline').read_bytes().decode().split('\0')
+
+
 def node_environment(child):
-    """Return the environment of the vseg_node that a launch has started."""
-    pid = re.search(r'vseg_node-1\]: process started with pid \[(\d+)\]', child.log.read_text())[1]
-    pairs = Path(f'/proc/{pid}/environ').read_bytes().decode().split('\0')
+    pairs = Path(f'/proc/{node_pid(child)}/environ').read_bytes().decode().split('\0')
     return dict(pair.split('=', 1) for pair in pairs if pair)
 
 
@@ -84,6 +94,74 @@ def test_node_with_arguments(prefix, bundle, probe, tmp_path):
         assert child.process.wait(60) == 0
     assert 'process has finished cleanly' in child.log.read_text()
     assert 'deprecated' not in child.log.read_text()
+
+
+def test_a_topic_for_each_camera(prefix, bundle, probe, tmp_path):
+    arguments = (f'bundle:={bundle}', 'namespace:=many', 'cameras:=[front, rear]', 'threads:=1',
+                 'image:=[/f/image_raw, /r/image_raw]', 'backend:=onnxruntime', 'size:=48x64',
+                 'precision:=fp32', 'label_set:=camvid')
+    picture = np.zeros((48, 64, 3), np.uint8)
+    with launch(prefix, 'vseg.launch.py', tmp_path / 'log', *arguments):
+        for name in ('front', 'rear'):
+            camera = ros.CameraProbe(
+                probe, 'many/vseg_node', name, topic=f'/{name[0]}/image_raw', raw=name == 'front')
+            camera.label(ros.image(picture, 1) if camera.images
+                         else ros.compressed(ros.jpeg(picture), 1))
+        values = probe.status('many/vseg_node: node')[2]
+    assert (values['backend'], values['device']) == ('onnxruntime', 'CPU fp32')
+
+
+def test_arguments_override_the_parameters_file_only_where_given(prefix, tmp_path):
+    file = tmp_path / 'own.yaml'
+    file.write_text('/**:\n  ros__parameters: {autostart: false, use_sim_time: true, threads: 3, '
+                    "size: '64x96'}\n")
+    arguments = (f'params_file:={file}', 'size:=48x64', 'namespace:=own')
+    with launch(prefix, 'vseg.launch.py', tmp_path / 'log', *arguments) as child:
+        child.wait_for_line('process started', 60)
+        given = node_arguments(child)
+    files = [given[i + 1] for i, text in enumerate(given) if text == '--params-file']
+    merged = {}
+    for path in files:
+        merged.update(yaml.safe_load(Path(path).read_text())['/**']['ros__parameters'])
+    assert merged == {'autostart': False, 'use_sim_time': True, 'threads': 3, 'size': '48x64'}
+
+
+@pytest.mark.parametrize('argument, reason', [
+    ('backend:=cuda', "backend is 'cuda': it must be one of auto"),
+    ('threads:=two', "threads is 'two': it must be a whole number from 0 to 256"),
+    ('autostart:=maybe', "autostart is 'maybe': it must be true or false"),
+    ('cameras:=[a, a]', "cameras is '[a, a]': it must be a list of different"),
+    ('image:=[/a, /b]', "image is '[/a, /b]': give one topic for each of the cameras camera"),
+    ('log_level:=loud', 'vseg_node ended with exit code 2'),
+    ('params_file:=/gone.yaml', '/gone.yaml')])
+def test_a_bad_value_is_one_line_and_ends_the_launch(prefix, tmp_path, argument, reason):
+    arguments = (argument, 'respawn:=true', 'namespace:=bad')
+    with launch(prefix, 'vseg.launch.py', tmp_path / 'log', *arguments) as child:
+        assert child.process.wait(60) == 1
+    text = child.log.read_text()
+    line, = [line for line in text.splitlines() if '[launch]: Caught' in line]
+    assert reason in line and 'Traceback' not in text
+    assert text.count('process started') <= 1
+
+
+def test_a_node_that_dies_comes_back_if_asked_to(prefix, bundle, tmp_path):
+    arguments = (f'bundle:={bundle}', 'respawn:=true', 'namespace:=again')
+    with launch(prefix, 'vseg.launch.py', tmp_path / 'log', *arguments) as child:
+        child.wait_for_line('labels camera', 60)
+        os.kill(node_pid(child), signal.SIGKILL)
+        deadline = time.monotonic() + 60
+        while child.log.read_text().count('labels camera') < 2:
+            child.check_alive()
+            assert time.monotonic() < deadline
+            time.sleep(0.1)
+
+
+def test_a_node_that_dies_ends_the_launch(prefix, bundle, tmp_path):
+    arguments = (f'bundle:={bundle}', 'namespace:=dies')
+    with launch(prefix, 'vseg.launch.py', tmp_path / 'log', *arguments) as child:
+        child.wait_for_line('labels camera', 60)
+        os.kill(node_pid(child), signal.SIGKILL)
+        assert child.process.wait(60) == 1
 
 
 def test_the_users_own_profile_is_kept(prefix, bundle, tmp_path):

@@ -88,8 +88,8 @@ def test_every_output_of_a_compressed_camera(rear, backend):
 
 def test_label_info_is_latched(node, probe):
     latched = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
-    received = probe.collect('/vseg_node/label_info', String, latched)
-    info = json.loads(probe.wait(lambda: received, 'label_info')[0].data)
+    received = probe.collect('/vseg_node/label_info_json', String, latched)
+    info = json.loads(probe.wait(lambda: received, 'label_info_json')[0].data)
     assert info == CAMVID.to_dict()
     assert info['void_id'] == 255 and info['classes'][8]['name'] == 'car'
 
@@ -220,7 +220,7 @@ def test_bad_bundle_leaves_the_node_alive(bundle, tmp_path):
     ('backend', 'cuda', 'one of auto'), ('cameras', '[front, front]', 'different ROS names')])
 def test_a_value_out_of_range_is_refused_at_start(tmp_path, name, value, mend):
     with ros.start('vseg_node', tmp_path / 'log', '-r', '__ns:=/bad', **{name: value}) as child:
-        assert child.process.wait(60) == 1
+        assert child.process.wait(60) == 2
     lines = child.log.read_text().splitlines()
     assert len(lines) == 1 and f"'{name}'" in lines[0] and mend in lines[0]
 

@@ -12,9 +12,7 @@ from ros_helpers import FRAME, jpeg, pictures, stamps
 
 from ros_vseg.image import to_label_array
 from ros_vseg.labels import colorize, overlay
-from ros_vseg.nodes.camera import Camera, LatestSlot
 from ros_vseg.nodes.diagnostics import camera_status
-from ros_vseg.nodes.parameters import declare, VSEG_NODE
 from ros_vseg.processes import PROFILE_VARIABLES
 from ros_vseg.rate import FrameRate
 from ros_vseg.stream import Stream
@@ -168,21 +166,15 @@ class Spy(Stream):
 @pytest.fixture
 def inner(probe, backend):
     """Return a Camera with a Spy, in a node of this process."""
-    node = probe.create_node('inner')
-    declare(node, VSEG_NODE)
-    camera = Camera(node, 'inner', Spy(backend), backend.bundle.info.label_set)
-    node.create_timer(0.05, camera.update_subscriptions)
-    camera.activate()
-    yield camera
-    camera.destroy()
-    node.destroy_node()
+    with ros.inner_camera(probe, Spy(backend), backend.bundle.info.label_set) as camera:
+        yield camera
 
 
 def test_only_what_is_listened_to_is_computed(inner, probe, monkeypatch):
     painted = []
     for name, paint in (('colorize', colorize), ('overlay', overlay)):
         monkeypatch.setattr(
-            f'ros_vseg.nodes.camera.{name}', lambda *arguments, name=name, paint=paint:
+            f'ros_vseg.nodes.outputs.{name}', lambda *arguments, name=name, paint=paint:
             painted.append(name) or paint(*arguments))
     seen = ros.CameraProbe(probe, 'inner', 'inner')
     seen.label(ros.image(GOOD, 1))
@@ -190,7 +182,7 @@ def test_only_what_is_listened_to_is_computed(inner, probe, monkeypatch):
     for output in ('confidence', 'color'):
         seen.received[output] = []
         seen.listen(output)
-    probe.wait(lambda: all(map(inner._listened, ('confidence', 'color'))), 'the match')
+    probe.wait(lambda: all(map(inner.outputs.wanted, ('confidence', 'color'))), 'the match')
     seen.label(ros.image(GOOD, 2), 'color')
     assert (inner._stream.asked, painted) == ([False, True], ['colorize'])
 
@@ -268,10 +260,3 @@ def test_camera_that_stops_and_returns(rear):
     rear.probe.wait(lambda: rear.probe.status(rear.name)[0] == WARN, 'the node to match again')
     rear.label(ros.compressed(jpeg(GOOD), start + 20 * ros.SECOND))
     assert rear.values()['resets_gap'] >= 1
-
-
-def test_latest_slot():
-    slot = LatestSlot()
-    assert [slot.put(1), slot.put(2), slot.take(), slot.put(3)] == [False, True, 2, False]
-    slot.close()
-    assert slot.take() is None

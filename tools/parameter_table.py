@@ -13,10 +13,13 @@ BEGIN, END = '<!-- parameters: begin (tools/parameter_table.py) -->', '<!-- para
 def render(page):
     """Return the page's text with the table as the schema has it."""
     schema = json.loads((ROOT / 'config/vseg.schema.json').read_text())
-    node = schema['properties']['/**']['properties']['ros__parameters']['properties']
+    node = schema['properties']['/**']['properties']['ros__parameters']
+    entries = dict(node['properties'])
+    for name, entry in node['additionalProperties']['properties'].items():
+        entries[f'<camera>.{name}'] = entry
     rows = ['| parameter | type | default | allowed | meaning |',
             '| --- | --- | --- | --- | --- |']
-    for name, entry in node.items():
+    for name, entry in entries.items():
         default = json.dumps(entry['default']) if 'default' in entry else ''
         rows.append(f'| `{name}` | {entry["type"]} | {default and f"`{default}`"} '
                     f'| {_allowed(entry)} | {escape(entry["description"], quote=False)} |')

@@ -15,6 +15,7 @@ NAMES = {
     'latency': 'camera callback to published label, through the node',
     'dds': '1024x2048 camera at 10 Hz over DDS',
     'memory': 'memory of the node over 2,000 frames',
+    'cameras': 'four cameras at 15 Hz: age of their labels, and shares',
 }
 ON_GPU = {'device': 'stages on the GPU, against the floor of bytes and operations'}
 
@@ -38,5 +39,6 @@ def run(context: Context, names: Iterable[str] = ()) -> int:
 
 def module(name: str) -> ModuleType:
     """Return the module that holds a benchmark; imported on demand: half of them need ROS."""
-    file = {'stream': 'network', 'backends': 'network', 'decoder': 'decoder', 'device': 'device'}
+    file = {'stream': 'network', 'backends': 'network', 'decoder': 'decoder', 'device': 'device',
+            'cameras': 'cameras'}
     return importlib.import_module(f'ros_vseg.bench.{file.get(name, "node")}')

@@ -178,8 +178,8 @@ def build_parser():
     doctor.set_defaults(call=_doctor)
     bench = commands.add_parser('bench', help='measure the figures of this project here')
     bench.add_argument('names', nargs='*', metavar='NAME',
-                       help='stream, decoder, backends, latency, dds, memory (default: all), or '
-                       'device (default with --backend tensorrt)')
+                       help='stream, decoder, backends, latency, dds, memory, cameras '
+                       '(default: all), or device (default with --backend tensorrt)')
     bench.add_argument('--backend', default='auto', help='backend to measure (default: auto)')
     bench.add_argument('--bundle', type=Path, help='student to measure (default: the shipped one)')
     bench.add_argument('--size', metavar='HxW', help="the network's size (default: the bundle's)")

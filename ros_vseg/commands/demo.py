@@ -27,7 +27,7 @@ from ros_vseg.stream import Stream
 
 CAMERA = '/vseg_node/camera'
 REMAPS = {'label': f'{CAMERA}/label', 'overlay': f'{CAMERA}/overlay', 'image': '/camera/image',
-          'exact_label': '/camera/exact_label', 'label_info': '/vseg_node/label_info'}
+          'exact_label': '/camera/exact_label', 'label_info': '/vseg_node/label_info_json'}
 RESULTS = ('labels', 'overlay.mp4', 'contact_sheet.png', 'context.png', 'summary.json')
 BAD_FRAMES_OF = 40  # frames that are labelled again
 STAGES = ('image', 'resize', 'network', 'decode', 'publish')

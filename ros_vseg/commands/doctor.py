@@ -1,11 +1,12 @@
 # Copyright 2026 The ros_vseg authors
 # SPDX-License-Identifier: Apache-2.0
-"""vseg doctor: what this machine has, what it lacks, and the mend."""
+"""vseg doctor: what this machine has, what it lacks, and the fix."""
 import importlib
 import os
 from pathlib import Path
 import platform
 import shutil
+import socket
 import subprocess
 from typing import NamedTuple
 
@@ -13,35 +14,36 @@ from ros_vseg import backends
 from ros_vseg.bundle import Bundle, default_bundle_path
 from ros_vseg.errors import VsegError
 from ros_vseg.processes import PROFILE_VARIABLES, share_path
-
+from ros_vseg.rmw import CYCLONE_DDS, FAST_DDS, Middleware, middleware, ZENOH
 
 OK, HINT, MISSING = 'ok', 'hint', 'MISSING'  # MISSING: the main job cannot run
-SHARED_MEMORY = 128 * 2**20  # two segments of config/fastdds.xml
+SHARED_MEMORY = 128 * 2**20     # bytes, two segments of config/fastdds.xml
+RECEIVE_BUFFER = 10 * 2**20     # bytes that a socket may hold, for a large image
+ROUTER = ('localhost', 7447)    # where Zenoh's nodes look for their router
 
 
 class Finding(NamedTuple):
-    """One line of the report: its state, what was looked at, and what was found or the mend."""
+    """One line of the report: its state, what was looked at, and what was found or the fix."""
 
     state: str
     what: str
     text: str
 
 
-def examine(bundle=None):
+def examine(bundle: Path | None = None) -> list[Finding]:
     """Return all findings; bundle: path of a bundle to check, by default the shipped one."""
-    return [_python(), *_ros(), _profile(), _shared_memory(), *_backends(), _gpu(),
-            _bundle(bundle or default_bundle_path())]
+    return [_python(), *_ros(), *_backends(), _gpu(), _bundle(bundle or default_bundle_path())]
 
 
-def _python():
+def _python() -> Finding:
     return Finding(OK, 'Python', f'{platform.python_version()} on {platform.machine()}')
 
 
-def _ros():
+def _ros() -> list[Finding]:
     try:
         rclpy = importlib.import_module('rclpy')
         from rclpy.utilities import get_rmw_implementation_identifier
-        rmw = get_rmw_implementation_identifier()
+        identifier = get_rmw_implementation_identifier()
     except ImportError as error:
         return [Finding(MISSING, 'ROS 2', f'{error}: source a ROS 2 distribution '
                         '(source /opt/ros/<distribution>/setup.bash)')]
@@ -52,11 +54,24 @@ def _ros():
     domain = os.environ.get('ROS_DOMAIN_ID', '0')
     reach = os.environ.get('ROS_AUTOMATIC_DISCOVERY_RANGE') or (  # the other one is Humble's
         'LOCALHOST' if os.environ.get('ROS_LOCALHOST_ONLY') == '1' else 'SUBNET')
-    return [Finding(OK, 'ROS 2', f'{distribution}, rclpy in {Path(rclpy.__file__).parent}'),
-            Finding(OK, 'RMW', f'{rmw}, domain {domain}, discovery {reach}')]
+    rmw = middleware(identifier)
+    return [Finding(OK, 'ROS 2', f'{distribution}, rclpy in {Path(rclpy.__file__ or "").parent}'),
+            Finding(OK, 'RMW', f'{identifier}, domain {domain}, discovery {reach}'),
+            *_transport(rmw)]
 
 
-def _profile():
+def _transport(rmw: Middleware) -> list[Finding]:
+    """Return what keeps this RMW from losing images."""
+    if rmw is FAST_DDS:
+        return [_profile(), _shared_memory()]
+    if rmw is CYCLONE_DDS:
+        return [_receive_buffer()]
+    if rmw is ZENOH:
+        return [_router()]
+    return [Finding(HINT, 'large images', f'if they vanish: {rmw.remedy}')]
+
+
+def _profile() -> Finding:
     for variable in PROFILE_VARIABLES:
         if path := os.environ.get(variable):
             if Path(path).is_file():
@@ -64,11 +79,12 @@ def _profile():
             return Finding(
                 HINT, 'Fast DDS profile', f'{variable} names {path}, which is not there')
     return Finding(HINT, 'Fast DDS profile', 'none: camera images above half a megabyte may '
-                   f'vanish; export {PROFILE_VARIABLES[0]}={share_path("config/fastdds.xml")} '
+                   'vanish, and smaller ones where one process sends several cameras; '
+                   f'export {PROFILE_VARIABLES[0]}={share_path("config/fastdds.xml")} '
                    f'(Humble, Jazzy: {PROFILE_VARIABLES[1]}) for this node and the camera driver')
 
 
-def _shared_memory():
+def _shared_memory() -> Finding:
     try:
         free = shutil.disk_usage('/dev/shm').free
     except OSError:
@@ -79,18 +95,42 @@ def _shared_memory():
     return Finding(OK, 'shared memory', text)
 
 
-def _backends():
+def _receive_buffer() -> Finding:
+    try:
+        size = int(Path('/proc/sys/net/core/rmem_max').read_text())
+    except (OSError, ValueError):
+        return Finding(HINT, 'socket buffers', 'cannot be read from /proc/sys/net/core/rmem_max; '
+                       f'if images vanish: {CYCLONE_DDS.remedy}')
+    text = f'{size / 2**20:.1f} MiB at most (net.core.rmem_max)'
+    if size < RECEIVE_BUFFER:
+        return Finding(HINT, 'socket buffers', f'{text}: {CYCLONE_DDS.remedy}')
+    return Finding(OK, 'socket buffers', text)
+
+
+def _router() -> Finding:
+    try:
+        socket.create_connection(ROUTER, timeout=1).close()
+    except OSError:
+        return Finding(HINT, 'Zenoh router', f'none at {ROUTER[0]}:{ROUTER[1]}: nodes do not find '
+                       'each other without it: ros2 run rmw_zenoh_cpp rmw_zenohd')
+    return Finding(OK, 'Zenoh router', f'at {ROUTER[0]}:{ROUTER[1]}')
+
+
+def _backends() -> list[Finding]:
     findings = []
     for name, reason in backends.available().items():
-        package = importlib.import_module(backends.BACKENDS[name][0]) if not reason else None
-        findings.append(Finding(HINT, f'backend {name}', reason) if reason else Finding(
-            OK, f'backend {name}', getattr(package, '__version__', 'installed')))
+        if reason:
+            findings.append(Finding(HINT, f'backend {name}', reason))
+        else:
+            package = importlib.import_module(backends.BACKENDS[name][0])
+            version = getattr(package, '__version__', 'installed')
+            findings.append(Finding(OK, f'backend {name}', version))
     if all(finding.state == HINT for finding in findings):
         findings.append(Finding(MISSING, 'backend', 'none is installed: pip install openvino'))
     return findings
 
 
-def _gpu():
+def _gpu() -> Finding:
     if not shutil.which('nvidia-smi'):
         return Finding(OK, 'NVIDIA GPU', 'none: labelling runs on the processor')
     try:
@@ -103,7 +143,7 @@ def _gpu():
     return Finding(OK, 'NVIDIA GPU', '; '.join(found.stdout.strip().splitlines()))
 
 
-def _bundle(path):
+def _bundle(path: Path) -> Finding:
     try:
         bundle = Bundle.load(path)
         backend = backends.load(bundle)

@@ -4,49 +4,71 @@
 from collections import Counter, defaultdict, deque
 import threading
 import time
-from typing import Optional
+from typing import Mapping, Protocol
 
 from diagnostic_msgs.msg import DiagnosticStatus, KeyValue
 import numpy as np
+from rclpy.utilities import get_rmw_implementation_identifier
 
+from ros_vseg.backends.base import Backend
+from ros_vseg.gpu import failures
+from ros_vseg.nodes.inputs import Inputs
+from ros_vseg.rmw import middleware
 from ros_vseg.stream import Result
 
 WINDOW = 300            # frames that times are taken over
 SILENCE = 2.0           # seconds without an image that are worth a word
 LATENCY_LIMIT = 60.0    # seconds; an older or a future stamp is of another clock
-PROFILE = ('images do not fit in Fast DDS shared memory: start the camera driver with '
-           'config/fastdds.xml too')
+INTENDED = ('dropped_superseded', 'dropped_max_rate', 'dropped_inactive')   # nothing is wrong
+
+
+class Labeller(Protocol):
+    """A ``camera.Camera`` as it is reported."""
+
+    name: str
+    inputs: Inputs
+    statistics: 'Statistics'
+
+    @property
+    def active(self) -> bool:
+        """Whether it labels."""
 
 
 class Statistics:
     """
     Counts and times of one camera; its callback and its worker write, /diagnostics reads.
 
-    ``received`` = ``labelled`` + all ``dropped_<cause>`` + the at most two frames on their way;
-    ``lost_in_transport`` are images that DDS knows of but did not deliver.
+    ``received`` = ``labelled`` + all ``dropped_<cause>`` + the at most two frames on their way.
+    Causes that are no fault: superseded (a newer frame came before the camera's turn), max_rate
+    (the camera's parameter) and inactive; the others are kinds of bad images.
+    ``lost_in_transport`` are images that the middleware knows of but did not deliver.
     """
 
-    def __init__(self):
+    def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._counts = Counter(
+        self._counts: Counter[str] = Counter(
             received=0, labelled=0, dropped_superseded=0, held_back_from_pool=0)
-        self._times = defaultdict(lambda: deque(maxlen=WINDOW))
-        self._context_frames, self._oldest, self._rate_problem = 0, None, None
-        self._reported = (time.monotonic(), Counter())
+        self._times: defaultdict[str, deque[float]] = defaultdict(lambda: deque(maxlen=WINDOW))
+        self._context_frames = 0
+        self._oldest: float | None = None
+        self._rate_problem: str | None = None
+        self._reported: tuple[float, Counter[str]] = (time.monotonic(), Counter())
 
-    def count(self, key, number=1):
+    def count(self, key: str, number: int = 1) -> None:
         """Add to ``key``: received, lost_in_transport, dropped_<cause>, resets_<cause>."""
         with self._lock:
             self._counts[key] += number
 
-    def labelled(self, result: Result, times: dict, rate_problem: Optional[str] = None) -> None:
+    def labelled(self, result: Result, times: Mapping[str, float],
+                 rate_problem: str | None = None) -> None:
         """
         Count a published label image, of a frame that may be held back from the pool.
 
         Args:
             result: what the stream made of the frame.
             times: seconds: 'latency' (now - stamp), 'processing' (callback to published label)
-                and by stage ('image', 'resize', 'network', 'decode', 'publish').
+                and by stage ('wait' for its turn, 'image', 'resize', 'network', 'decode',
+                'publish').
             rate_problem: see FrameRate.
         """
         with self._lock:
@@ -58,12 +80,13 @@ class Statistics:
                 if name != 'latency' or 0.0 <= seconds < LATENCY_LIMIT:
                     self._times[name].append(seconds)
 
-    def report(self):
+    def report(self) -> tuple[dict[str, str], Counter[str], str | None]:
         """
         Return what /diagnostics says.
 
-        ({key: text}, Counter of what was counted since the last, and in words what is wrong with
-        the rate of the frames or None).
+        Returns:
+            text by key; what was counted since the last report; and in words what is wrong with
+            the rate of the frames, or None.
         """
         now = time.monotonic()
         with self._lock:
@@ -78,50 +101,74 @@ class Statistics:
             values[name] = f'{(counts[key] - before[key]) / (now - then):.1f}'
         for name in ('latency', 'processing'):
             if name in times:
-                for q, seconds in zip((50, 95, 99), np.percentile(times.pop(name), (50, 95, 99))):
-                    values[f'{name}_p{q}_ms'] = f'{1e3 * seconds:.2f}'
+                window = times.pop(name)
+                for q in (50, 95, 99):
+                    values[f'{name}_p{q}_ms'] = f'{1e3 * np.percentile(window, q):.2f}'
         for name, window in times.items():
             values[f'stage_{name}_ms'] = f'{1e3 * np.median(window):.2f}'
         return values, counts - before, self._rate_problem
 
 
-def camera_status(camera, node_name, backend):
-    """Return the DiagnosticStatus of a ``camera.Camera``: what is wrong first, then all values."""
+def camera_status(camera: Labeller, node_name: str, backend: Backend) -> DiagnosticStatus:
+    """Return what a camera says: what is wrong first, then all values."""
     values, recent, rate_problem = camera.statistics.report()
     level, message = _health(camera, recent, values['output_hz'], rate_problem)
-    values.update(backend=backend.name, device=backend.device)
+    values.update(backend=backend.name, device=backend.device,
+                  transport=camera.inputs.transport())
     return status(f'{node_name}: {camera.name}', level, message, values)
 
 
-def status(name, level, message, values):
-    """Return a DiagnosticStatus; ``values`` is a dict of strings."""
+def node_status(node_name: str, backend: Backend | None, problem: str) -> DiagnosticStatus:
+    """Return what the node says; ``problem``: why it could not be configured, or empty."""
+    name, rmw = f'{node_name}: node', get_rmw_implementation_identifier()
+    if backend is None:
+        level = DiagnosticStatus.ERROR if problem else DiagnosticStatus.OK
+        return status(name, level, problem or 'not configured', {'rmw': rmw})
+    problem = backend.problem or failures.lost()
+    level = DiagnosticStatus.WARN if problem else DiagnosticStatus.OK
+    return status(name, level, problem or 'configured', {
+        'backend': backend.name, 'device': backend.device, 'bundle': str(backend.bundle.path),
+        'rmw': rmw, **getattr(backend, 'report', dict)()})
+
+
+def status(name: str, level: bytes, message: str, values: Mapping[str, str]) -> DiagnosticStatus:
+    """Return a DiagnosticStatus."""
     return DiagnosticStatus(
         name=name, level=level, message=message, hardware_id='ros_vseg',
         values=[KeyValue(key=key, value=value) for key, value in values.items()])
 
 
-def _health(camera, recent, rate, rate_problem):
+def _health(camera: Labeller, recent: Counter[str], rate: str,
+            rate_problem: str | None) -> tuple[bytes, str]:
+    """Return level and words, of the worst that is wrong."""
     if not camera.active:
         return DiagnosticStatus.OK, 'inactive'
-    if not camera.subscribed:
+    if not camera.inputs.subscribed:
         return DiagnosticStatus.OK, 'idle: nothing subscribes to an output'
-    silence = camera.silence()
-    if silence > SILENCE:
-        publishers = camera.publishers()
-        if not publishers:
-            return DiagnosticStatus.ERROR, (
-                f'no publisher on {camera.topic}: start the camera, or remap the topic')
-        return DiagnosticStatus.WARN, (
-            f'no image for {silence:.0f} s from {publishers} publisher(s) on {camera.topic}: if '
-            f'the camera sends, its QoS does not match, or its {PROFILE}')
     if recent['lost_in_transport']:
         return DiagnosticStatus.WARN, (
-            f'{recent["lost_in_transport"]} images lost on the way from {camera.topic}: the '
-            f'network is too slow, or {PROFILE}')
+            f'{recent["lost_in_transport"]} images lost on the way from {camera.inputs.topic}: '
+            f'the network is too slow, or {_remedy()}')
+    if camera.inputs.silence() > SILENCE:
+        return _silent(camera.inputs)
     refused = [f'{count} {key.removeprefix("dropped_")}' for key, count in recent.items()
-               if key.startswith('dropped_') and key != 'dropped_superseded']
+               if key.startswith('dropped_') and key not in INTENDED]
     if refused:
         return DiagnosticStatus.WARN, f'images refused: {", ".join(refused)}; the log says why'
     if rate_problem:
         return DiagnosticStatus.WARN, rate_problem
     return DiagnosticStatus.OK, f'labelling {rate} images a second'
+
+
+def _silent(inputs: Inputs) -> tuple[bytes, str]:
+    publishers = inputs.publishers()
+    if not publishers:
+        return DiagnosticStatus.ERROR, (
+            f'no publisher on {inputs.topic}: start the camera, or remap the topic')
+    return DiagnosticStatus.WARN, (
+        f'no image for {inputs.silence():.0f} s from {publishers} publisher(s) on {inputs.topic}: '
+        f'if the camera sends, its QoS does not match, or {_remedy()}')
+
+
+def _remedy() -> str:
+    return middleware(get_rmw_implementation_identifier()).remedy

@@ -1,19 +1,24 @@
 # Copyright 2026 The ros_vseg authors
 # SPDX-License-Identifier: Apache-2.0
 """The nodes' parameters as tables: the one source of descriptors, checks and documentation."""
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 import difflib
 import re
+from typing import Any, Callable, Iterable, Sequence
 
 from rcl_interfaces.msg import (
     FloatingPointRange, IntegerRange, ParameterDescriptor, SetParametersResult)
 from rclpy.exceptions import ParameterException
+from rclpy.node import Node
+from rclpy.parameter import Parameter as RosParameter
 
 from ros_vseg.backends import BACKENDS, PRECISIONS
 from ros_vseg.errors import VsegError
 
 FOREIGN = ('use_sim_time', 'start_type_description_service', 'qos_overrides.')   # rclpy's own
-CAMERA_NAME = r'^[A-Za-z][A-Za-z0-9_]*(/[A-Za-z][A-Za-z0-9_]*)*$'
+ROS_NAME = r'[A-Za-z][A-Za-z0-9_]*'
+CAMERA_NAME = rf'^{ROS_NAME}(/{ROS_NAME})*$'
+MASKS = 'masks.'        # prefix of the masks' parameters; what follows is a name of the user's
 
 
 class ParameterError(VsegError):
@@ -26,39 +31,46 @@ class Parameter:
     One parameter: default (its type is the parameter's type), meaning and allowed values.
 
     ``change`` says when it can be changed: 'running', 'unconfigured' (a lifecycle node that is
-    cleaned up first) or 'start'.
+    cleaned up first) or 'start'. A tuple is a list of different strings, and may be empty only
+    where the default is.
     """
 
     name: str
-    default: bool | int | float | str | tuple
+    default: bool | int | float | str | tuple[str, ...]
     description: str
     change: str = 'start'
     minimum: float | None = None
     maximum: float | None = None
-    choices: tuple = ()
-    pattern: str = ''
+    choices: tuple[str, ...] = ()
+    pattern: str = ''       # of each string of a list
+    items: str = ''         # what a list holds, in words
 
-    def constraint(self):
+    def constraint(self) -> str:
         """Return in words what a value must be."""
         if self.choices:
             return 'one of ' + ', '.join(self.choices)
         if self.minimum is not None:
             kind = 'a whole number' if isinstance(self.default, int) else 'a decimal number'
             return f'{kind} from {self.minimum} to {self.maximum}, such as {self.default}'
-        if self.pattern:
-            return 'a list of different ROS names, such as [front, rear] or [left/rgb]'
-        return {bool: 'true or false', str: 'a string'}[type(self.default)]
+        if isinstance(self.default, tuple):
+            return f'a list of different {self.items}'
+        return 'true or false' if isinstance(self.default, bool) else 'a string'
 
-    def allows(self, value):
+    def allows(self, value: Any) -> bool:
         """Return whether ``value``, of the right type and range already, may be set."""
-        if self.choices:
-            return value in self.choices
-        if self.pattern:    # an empty list arrives as None
-            return bool(value) and len(value) == len(set(value)) and all(
-                re.match(self.pattern, name) for name in value)
-        return True
+        if isinstance(self.default, tuple):     # an empty list arrives as None
+            names = value or ()
+            return bool(names or not self.default) and len(names) == len(set(names)) and all(
+                re.match(self.pattern, name) for name in names)
+        if value is None:
+            return False
+        return not self.choices or value in self.choices
 
-    def descriptor(self):
+    def declared(self) -> Any:
+        """Return what to declare: the default, or the type where that is an empty list."""
+        return RosParameter.Type.STRING_ARRAY if self.default == () else self.default
+
+    def descriptor(self) -> ParameterDescriptor:
         """Return the ParameterDescriptor that tools such as ``ros2 param describe`` show."""
         descriptor = ParameterDescriptor(
             name=self.name, description=self.description, read_only=self.change == 'start',
@@ -77,7 +89,8 @@ VSEG_NODE = (
         'cameras', ('camera',),
         'Names of the cameras. Camera `front` is subscribed at front/image, '
         'front/image/compressed and front/camera_info, and published below ~/front/.',
-        change='unconfigured', pattern=CAMERA_NAME),
+        change='unconfigured', pattern=CAMERA_NAME,
+        items='ROS names, such as [front, rear] or [left/rgb]'),
     Parameter(
         'bundle', '', 'Path of the bundle (.onnx) to run; empty: the one that is shipped.',
         change='unconfigured'),
@@ -139,21 +152,93 @@ VSEG_NODE = (
         'overlay_alpha', 0.5, 'Weight of the class colours in ~/<camera>/overlay; 0: image only.',
         change='running', minimum=0.0, maximum=1.0),
     Parameter(
+        'probabilities', (),
+        'Classes whose probability is published at ~/<camera>/probability/<class>, 32FC1 in 0..1, '
+        'such as [road, sidewalk]. Not on backend tensorrt.',
+        change='unconfigured', pattern='.', items='class names, such as [road, sidewalk]'),
+    Parameter(
         'autostart', True,
         'Configure and activate at start; false: wait for lifecycle transitions.'),
 )
 
+CAMERA = (      # of one camera, by its name: front.priority
+    Parameter(
+        'transport', 'auto',
+        'Which images to take: raw, compressed, or auto, the raw ones as long as they come.',
+        change='running', choices=('auto', 'raw', 'compressed')),
+    Parameter(
+        'priority', 1.0,
+        'Share of the device when it cannot keep up: 2.0 has twice the frames of a camera of 1.0.',
+        change='running', minimum=0.01, maximum=100.0),
+    Parameter(
+        'max_rate', 0.0, 'Frames a second to label at most; 0: all.',
+        change='running', minimum=0.0, maximum=1000.0),
+)
 
-def declare(node, table, may_change=lambda parameter: None):
-    """
-    Declare ``table`` on an rclpy node and refuse values that are not allowed, now and later.
 
-    ``may_change(parameter)`` returns None, or why the parameter cannot be changed now. Warns of
-    overrides that no parameter has. ParameterError: an override of wrong type or out of range.
+MayChange = Callable[[Parameter], str | None]
+
+
+def declare(node: Node, table: Iterable[Parameter],
+            may_change: MayChange = lambda parameter: None) -> None:
     """
+    Declare ``table`` and refuse values that are not allowed, now and later.
+
+    Warns of overrides that no parameter has.
+
+    Args:
+        node: whose parameters these are.
+        table: what to declare.
+        may_change: returns None, or why a parameter cannot be changed now.
+
+    Raises:
+        ParameterError: an override of wrong type or out of range.
+    """
+    _declare(node, table, may_change)
+    _warn_of_unknown(node)
+
+
+def declare_vseg_node(node: Node, may_change: MayChange = lambda parameter: None) -> None:
+    """Declare VSEG_NODE, CAMERA for each camera, and the masks that are named; see declare."""
+    _declare(node, VSEG_NODE, may_change)
+    declare_cameras(node, value(node, 'cameras'), may_change)
+    _declare(node, _masks(node), may_change)
+    _warn_of_unknown(node)
+
+
+def declare_cameras(node: Node, names: Iterable[str],
+                    may_change: MayChange = lambda parameter: None) -> None:
+    """Declare CAMERA for those cameras that have no parameters yet; see declare."""
+    _declare(node, [
+        replace(parameter, name=f'{name}.{parameter.name}') for name in names
+        for parameter in CAMERA if not node.has_parameter(f'{name}.{parameter.name}')], may_change)
+
+
+def value(node: Node, name: str) -> Any:
+    """Return a parameter's value; an empty list as [], not as None."""
+    found = node.get_parameter_or(name).value   # get_parameter refuses a list that is empty
+    return [] if found is None else found
+
+
+def masks(node: Node) -> dict[str, list[str]]:
+    """Return the classes of each mask, by the mask's name."""
+    return {parameter.name.removeprefix(MASKS): value(node, parameter.name)
+            for parameter in _masks(node)}
+
+
+def _masks(node: Node) -> list[Parameter]:
+    names = [name for name in node._parameter_overrides if name.startswith(MASKS)]
+    return [Parameter(
+        name, (), 'Classes of the mask that is published at ~/<camera>/mask/'
+        f'{name.removeprefix(MASKS)}: mono8, 255 where the label is one of them, else 0.',
+        change='unconfigured', pattern='.', items='class names, such as [pedestrian, bicyclist]')
+        for name in names]
+
+
+def _declare(node: Node, table: Iterable[Parameter], may_change: MayChange) -> None:
     parameters = {parameter.name: parameter for parameter in table}
 
-    def check(changes):
+    def check_change(changes: Sequence[RosParameter]) -> SetParametersResult:
         for change in changes:
             parameter = parameters.get(change.name)
             if parameter is None:
@@ -165,22 +250,25 @@ def declare(node, table, may_change=lambda parameter: None):
                 return SetParametersResult(successful=False, reason=refusal)
         return SetParametersResult(successful=True)
 
-    node.add_on_set_parameters_callback(check)
-    for parameter in table:
+    node.add_on_set_parameters_callback(check_change)
+    for parameter in parameters.values():
         try:
-            node.declare_parameter(parameter.name, parameter.default, parameter.descriptor())
+            node.declare_parameter(parameter.name, parameter.declared(), parameter.descriptor())
         except ParameterException:
-            value = node._parameter_overrides[parameter.name].value
-            raise ParameterError(
-                f"parameter '{parameter.name}' is {value!r}: "
-                f'it must be {parameter.constraint()}') from None
-    _warn_of_unknown(node, parameters)
+            given = node._parameter_overrides[parameter.name].value
+            raise ParameterError(_refusal(parameter, given)) from None
 
 
-def _warn_of_unknown(node, parameters):
+def _refusal(parameter: Parameter, given: Any) -> str:
+    shown = [] if given is None else given      # an empty list arrives as None
+    return f"parameter '{parameter.name}' is {shown!r}: it must be {parameter.constraint()}"
+
+
+def _warn_of_unknown(node: Node) -> None:
+    declared = [name for name in node._parameters if not name.startswith(FOREIGN)]
     for name in node._parameter_overrides:
-        if name in parameters or name.startswith(FOREIGN):
+        if node.has_parameter(name) or name.startswith(FOREIGN):
             continue
-        close = difflib.get_close_matches(name, parameters, 1)
-        hint = f"did you mean '{close[0]}'?" if close else f"there are {', '.join(parameters)}"
+        close = difflib.get_close_matches(name, declared, 1)
+        hint = f"did you mean '{close[0]}'?" if close else f"there are {', '.join(declared)}"
         node.get_logger().warning(f"parameter '{name}' is unknown and has no effect: {hint}")

@@ -1,0 +1,129 @@
+# Copyright 2026 The ros_vseg authors
+# SPDX-License-Identifier: Apache-2.0
+"""What the node subscribes to for one camera: raw or compressed images, and camera_info."""
+import time
+from typing import Any, Callable
+
+from rclpy.node import Node
+from rclpy.qos import QoSProfile, ReliabilityPolicy
+from rclpy.qos_overriding_options import QoSOverridingOptions
+from rclpy.subscription import Subscription
+from sensor_msgs.msg import CameraInfo, CompressedImage, Image
+try:
+    from rclpy.event_handler import SubscriptionEventCallbacks
+except ImportError:     # Humble
+    from rclpy.qos_event import SubscriptionEventCallbacks
+
+SILENCE = 2.0       # seconds without a raw image after which compressed ones are taken too
+KINDS = {'raw': Image, 'compressed': CompressedImage, 'camera_info': CameraInfo}
+
+
+class Inputs:
+    """
+    Subscriptions of one camera.
+
+    The compressed images are looked for beside the raw ones, wherever these are remapped to,
+    unless they are remapped themselves. With the camera's parameter transport at auto the raw
+    images are taken, and the compressed ones where nobody publishes raw ones or these do not come.
+    """
+
+    def __init__(self, node: Node, name: str, on_image: Callable[[Any], None],
+                 on_lost: Callable[[int], None]) -> None:
+        """
+        Subscribe to nothing yet; see ``update``.
+
+        Args:
+            node: the rclpy node.
+            name: of the camera.
+            on_image: called with each Image or CompressedImage.
+            on_lost: called with the number of images that DDS lost on their way.
+        """
+        self._node, self._name = node, name
+        self._on_image, self._on_lost = on_image, on_lost
+        self.topic = node.resolve_topic_name(f'{name}/image')
+        relative = f'{name}/image/compressed'
+        compressed = node.resolve_topic_name(relative)
+        if compressed == node.resolve_topic_name(relative, only_expand=True):
+            compressed = f'{self.topic}/compressed'
+        self._topics = {'raw': self.topic, 'compressed': compressed,
+                        'camera_info': f'{name}/camera_info'}
+        self.camera_info: Any | None = None     # the newest
+        self._subscriptions: dict[str, Subscription] = {}
+        self._since = 0.0                       # time.monotonic() of the subscription
+        self._last = {'raw': 0.0, 'compressed': 0.0}    # of the newest image, or as _since
+
+    @property
+    def subscribed(self) -> bool:
+        """Whether it takes images."""
+        return bool(self._subscriptions)
+
+    def topic_of(self, message: Any) -> str:
+        """Return the topic that an image has come from."""
+        return self._topics[_transport(message)]
+
+    def transport(self) -> str:
+        """Return what the newest image came as: 'raw', 'compressed', or '-' before the first."""
+        newest = max(self._last, key=lambda name: self._last[name])
+        return newest if self._last[newest] > self._since else '-'
+
+    def silence(self) -> float:
+        """Return the seconds since the last image, or since the subscription."""
+        return time.monotonic() - max(self._last.values())
+
+    def publishers(self) -> int:
+        """Return how many publishers offer images of a transport that may be taken."""
+        return sum(map(self._count, self._allowed()))
+
+    def update(self, wanted: bool) -> None:
+        """Subscribe and unsubscribe, to follow who publishes and whether images are wanted."""
+        if wanted and not self._subscriptions:
+            self._since = time.monotonic()
+            self._last = {'raw': self._since, 'compressed': self._since}
+        names = {'camera_info', *self._transports()} if wanted else set()
+        for name in names - self._subscriptions.keys():
+            self._subscriptions[name] = self._subscribe(name)
+        for name in self._subscriptions.keys() - names:
+            self._node.destroy_subscription(self._subscriptions.pop(name))
+
+    def _allowed(self) -> set[str]:
+        choice = self._node.get_parameter(f'{self._name}.transport').value
+        return {'raw', 'compressed'} if choice == 'auto' else {choice}
+
+    def _transports(self) -> set[str]:
+        """Return what to subscribe to: no compressed images, which cost work, beside raw ones."""
+        allowed = self._allowed()
+        return {'raw'} if 'raw' in allowed and self._raw_comes() else allowed
+
+    def _raw_comes(self) -> bool:
+        return self._count('raw') > 0 and time.monotonic() - self._last['raw'] < SILENCE
+
+    def _count(self, transport: str) -> int:
+        return self._node.count_publishers(self._topics[transport])
+
+    def _subscribe(self, name: str) -> Subscription:
+        # Best effort matches every publisher. The callbacks only store: the queue stays empty.
+        callback, events = self._take_camera_info, None
+        if name != 'camera_info':
+            callback = self._take_image
+            events = SubscriptionEventCallbacks(
+                message_lost=lambda event: self._on_lost(event.total_count_change))
+        return self._node.create_subscription(
+            KINDS[name], self._topics[name], callback,
+            QoSProfile(depth=5, reliability=ReliabilityPolicy.BEST_EFFORT),
+            event_callbacks=events,
+            qos_overriding_options=QoSOverridingOptions.with_default_policies())
+
+    def _take_camera_info(self, message: Any) -> None:
+        self.camera_info = message
+
+    def _take_image(self, message: Any) -> None:
+        transport = _transport(message)
+        if transport == 'compressed' and 'raw' in self._subscriptions and self._last[
+                'raw'] > max(self._since, time.monotonic() - SILENCE):
+            return      # the same image came raw
+        self._last[transport] = time.monotonic()
+        self._on_image(message)
+
+
+def _transport(message: Any) -> str:
+    return 'compressed' if isinstance(message, CompressedImage) else 'raw'

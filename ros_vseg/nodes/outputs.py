@@ -1,0 +1,161 @@
+# Copyright 2026 The ros_vseg authors
+# SPDX-License-Identifier: Apache-2.0
+"""What the node publishes for one camera; what nobody subscribes to is not computed."""
+from array import array
+import re
+from typing import Any, Mapping, NamedTuple, Sequence
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+from rclpy.node import Node
+from rclpy.qos import QoSProfile
+from rclpy.qos_overriding_options import QoSOverridingOptions
+from sensor_msgs.msg import CameraInfo, CompressedImage, Image
+from std_msgs.msg import Header
+
+from ros_vseg.errors import LabelSetError
+from ros_vseg.image import fill_image
+from ros_vseg.labels import colorize, LabelSet, overlay, remap_table
+from ros_vseg.probabilities import class_probabilities
+from ros_vseg.stream import Result
+
+Bytes = npt.NDArray[np.uint8]
+
+OUTPUTS = {
+    'label': Image, 'label/compressed': CompressedImage, 'color': Image, 'overlay': Image,
+    'confidence': Image, 'camera_info': CameraInfo}
+
+
+class Extras(NamedTuple):
+    """What a user asks for beside OUTPUTS, by topic: tables of masks, ids of the network's."""
+
+    masks: Mapping[str, Bytes] = {}
+    probabilities: Mapping[str, Sequence[int]] = {}
+
+
+def extras(label_set: LabelSet, network: LabelSet, masks: Mapping[str, Sequence[str]],
+           probabilities: Sequence[str]) -> Extras:
+    """
+    Look up the classes that masks and probabilities name.
+
+    Args:
+        label_set: what the published ids mean.
+        network: what the ids of the network's scores mean.
+        masks: names of classes of ``label_set`` by name of the mask.
+        probabilities: names of classes of ``label_set``.
+
+    Returns:
+        mask/<name>: uint8 [256], 255 for the ids of the mask, else 0; probability/<class>: ids of
+        the network's classes that the class is made of.
+
+    Raises:
+        LabelSetError: a class that ``label_set`` does not have, or a mask that cannot be a topic.
+    """
+    tables = {}
+    for name, classes in masks.items():
+        if not re.fullmatch('[A-Za-z][A-Za-z0-9_]*', name):
+            raise LabelSetError(f'mask {name!r} cannot be a topic: use letters, digits and _')
+        table = np.zeros(256, np.uint8)
+        table[_ids(label_set, classes, f'mask {name}')] = 255
+        tables[f'mask/{name}'] = table
+    renamed = remap_table(network, label_set) if label_set != network else np.arange(256)
+    ids = _ids(label_set, probabilities, 'probabilities')
+    return Extras(tables, {
+        f'probability/{re.sub("[^A-Za-z0-9_]", "_", label_set.names[index])}':
+        np.flatnonzero(renamed[:len(network.names)] == index).tolist() for index in ids})
+
+
+def _ids(label_set: LabelSet, classes: Sequence[str], where: str) -> list[int]:
+    for name in classes:
+        if name not in label_set.names:
+            raise LabelSetError(f'{where}: label set {label_set.name} has no class {name!r}, only '
+                                f'{", ".join(label_set.names)}')
+    return [label_set.names.index(name) for name in classes]
+
+
+class Outputs:
+    """
+    Publishers of one camera.
+
+    ``node`` is the rclpy node, whose parameter overlay_alpha applies at once.
+    """
+
+    def __init__(self, node: Node, name: str, label_set: LabelSet,
+                 more: Extras = Extras()) -> None:
+        self._node, self._label_set, self._extras = node, label_set, more
+        kinds = {**OUTPUTS, **dict.fromkeys((*more.masks, *more.probabilities), Image)}
+        self._publishers = {
+            output: node.create_publisher(
+                kind, f'~/{name}/{output}', QoSProfile(depth=5),
+                qos_overriding_options=QoSOverridingOptions.with_default_policies())
+            for output, kind in kinds.items()}
+
+    def destroy(self) -> None:
+        """Take the topics away."""
+        for publisher in self._publishers.values():
+            self._node.destroy_publisher(publisher)
+
+    def wanted(self, output: str) -> bool:
+        """Return whether anything subscribes to an output."""
+        return self._publishers[output].get_subscription_count() > 0
+
+    def any_wanted(self) -> bool:
+        """Return whether anything subscribes to any output."""
+        return any(map(self.wanted, self._publishers))
+
+    def publish_label(self, header: Header, labels: Bytes) -> None:
+        """Publish the label image uint8 [H, W]."""
+        self._publish('label', header, labels, 'mono8')
+
+    def publish_rest(self, header: Header, image: Bytes, result: Result,
+                     camera_info: Any | None) -> None:
+        """
+        Publish everything else.
+
+        Args:
+            header: of the camera's image.
+            image: uint8 [H, W, 3] RGB.
+            result: what the stream made of it.
+            camera_info: the camera's newest CameraInfo, or None.
+        """
+        if self.wanted('label/compressed'):
+            self._publishers['label/compressed'].publish(_png(header, result.labels))
+        if self.wanted('color'):
+            self._publish('color', header, colorize(result.labels, self._label_set), 'rgb8')
+        if self.wanted('overlay'):
+            alpha = self._node.get_parameter('overlay_alpha').value
+            blend = overlay(image, result.labels, self._label_set, alpha)
+            self._publish('overlay', header, blend, 'rgb8')
+        if result.confidence is not None:
+            self._publish('confidence', header, result.confidence, 'mono8')
+        for topic, table in self._extras.masks.items():
+            if self.wanted(topic):
+                self._publish(topic, header, cv2.LUT(result.labels, table), 'mono8')
+        self._publish_probabilities(header, result)
+        if camera_info is not None and self.wanted('camera_info'):
+            camera_info.header = header
+            self._publishers['camera_info'].publish(camera_info)
+
+    def _publish_probabilities(self, header: Header, result: Result) -> None:
+        topics = [topic for topic in self._extras.probabilities if self.wanted(topic)]
+        if not topics or result.scores is None:
+            return
+        images = class_probabilities(
+            result.scores, result.labels.shape,
+            [self._extras.probabilities[topic] for topic in topics])
+        for topic, image in zip(topics, images):
+            self._publish(topic, header, image, '32FC1')
+
+    def _publish(self, output: str, header: Header, pixels: npt.NDArray[Any],
+                 encoding: str) -> None:
+        if self.wanted(output):
+            message = fill_image(Image(header=header), pixels, encoding)
+            self._publishers[output].publish(message)
+
+
+def _png(header: Header, labels: Bytes) -> CompressedImage:
+    """Return a label image as a PNG without loss, named as image_transport names it."""
+    _, data = cv2.imencode('.png', labels)
+    return CompressedImage(header=header, format='mono8; png compressed mono8',
+                           data=array('B', data.tobytes()))

@@ -1,0 +1,124 @@
+# Copyright 2026 The ros_vseg authors
+# SPDX-License-Identifier: Apache-2.0
+"""Several cameras and their own parameters: transport, remaps, rates, shares."""
+from contextlib import closing
+import time
+
+import pytest
+import ros_helpers as ros
+from ros_helpers import FRAME, jpeg, pictures, stamps
+from sensor_msgs.msg import CompressedImage, Image
+
+from ros_vseg.stream import Stream
+
+GOOD = pictures(1, seed=4)[0]
+DATA = jpeg(GOOD)
+
+
+@pytest.fixture
+def inner(probe, backend):
+    """Return a function that starts a Camera with ROS arguments; gives it and its probe."""
+    opened = []
+
+    def start(*arguments, topic=None, raw=True):
+        camera = ros.inner_camera(
+            probe, Stream(backend), backend.bundle.info.label_set, arguments=arguments)
+        opened.append(camera)
+        made = camera.__enter__()
+        seen = ros.CameraProbe(probe, 'inner', 'inner', topic=topic, raw=raw)
+        opened.append(closing(seen))
+        return made, seen
+    yield start
+    for manager in reversed(opened):
+        manager.__exit__(None, None, None)
+
+
+def test_compressed_images_follow_a_remap_of_the_raw_ones(inner):
+    camera, seen = inner('-r', 'inner/image:=/usb/image_raw', topic='/usb/image_raw', raw=False)
+    seen.label(ros.compressed(DATA, 1))
+    assert camera.inputs.transport() == 'compressed'
+    assert camera.inputs.topic_of(ros.compressed(DATA, 1)) == '/usb/image_raw/compressed'
+
+
+def test_compressed_images_can_be_remapped_by_themselves(inner, probe):
+    publisher = probe.node.create_publisher(CompressedImage, '/zip', ros.RELIABLE)
+    _, seen = inner('-r', 'inner/image:=/usb/image_raw', '-r', 'inner/image/compressed:=/zip',
+                    topic='/usb/image_raw')
+    probe.node.destroy_publisher(seen.images)
+    probe.wait(publisher.get_subscription_count, 'the node to subscribe')
+    publisher.publish(ros.compressed(DATA, 1))
+    seen.wait_for(1)
+    seen.images = None
+    probe.node.destroy_publisher(publisher)
+
+
+def test_auto_moves_to_the_transport_that_really_sends(inner, probe):
+    camera, seen = inner()      # both are offered, and only the raw ones are subscribed to
+    assert not seen.compressed.get_subscription_count()
+    begin = next(stamps)
+    seen.label(ros.image(GOOD, begin))
+    assert camera.inputs.transport() == 'raw'
+    probe.wait(seen.compressed.get_subscription_count, 'the node to turn to the compressed ones')
+    probe.spin(0.3)
+    seen.label(ros.compressed(DATA, begin + FRAME))
+    assert camera.inputs.transport() == 'compressed'
+    seen.label(ros.image(GOOD, begin + 2 * FRAME))
+    received = int(camera.statistics.report()[0]['received'])
+    seen.compressed.publish(ros.compressed(DATA, begin + 2 * FRAME))    # the same frame
+    seen.images.publish(ros.image(GOOD, begin + 3 * FRAME))
+    seen.wait_for(begin + 3 * FRAME)
+    assert int(camera.statistics.report()[0]['received']) == received + 1
+    assert camera.inputs.transport() == 'raw'
+
+
+def test_raw_images_alone_can_be_chosen(inner, probe):
+    camera, seen = inner('-p', 'inner.transport:=raw')
+    seen.label(ros.image(GOOD, 1))
+    probe.spin(3)       # longer than a silence
+    assert not seen.compressed.get_subscription_count()
+    assert camera.inputs.publishers() == 1
+
+
+def test_compressed_images_alone_can_be_chosen(inner, probe):
+    camera, seen = inner('-p', 'inner.transport:=compressed', raw=False)
+    other = probe.node.create_publisher(Image, '/inner/image', ros.RELIABLE)
+    seen.label(ros.compressed(DATA, 1))
+    probe.spin(0.5)
+    assert not other.get_subscription_count()
+    assert camera.inputs.publishers() == 1
+    probe.node.destroy_publisher(other)
+
+
+def test_max_rate_thins_out_and_counts(inner, probe):
+    camera, seen = inner('-p', 'inner.max_rate:=1.0')
+    begin = next(stamps)
+    for number in range(20):
+        seen.images.publish(ros.image(GOOD, begin + number * FRAME))
+        probe.spin(0.02)
+    probe.wait(lambda: int(camera.statistics.report()[0]['received']) == 20, 'all images')
+    values = camera.statistics.report()[0]
+    dropped = int(values['dropped_max_rate'])
+    assert dropped >= 15 and 'dropped_superseded' in values
+    probe.wait(lambda: int(camera.statistics.report()[0]['labelled']) + dropped
+               + int(values['dropped_superseded']) == 20, 'the rest to be labelled')
+
+
+def test_cameras_share_the_device_evenly(node, front, rear):
+    """Both send faster than the node labels: it serves them in turn."""
+    start, number, picture = next(stamps), 0, pictures(1, 1080, 1920)[0]
+    raw, data = ros.image(picture, 0), jpeg(picture)
+    before = rear.values()['dropped_superseded']
+
+    def labelled(camera):
+        return sum(ros.stamp_of(label) >= start for label in camera.received['label'])
+
+    deadline = time.monotonic() + ros.PATIENCE
+    while min(map(labelled, (front, rear))) < 6:
+        assert time.monotonic() < deadline
+        raw.header = ros.header(start + number * FRAME)
+        front.images.publish(raw)
+        rear.compressed.publish(ros.compressed(data, start + number * FRAME))
+        number += 1
+        front.probe.spin(0.01)
+    assert abs(labelled(front) - labelled(rear)) <= 3      # what is on its way, or lost by DDS
+    assert rear.values()['dropped_superseded'] > before

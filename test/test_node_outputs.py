@@ -1,0 +1,159 @@
+# Copyright 2026 The ros_vseg authors
+# SPDX-License-Identifier: Apache-2.0
+"""Masks, probabilities, compressed labels, label_info: right, and made only if wanted."""
+from contextlib import closing
+
+import cv2
+import numpy as np
+import pytest
+import ros_helpers as ros
+from ros_helpers import pictures
+from std_msgs.msg import String
+
+from ros_vseg.errors import LabelSetError
+from ros_vseg.image import compressed_to_label_array, to_label_array
+from ros_vseg.labels import load_label_set
+from ros_vseg.nodes import label_info
+from ros_vseg.nodes import outputs
+from ros_vseg.nodes.outputs import Extras, extras
+from ros_vseg.probabilities import class_probabilities
+from ros_vseg.stream import Stream
+
+CAMVID = load_label_set('camvid')
+GOOD = pictures(1, seed=4)[0]
+MERGED = CAMVID.from_dict({'name': 'merged', 'classes': [
+    {'id': 0, 'name': 'flat', 'color': [1, 2, 3], 'from': ['road', 'sidewalk']},
+    {'id': 1, 'name': 'rest', 'color': [4, 5, 6], 'from': [
+        name for name in CAMVID.names if name not in ('road', 'sidewalk')]}]})
+
+
+def softmax(scores):
+    powers = np.exp(scores - scores.max(0))
+    return powers / powers.sum(0)
+
+
+def upsample(scores, size):
+    """Bilinear, align_corners=False, place by place."""
+    rows, columns = (np.clip((np.arange(full) + 0.5) * coarse / full - 0.5, 0, coarse - 1)
+                     for full, coarse in zip(size, scores.shape[1:]))
+    result = np.empty((len(scores), *size))
+    for i, y in enumerate(rows):
+        for j, x in enumerate(columns):
+            y0, x0 = int(y), int(x)
+            y1, x1 = min(y0 + 1, scores.shape[1] - 1), min(x0 + 1, scores.shape[2] - 1)
+            top = scores[:, y0, x0] * (1 - x + x0) + scores[:, y0, x1] * (x - x0)
+            low = scores[:, y1, x0] * (1 - x + x0) + scores[:, y1, x1] * (x - x0)
+            result[:, i, j] = top * (1 - y + y0) + low * (y - y0)
+    return result
+
+
+def test_probabilities_are_the_softmax_of_the_upsampled_scores():
+    scores = np.random.default_rng(0).normal(0, 3, (5, 3, 4)).astype(np.float32)
+    expected = softmax(upsample(scores.astype(np.float64), (11, 17)))
+    first, pair, none = class_probabilities(scores, (11, 17), [[0], [1, 4], []])
+    assert (first.dtype, first.shape) == (np.float32, (11, 17))
+    np.testing.assert_allclose(first, expected[0], atol=1e-5)
+    np.testing.assert_allclose(pair, expected[1] + expected[4], atol=1e-5)
+    assert not none.any()
+
+
+def test_probabilities_of_scores_that_are_not_numbers():
+    scores = np.zeros((3, 2, 2), np.float32)
+    scores[0], scores[1] = np.nan, np.inf
+    values = class_probabilities(scores, (4, 4), [[0], [1], [2]])
+    np.testing.assert_array_equal([value[0, 0] for value in values], [0, 1, 0])
+
+
+def test_extras_name_topics_and_ids():
+    more = extras(CAMVID, CAMVID, {'people': ['pedestrian', 'bicyclist']}, ['road'])
+    table = more.masks['mask/people']
+    ids = [CAMVID.names.index(name) for name in ('pedestrian', 'bicyclist')]
+    assert np.flatnonzero(table).tolist() == sorted(ids) and set(table.tolist()) == {0, 255}
+    assert more.probabilities == {'probability/road': [CAMVID.names.index('road')]}
+    merged = extras(MERGED, CAMVID, {}, ['flat'])
+    assert merged.probabilities == {'probability/flat': sorted(
+        CAMVID.names.index(name) for name in ('road', 'sidewalk'))}
+
+
+@pytest.mark.parametrize('masks, probabilities, reason', [
+    ({'people': ['pedestrain']}, [], "mask people: .*'pedestrain', only .*pedestrian"),
+    ({'two words': ['car']}, [], "'two words' cannot be a topic"),
+    ({}, ['street'], "probabilities: .*'street'")])
+def test_extras_refuse(masks, probabilities, reason):
+    with pytest.raises(LabelSetError, match=reason):
+        extras(CAMVID, CAMVID, masks, probabilities)
+
+
+TOPICS = ('label', 'label/compressed', 'mask/people', 'probability/road')
+
+
+def test_every_further_output(probe, backend):
+    own = backend.bundle.info.label_set
+    people, road = own.names[:2], own.names[2]
+    more = Extras(extras(own, own, {'people': people}, []).masks, {'probability/road': [2]})
+    with ros.inner_camera(probe, Stream(backend), own, more), \
+            closing(ros.CameraProbe(probe, 'inner', 'inner', TOPICS)) as seen:
+        message = ros.image(GOOD, 7)
+        labels = to_label_array(seen.label(message))
+        compressed, mask, probability = (seen.wait_for(7, topic) for topic in TOPICS[1:])
+    alone = Stream(backend)
+    result = alone.step(GOOD, 7, confidence=True)
+    np.testing.assert_array_equal(labels, result.labels)
+    assert compressed.format == 'mono8; png compressed mono8'
+    np.testing.assert_array_equal(compressed_to_label_array(compressed), labels)
+    np.testing.assert_array_equal(to_label_array(mask), 255 * (labels < 2))
+    assert probability.encoding == '32FC1' and probability.step == 4 * probability.width
+    values = np.frombuffer(probability.data, np.float32).reshape(labels.shape)
+    where = labels == own.names.index(road)     # there it is the largest: the confidence
+    assert where.any()
+    assert np.abs(255 * values - result.confidence)[where].max() < 2
+
+
+def test_what_nobody_wants_is_not_computed(probe, backend, monkeypatch):
+    made = []
+    for module, name in ((outputs.cv2, 'LUT'), (outputs.cv2, 'imencode'),
+                         (outputs, 'class_probabilities')):
+        whole = getattr(module, name)
+        monkeypatch.setattr(module, name, lambda *arguments, name=name, whole=whole:
+                            made.append(name) or whole(*arguments))
+    more = Extras({'mask/people': np.zeros(256, np.uint8)}, {'probability/road': [0]})
+    with ros.inner_camera(probe, Stream(backend), CAMVID, more), \
+            closing(ros.CameraProbe(probe, 'inner', 'inner')) as seen:
+        seen.label(ros.image(GOOD, 1))
+        assert made == []
+        seen.received['mask/people'] = []
+        seen.listen('mask/people')
+        probe.spin(0.5)
+        seen.label(ros.image(GOOD, 2), 'mask/people')
+    assert set(made) == {'LUT'}
+
+
+class StandInMessage:
+    """A message of vision_msgs: only its named fields, with a header."""
+
+    def __init__(self, **fields):
+        self.__dict__.update(fields, header=ros.header(0))
+
+
+def test_label_info_names_every_id(probe, monkeypatch):
+    monkeypatch.setattr(label_info, 'LabelInfo', StandInMessage)
+    monkeypatch.setattr(label_info, 'VisionClass', StandInMessage, raising=False)
+    message = label_info.label_info(probe.node, CAMVID)
+    names = {entry.class_id: entry.class_name for entry in message.class_map}
+    assert names == {**dict(enumerate(CAMVID.names)), 255: 'UNLABELED'}
+
+
+def test_label_info_of_the_real_type_is_latched(node, probe):
+    vision = pytest.importorskip('vision_msgs.msg', reason='vision_msgs is not installed')
+    received = probe.collect('/vseg_node/label_info', vision.LabelInfo, label_info.LATCHED)
+    message = probe.wait(lambda: received, 'label_info')[0]
+    assert message.class_map[8].class_name == 'car' and message.threshold == 0.0
+    text = probe.collect('/vseg_node/label_info_json', String, label_info.LATCHED)
+    assert probe.wait(lambda: text, 'label_info_json')
+
+
+def test_compressed_labels_lose_nothing():
+    labels = np.random.default_rng(1).integers(0, 256, (33, 47), np.uint8)
+    message = outputs._png(ros.header(0), labels)
+    np.testing.assert_array_equal(
+        cv2.imdecode(np.frombuffer(message.data, np.uint8), cv2.IMREAD_UNCHANGED), labels)
