@@ -10,18 +10,11 @@ those only the classes whose best corner reaches the best of all worst corners.
 from functools import lru_cache
 
 import cv2
-import numba
 import numpy as np
 
+from ros_vseg.jit import jit
+
 LIMIT = np.float32(1e38)  # scores beyond it count as it: sums and differences stay finite
-
-
-def _jit(function):
-    # nogil and no threads of numba's own: the workers of several cameras decode at the same time
-    try:
-        return numba.njit(nogil=True, cache=True, error_model='numpy')(function)
-    except RuntimeError:  # no writable folder for the cache: every process compiles
-        return numba.njit(nogil=True, error_model='numpy')(function)
 
 
 def decode(scores, size, *, confidence=False, table=None):
@@ -78,7 +71,7 @@ def axis(coarse, full):
     return first, weight, np.searchsorted(first, np.arange(coarse + 1))
 
 
-@_jit
+@jit
 def _cells(scores):
     """Finite scores [h + 1, w + 1, K]: the last row and column twice, so all have neighbours."""
     classes, height, width = scores.shape
@@ -91,7 +84,7 @@ def _cells(scores):
     return cells
 
 
-@_jit
+@jit
 def _candidates(cells, y, x, keep):
     """Classes that can win between four corners, in order, into keep; returns their number."""
     bound = -LIMIT
@@ -107,7 +100,7 @@ def _candidates(cells, y, x, keep):
     return count
 
 
-@_jit
+@jit
 def _mixed_cell(cells, y, x, keep, rows, cols, weight_y, weight_x, top, winner, labels):
     """Label the pixels [rows) x [cols) of a cell; the loops over columns vectorise."""
     size = cols[1] - cols[0]
@@ -129,7 +122,7 @@ def _mixed_cell(cells, y, x, keep, rows, cols, weight_y, weight_x, top, winner, 
             labels[row, cols[0] + i] = np.uint8(winner[i])
 
 
-@_jit
+@jit
 def _fill(cells, best, weight_y, starts_y, weight_x, starts_x, labels):
     keep = np.empty(cells.shape[2], np.int64)
     top, winner = np.empty(len(weight_x), np.float32), np.empty(len(weight_x), np.float32)
@@ -154,7 +147,7 @@ def _fill(cells, best, weight_y, starts_y, weight_x, starts_x, labels):
                 x += 1
 
 
-@_jit
+@jit
 def _confidence(cells, first_y, weight_y, first_x, weight_x, sure):
     """
     All classes, but a row at a time and class by class: the compiler vectorises these loops.

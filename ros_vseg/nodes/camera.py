@@ -14,7 +14,7 @@ except ImportError:     # Humble
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 
 from ros_vseg.errors import BackendError, ImageError
-from ros_vseg.image import compressed_to_rgb, fill_image, to_rgb
+from ros_vseg.image import fill_image, ImageReader
 from ros_vseg.labels import colorize, overlay
 from ros_vseg.nodes.diagnostics import Statistics
 
@@ -65,9 +65,10 @@ class Camera:
     the raw ones.
     """
 
-    def __init__(self, node, name, stream, label_set):
+    def __init__(self, node, name, stream, label_set, bit_depth=16, depth_as_grey=False):
         self.name = name
         self.topic = node.resolve_topic_name(f'{name}/image')
+        self._reader = ImageReader(self.topic, bit_depth, depth_as_grey)
         self._compressed_topic = node.resolve_topic_name(f'{name}/image/compressed')
         self.statistics = Statistics()
         self.active = False
@@ -192,8 +193,7 @@ class Camera:
 
     def _label(self, message, arrival):
         start = time.monotonic()
-        compressed = isinstance(message, CompressedImage)
-        image = compressed_to_rgb(message) if compressed else to_rgb(message)
+        image = self._reader.read(message)
         converted = time.monotonic()
 
         if self._reset_cause:
