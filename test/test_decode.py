@@ -244,7 +244,7 @@ def test_threads_do_not_disturb_each_other():
 def test_without_a_folder_for_the_cache(tmp_path):
     copy = tmp_path / 'ros_vseg'
     copy.mkdir()
-    for name in ('__init__.py', 'decode.py'):
+    for name in ('__init__.py', 'decode.py', 'jit.py'):
         shutil.copy(Path(module.__file__).parent / name, copy)
     (copy / '__pycache__').write_text('in the way')
     environment = {**os.environ, 'PYTHONPATH': str(tmp_path), 'HOME': '/proc/none',
