@@ -65,10 +65,10 @@ class Camera:
     the raw ones.
     """
 
-    def __init__(self, node, name, stream, label_set, bit_depth=16, depth_as_grey=False):
+    def __init__(self, node, name, stream, label_set):
         self.name = name
         self.topic = node.resolve_topic_name(f'{name}/image')
-        self._reader = ImageReader(self.topic, bit_depth, depth_as_grey)
+        self._reader = ImageReader(self.topic)
         self._compressed_topic = node.resolve_topic_name(f'{name}/image/compressed')
         self.statistics = Statistics()
         self.active = False

@@ -42,9 +42,6 @@ class Parameter:
         """Return in words what a value must be."""
         if self.choices:
             return 'one of ' + ', '.join(self.choices)
-        if self.minimum is not None and isinstance(self.default, tuple):
-            return (f'a list of whole numbers from {self.minimum} to {self.maximum}: one for all '
-                    f'cameras, such as {list(self.default)}, or one for each')
         if self.minimum is not None:
             kind = 'a whole number' if isinstance(self.default, int) else 'a decimal number'
             return f'{kind} from {self.minimum} to {self.maximum}, such as {self.default}'
@@ -56,8 +53,6 @@ class Parameter:
         """Return whether ``value``, of the right type and range already, may be set."""
         if self.choices:
             return value in self.choices
-        if self.minimum is not None and isinstance(self.default, tuple):
-            return bool(value) and all(self.minimum <= item <= self.maximum for item in value)
         if self.pattern:    # an empty list arrives as None
             return bool(value) and len(value) == len(set(value)) and all(
                 re.match(self.pattern, name) for name in value)
@@ -71,7 +66,7 @@ class Parameter:
         if self.minimum is not None and isinstance(self.default, int):
             descriptor.integer_range = [
                 IntegerRange(from_value=self.minimum, to_value=self.maximum, step=0)]
-        elif isinstance(self.default, float) and self.minimum is not None:
+        elif self.minimum is not None:
             descriptor.floating_point_range = [
                 FloatingPointRange(from_value=self.minimum, to_value=self.maximum, step=0.0)]
         return descriptor
@@ -125,15 +120,6 @@ VSEG_NODE = (
         'age at which a frame leaves it.',
         change='running', minimum=0.001, maximum=3600.0),
     Parameter(
-        'bit_depth', (16,),
-        'Bits that the values of 16-bit images use (mono16, rgb16, bayer_rggb16 ...), such as 12 '
-        'for 0 to 4095: one number for all cameras, or one for each.',
-        change='unconfigured', minimum=8, maximum=16),
-    Parameter(
-        'depth_as_grey', False,
-        'Whether 16UC1 and 32FC1 images are grey pictures; false: they are refused as depth '
-        '(REP 118).', change='unconfigured'),
-    Parameter(
         'overlay_alpha', 0.5, 'Weight of the class colours in ~/<camera>/overlay; 0: image only.',
         change='running', minimum=0.0, maximum=1.0),
     Parameter(
@@ -173,15 +159,6 @@ def declare(node, table, may_change=lambda parameter: None):
                 f"parameter '{parameter.name}' is {value!r}: "
                 f'it must be {parameter.constraint()}') from None
     _warn_of_unknown(node, parameters)
-
-
-def per_camera(node, name):
-    """Return the values of a list parameter for each of ``cameras``: one may stand for all."""
-    values, cameras = (node.get_parameter(key).value for key in (name, 'cameras'))
-    if len(values) not in (1, len(cameras)):
-        raise ParameterError(f'parameter {name!r} has {len(values)} values for {len(cameras)} '
-                             'cameras: give one for all, or one for each')
-    return list(values) * (len(cameras) if len(values) == 1 else 1)
 
 
 def _warn_of_unknown(node, parameters):

@@ -132,12 +132,10 @@ class VsegNode(LifecycleNode):
             threads=self._value('threads'), precision=self._value('precision'),
             engines=self._value('engines') or None, may_build=self._value('build'),
             stabilize=self._value('stabilize'))
-        bit_depths = parameters.per_camera(self, 'bit_depth')
-        for name, bit_depth in zip(self._value('cameras'), bit_depths):
+        for name in self._value('cameras'):
             stream = Stream(
                 self._backend, max_gap=self._value('max_gap'), label_set=label_set)
-            self._cameras.append(Camera(
-                self, name, stream, label_set, bit_depth, self._value('depth_as_grey')))
+            self._cameras.append(Camera(self, name, stream, label_set))
         self._publish_label_info(label_set)
         self.get_logger().info(
             f'{bundle.info.name} labels {", ".join(self._value("cameras"))} '
