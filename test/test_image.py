@@ -198,26 +198,26 @@ def test_rgb8_is_a_view_and_padding_a_copy():
 
 @pytest.mark.parametrize('container', [bytes, bytearray, lambda d: np.frombuffer(d, np.uint8)])
 def test_data_of_other_libraries(container):
-    one = message(rgb_image(), 'bgr8', 6)
-    one.data = container(one.data.tobytes())
-    np.testing.assert_array_equal(to_rgb(one), rgb_image()[..., ::-1])
+    sample = message(rgb_image(), 'bgr8', 6)
+    sample.data = container(sample.data.tobytes())
+    np.testing.assert_array_equal(to_rgb(sample), rgb_image()[..., ::-1])
 
 
 def test_message_of_rosbags():
     header = TYPES['std_msgs/msg/Header'](TYPES['builtin_interfaces/msg/Time'](1, 2), 'camera')
-    one = TYPES['sensor_msgs/msg/Image'](
+    sample = TYPES['sensor_msgs/msg/Image'](
         header, 4, 6, 'rgb8', 0, 18, np.frombuffer(rgb_image().tobytes(), np.uint8))
-    np.testing.assert_array_equal(to_rgb(one), rgb_image())
+    np.testing.assert_array_equal(to_rgb(sample), rgb_image())
 
 
 def spoiled(encoding='rgb8', rows=None, width=6, **fields):
-    one = message(rgb_image() if rows is None else rows, encoding, width)
-    vars(one).update(fields)
-    return one
+    sample = message(rgb_image() if rows is None else rows, encoding, width)
+    vars(sample).update(fields)
+    return sample
 
 
-@pytest.mark.parametrize('one, cause, reason', [
-    (spoiled(encoding='h264'), 'encoding', "'h264' is unknown: publish one of rgb8"),
+@pytest.mark.parametrize('sample, cause, reason', [
+    (spoiled(encoding='h264'), 'encoding', "'h264' is unknown: publish sample of rgb8"),
     (spoiled(encoding=''), 'encoding', "'' is unknown"),
     (spoiled(width=0), 'size', '0x4: it has no pixels'),
     (spoiled(height=0), 'size', '6x0'),
@@ -240,9 +240,9 @@ def spoiled(encoding='rgb8', rows=None, width=6, **fields):
     (spoiled('32FC1', np.zeros((4, 6), np.float32)), 'depth', 'or set depth_as_grey'),
     (spoiled('32FC3', np.float32([[0, 0, np.inf]]), 1), 'nan', 'NaN or infinite'),
 ])
-def test_damage(one, cause, reason):
+def test_damage(sample, cause, reason):
     with pytest.raises(ImageError) as error:
-        to_rgb(one)
+        to_rgb(sample)
     assert error.value.cause == cause
     assert reason in str(error.value)
 
@@ -272,18 +272,18 @@ def test_fill_image_round_trip(encoding, make_contiguous):
     pixels = rgb_image() if encoding == 'rgb8' else rgb_image()[..., 0]
     if not make_contiguous:
         pixels = np.repeat(pixels, 2, axis=1)[:, ::2]
-    one = SimpleNamespace(header='kept', is_bigendian=1)
-    assert fill_image(one, pixels, encoding) is one
-    assert (one.height, one.width, one.encoding, one.is_bigendian, one.header) == (
+    sample = SimpleNamespace(header='kept', is_bigendian=1)
+    assert fill_image(sample, pixels, encoding) is sample
+    assert (sample.height, sample.width, sample.encoding, sample.is_bigendian, sample.header) == (
         4, 6, encoding, 0, 'kept')
-    assert one.step == (18 if encoding == 'rgb8' else 6)
-    assert isinstance(one.data, array.array) and one.data.typecode == 'B'
-    back = to_rgb(one) if encoding == 'rgb8' else to_label_array(one)
+    assert sample.step == (18 if encoding == 'rgb8' else 6)
+    assert isinstance(sample.data, array.array) and sample.data.typecode == 'B'
+    back = to_rgb(sample) if encoding == 'rgb8' else to_label_array(sample)
     np.testing.assert_array_equal(back, pixels)
 
 
 def test_fill_image_copies():
     pixels = rgb_image()
-    one = fill_image(SimpleNamespace(), pixels, 'rgb8')
+    sample = fill_image(SimpleNamespace(), pixels, 'rgb8')
     pixels[:] = 0
-    np.testing.assert_array_equal(to_rgb(one), rgb_image())
+    np.testing.assert_array_equal(to_rgb(sample), rgb_image())
