@@ -217,7 +217,7 @@ def spoiled(encoding='rgb8', rows=None, width=6, **fields):
 
 
 @pytest.mark.parametrize('sample, cause, reason', [
-    (spoiled(encoding='h264'), 'encoding', "'h264' is unknown: publish sample of rgb8"),
+    (spoiled(encoding='h264'), 'encoding', "'h264' is unknown: publish one of rgb8"),
     (spoiled(encoding=''), 'encoding', "'' is unknown"),
     (spoiled(width=0), 'size', '0x4: it has no pixels'),
     (spoiled(height=0), 'size', '6x0'),
