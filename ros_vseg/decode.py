@@ -8,46 +8,59 @@ cell have the same argmax, so has every pixel in it. Only the other cells need a
 those only the classes whose best corner reaches the best of all worst corners.
 """
 from functools import lru_cache
+from typing import Any, Optional
 
 import cv2
-import numba
 import numpy as np
+import numpy.typing as npt
+
+from ros_vseg.jit import jit
+
+Floats = npt.NDArray[np.float32]
+Bytes = npt.NDArray[np.uint8]
+Places = npt.NDArray[np.int64]
 
 LIMIT = np.float32(1e38)  # scores beyond it count as it: sums and differences stay finite
 
 
-def _jit(function):
-    # nogil and no threads of numba's own: the workers of several cameras decode at the same time
-    try:
-        return numba.njit(nogil=True, cache=True, error_model='numpy')(function)
-    except RuntimeError:  # no writable folder for the cache: every process compiles
-        return numba.njit(nogil=True, error_model='numpy')(function)
-
-
-def decode(scores, size, *, confidence=False, table=None):
+def decode(scores: npt.NDArray[Any], size: tuple[int, int], *, confidence: bool = False,
+           table: Optional[Bytes] = None) -> tuple[Bytes, Optional[Bytes]]:
     """
-    Bilinear upsampling (align_corners=False), then argmax; the first class wins a tie.
+    Upsample scores bilinearly (align_corners=False) and take the argmax; the first wins a tie.
 
-    scores float32 [K, h, w], K <= 255 (NaN counts as lowest); size (H, W) of the label image, any;
-    table: uint8 [256] that renames the labels. Returns labels uint8 [H, W] and, if asked for,
-    confidence uint8 [H, W], 255 times the largest softmax probability, within 1; else None.
+    Args:
+        scores: of K <= 255 classes, float32 [K, h, w]; NaN counts as lowest.
+        size: height and width of the label image, larger or smaller than the scores.
+        confidence: whether to compute it.
+        table: uint8 [256] that renames the labels.
+
+    Returns:
+        Labels uint8 [H, W], and their confidence uint8 [H, W] or None: 255 times the largest
+        softmax probability, within 1.
+
+    >>> scores = np.float32([[[4, 0]], [[0, 4]], [[3, 3]]])     # three classes, two cells
+    >>> labels, confidence = decode(scores, (1, 12), confidence=True)
+    >>> labels.tolist()
+    [[0, 0, 0, 0, 0, 2, 2, 1, 1, 1, 1, 1]]
+    >>> confidence.shape, confidence.dtype
+    ((1, 12), dtype('uint8'))
     """
     first_y, weight_y, starts_y = axis(scores.shape[1], size[0])
     first_x, weight_x, starts_x = axis(scores.shape[2], size[1])
     cells = _cells(np.ascontiguousarray(scores, np.float32))
     labels = np.empty(size, np.uint8)
     _fill(cells, cells.argmax(2), weight_y, starts_y, weight_x, starts_x, labels)
-    sure = None
+    largest = None
     if confidence:
-        sure = np.empty(size, np.uint8)
-        _confidence(cells, first_y, weight_y, first_x, weight_x, sure)
+        largest = np.empty(size, np.uint8)
+        _confidence(cells, first_y, weight_y, first_x, weight_x, largest)
     if table is not None:
         labels = cv2.LUT(labels, table)
-    return labels, sure
+    return labels, largest
 
 
-def decode_dense(scores, size):
-    """Upsample every class everywhere: the same labels, for tests and benchmarks."""
+def decode_dense(scores: npt.NDArray[Any], size: tuple[int, int]) -> Bytes:
+    """Upsample every class everywhere: the labels of ``decode``, for tests and benchmarks."""
     first_y, weight_y, _ = axis(scores.shape[1], size[0])
     first_x, weight_x, _ = axis(scores.shape[2], size[1])
     best = np.full(size, -np.inf, np.float32)
@@ -65,12 +78,13 @@ def decode_dense(scores, size):
 
 
 @lru_cache(maxsize=64)
-def axis(coarse, full):
+def axis(coarse: int, full: int) -> tuple[Places, Floats, Places]:
     """
     Return how ``full`` output places lie on ``coarse`` cells.
 
-    For each place the cell before it and the weight of the cell after it; for each cell, and after
-    the last, its first place.
+    Returns:
+        For each place the cell before it, int64 [full], and the weight of the cell after it,
+        float32 [full]; for each cell, and after the last, its first place, int64 [coarse + 1].
     """
     place = np.maximum((np.arange(full, dtype=np.float64) + 0.5) * coarse / full - 0.5, 0)
     first = np.minimum(place.astype(np.int64), coarse - 1)
@@ -78,8 +92,8 @@ def axis(coarse, full):
     return first, weight, np.searchsorted(first, np.arange(coarse + 1))
 
 
-@_jit
-def _cells(scores):
+@jit
+def _cells(scores: Floats) -> Floats:
     """Finite scores [h + 1, w + 1, K]: the last row and column twice, so all have neighbours."""
     classes, height, width = scores.shape
     cells = np.empty((height + 1, width + 1, classes), np.float32)
@@ -91,8 +105,8 @@ def _cells(scores):
     return cells
 
 
-@_jit
-def _candidates(cells, y, x, keep):
+@jit
+def _candidates(cells: Floats, y: int, x: int, keep: Places) -> int:
     """Classes that can win between four corners, in order, into keep; returns their number."""
     bound = -LIMIT
     for c in range(cells.shape[2]):
@@ -107,8 +121,10 @@ def _candidates(cells, y, x, keep):
     return count
 
 
-@_jit
-def _mixed_cell(cells, y, x, keep, rows, cols, weight_y, weight_x, top, winner, labels):
+@jit
+def _mixed_cell(cells: Floats, y: int, x: int, keep: Places, rows: tuple[int, int],
+                cols: tuple[int, int], weight_y: Floats, weight_x: Floats, top: Floats,
+                winner: Floats, labels: Bytes) -> None:
     """Label the pixels [rows) x [cols) of a cell; the loops over columns vectorise."""
     size = cols[1] - cols[0]
     for row in range(rows[0], rows[1]):
@@ -129,8 +145,10 @@ def _mixed_cell(cells, y, x, keep, rows, cols, weight_y, weight_x, top, winner, 
             labels[row, cols[0] + i] = np.uint8(winner[i])
 
 
-@_jit
-def _fill(cells, best, weight_y, starts_y, weight_x, starts_x, labels):
+@jit
+def _fill(cells: Floats, best: Places, weight_y: Floats, starts_y: Places, weight_x: Floats,
+          starts_x: Places, labels: Bytes) -> None:
+    """Label all pixels, cell by cell."""
     keep = np.empty(cells.shape[2], np.int64)
     top, winner = np.empty(len(weight_x), np.float32), np.empty(len(weight_x), np.float32)
     for y in range(cells.shape[0] - 1):
@@ -154,10 +172,11 @@ def _fill(cells, best, weight_y, starts_y, weight_x, starts_x, labels):
                 x += 1
 
 
-@_jit
-def _confidence(cells, first_y, weight_y, first_x, weight_x, sure):
+@jit
+def _confidence(cells: Floats, first_y: Places, weight_y: Floats, first_x: Places,
+                weight_x: Floats, largest: Bytes) -> None:
     """
-    All classes, but a row at a time and class by class: the compiler vectorises these loops.
+    Compute all classes, a row at a time and class by class: the compiler vectorises these loops.
 
     exp(d) is (1 + u + u^2 / 2)^64 with u = d / 64, d clamped to -16: off by less than 1e-4.
     """
@@ -193,4 +212,4 @@ def _confidence(cells, first_y, weight_y, first_x, weight_x, sure):
                     power *= power
                 total[col] += power
         for col in range(len(first_x)):
-            sure[row, col] = np.uint8(np.float32(255) / total[col] + half)
+            largest[row, col] = np.uint8(np.float32(255) / total[col] + half)

@@ -1,10 +1,10 @@
 # Copyright 2026 The ros_vseg authors
 # SPDX-License-Identifier: Apache-2.0
-"""The errors a user can mend: each message names the thing and the mend."""
+"""The errors a user can fix: each message says what is wrong, where, and what to do."""
 
 
 class VsegError(ValueError):
-    """Base of every error that a user, not a developer, can mend."""
+    """Base of every error that a user, not a developer, can fix."""
 
 
 class BundleError(VsegError):
@@ -17,12 +17,13 @@ class LabelSetError(VsegError):
 
 class ImageError(VsegError):
     """
-    An image message that cannot be turned into pixels.
+    An image message or file that cannot be turned into pixels.
 
-    ``cause`` is a short key for counting: encoding, step, size, data, decode or nan.
+    ``cause`` is a short key for counting: encoding, depth, step, size, data, decode or nan.
     """
 
-    def __init__(self, message, cause):
+    def __init__(self, message: str, cause: str) -> None:
+        """Hold what is wrong, and its cause."""
         super().__init__(message)
         self.cause = cause
 

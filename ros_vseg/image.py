@@ -1,179 +1,331 @@
 # Copyright 2026 The ros_vseg authors
 # SPDX-License-Identifier: Apache-2.0
 """
-ROS image messages to numpy and back, by OpenCV alone.
+ROS image messages and image files to numpy, and numpy to messages, by OpenCV alone.
 
 Messages are read by duck typing, so rclpy's and rosbags' are alike. cv_bridge is not used: it
 does the same work by the same OpenCV functions, but breaks with NumPy 2 and knows no NV12.
+
+EXIF orientation: a file is shown upright, as viewers and the training do. A message is taken as
+the sensor saw it, because camera_info describes those pixels.
 """
 from array import array
-from typing import Callable, NamedTuple, Optional
+import logging
+from pathlib import Path
+from typing import Any, cast, NamedTuple, Optional, Protocol, TypeVar, Union
 
 import cv2
 import numpy as np
+import numpy.typing as npt
 
+from ros_vseg.encoding import (
+    BAYER, BGR, Convert, DEPTH, GREY, Layout, LAYOUTS, Pixels, Rgb, scale_to_8_bits)
 from ros_vseg.errors import ImageError
+from ros_vseg.jpeg import find_damage
+
+BIT_DEPTHS = (8, 10, 12, 14, 16)
+WATCHED = 100       # 16-bit images whose brightest values are looked at
+DARK = 256          # below it an image may be of a covered lens: wait for a brighter one ...
+PATIENCE = 5        # ... for this many images
+_JPEG, _PNG = b'\xff\xd8\xff', b'\x89PNG'
+_STORED = cv2.IMREAD_ANYCOLOR | cv2.IMREAD_ANYDEPTH
+_SENSOR = _STORED | cv2.IMREAD_IGNORE_ORIENTATION
+
+log = logging.getLogger(__name__)
 
 
-class Layout(NamedTuple):
-    """How an encoding lies in memory: rows are [W, channels] of dtype, then ``convert`` to RGB."""
+class ImageMessage(Protocol):
+    """What is read of a sensor_msgs/Image; ``data`` is any buffer of bytes."""
 
-    dtype: str
-    channels: int
-    convert: Optional[Callable] = None
-    rows: float = 1.0  # rows of data per row of pixels
-    block: tuple = (1, 1)  # height and width that share a colour: the image's are multiples
-
-
-def _code(code):
-    return lambda pixels: cv2.cvtColor(pixels, code)
+    height: int
+    width: int
+    encoding: str
+    is_bigendian: Union[int, bool]
+    step: int
+    data: Any
 
 
-def _from16(pixels):
-    """16-bit values scaled to 8 bits: 65535 becomes 255."""
-    return cv2.convertScaleAbs(pixels, alpha=1 / 257)
+class CompressedMessage(Protocol):
+    """What is read of a sensor_msgs/CompressedImage; ``data`` is any buffer of bytes."""
+
+    format: str     # noqa: A003
+    data: Any
 
 
-def _from_float(pixels):
-    """Floats of 0..1 scaled to 8 bits."""
-    if not np.isfinite(pixels).all():
-        raise ImageError('image has NaN or infinite pixels: check the driver or the node that '
-                         'makes it', 'nan')
-    return cv2.convertScaleAbs(np.clip(pixels, 0, 1), alpha=255)
+Message = TypeVar('Message', bound=ImageMessage)
 
 
-def _then(first, second):
-    return lambda pixels: second(first(pixels))
-
-
-_GREY = _code(cv2.COLOR_GRAY2RGB)
-_BGR = _code(cv2.COLOR_BGR2RGB)
-_UYVY, _YUYV = _code(cv2.COLOR_YUV2RGB_UYVY), _code(cv2.COLOR_YUV2RGB_YUY2)
-# OpenCV names a Bayer pattern by the second row's second and third pixel, ROS by the first two
-_BAYER = {'rggb': cv2.COLOR_BayerBG2RGB, 'bggr': cv2.COLOR_BayerRG2RGB,
-          'gbrg': cv2.COLOR_BayerGR2RGB, 'grbg': cv2.COLOR_BayerGB2RGB}
-_COLOR = cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION
-_PNG = b'\x89PNG'
-
-LAYOUTS = {
-    'rgb8': Layout('u1', 3), 'bgr8': Layout('u1', 3, _BGR), '8UC3': Layout('u1', 3, _BGR),
-    'rgba8': Layout('u1', 4, _code(cv2.COLOR_RGBA2RGB)),
-    'bgra8': Layout('u1', 4, _code(cv2.COLOR_BGRA2RGB)),
-    'mono8': Layout('u1', 1, _GREY), '8UC1': Layout('u1', 1, _GREY),
-    'mono16': Layout('u2', 1, _then(_from16, _GREY)),
-    '16UC1': Layout('u2', 1, _then(_from16, _GREY)),
-    '32FC1': Layout('f4', 1, _then(_from_float, _GREY)),
-    '32FC3': Layout('f4', 3, _then(_from_float, _BGR)),
-    **dict.fromkeys(('yuv422', 'uyvy'), Layout('u1', 2, _UYVY, block=(1, 2))),
-    **dict.fromkeys(('yuv422_yuy2', 'yuyv'), Layout('u1', 2, _YUYV, block=(1, 2))),
-    'nv12': Layout('u1', 1, _code(cv2.COLOR_YUV2RGB_NV12), 1.5, (2, 2)),
-    'nv21': Layout('u1', 1, _code(cv2.COLOR_YUV2RGB_NV21), 1.5, (2, 2)),
-    **{f'bayer_{name}8': Layout('u1', 1, _code(code)) for name, code in _BAYER.items()},
-    **{f'bayer_{name}16': Layout('u2', 1, _then(_code(code), _from16))
-       for name, code in _BAYER.items()},
-}
-
-
-def to_rgb(message):
+class Raw(NamedTuple):
     """
-    Pixels of a sensor_msgs/Image: uint8 [H, W, 3] RGB.
+    Pixels as they were stored: uint8, uint16 or float32, [H, W] or [H, W, channels].
 
-    A view of the message's data for rgb8 without padding, else a copy. mono16, 16UC1 and Bayer 16
-    are scaled from 0..65535, 32FC1 and 32FC3 (BGR) from 0..1. ImageError names what is wrong.
+    Scaled to 8 bits, ``convert`` makes them RGB (None: they are).
     """
-    layout = LAYOUTS.get(message.encoding)
-    if layout is None:
-        raise ImageError(f'encoding {message.encoding!r} is unknown: publish one of '
-                         f'{", ".join(LAYOUTS)}', 'encoding')
-    pixels = _pixels(message, layout)
-    if layout.convert is None:
-        return np.ascontiguousarray(pixels)
-    return layout.convert(np.ascontiguousarray(pixels))
+
+    pixels: Pixels
+    convert: Optional[Convert]
+    width: int
+
+    def to_rgb(self, bit_depth: int = 16) -> Rgb:
+        """Return uint8 [H, W, 3]."""
+        pixels = scale_to_8_bits(np.ascontiguousarray(self.pixels), bit_depth)
+        rgb = self.convert(pixels) if self.convert else pixels
+        return rgb if rgb.shape[1] == self.width else np.ascontiguousarray(rgb[:, :self.width])
 
 
-def to_label_array(message):
+class ImageReader:
+    """
+    Reads the images of one camera, and warns once if ``bit_depth`` does not fit their values.
+
+    Args:
+        name: of the topic or the source, for the warning.
+        bit_depth: bits that 16-bit values use, 8 to 16: 12 for a sensor of 0..4095.
+        depth_as_grey: whether 16UC1 and 32FC1 images are grey pictures (16UC1 like mono16, 32FC1
+            from 0 to 1) instead of depth, which is refused.
+    """
+
+    def __init__(self, name: str, bit_depth: int = 16, depth_as_grey: bool = False) -> None:
+        self._name, self._bit_depth, self._depth_as_grey = name, bit_depth, depth_as_grey
+        self._brightest = self._watched = 0
+
+    def read(self, message: Union[ImageMessage, CompressedMessage]) -> Rgb:
+        """Return the pixels of an Image or CompressedImage, uint8 [H, W, 3]; ImageError."""
+        if hasattr(message, 'format'):
+            compressed = cast(CompressedMessage, message)
+            return self._rgb(_unpack_compressed(compressed, self._depth_as_grey))
+        return self._rgb(_unpack(message, self._depth_as_grey))
+
+    def read_file(self, path: Path) -> Rgb:
+        """Return the pixels of an image file, upright, uint8 [H, W, 3]; ImageError."""
+        try:
+            data = path.read_bytes()
+        except OSError as error:
+            raise ImageError(f'it cannot be read: {error.strerror}', 'decode') from error
+        image = _decode(data, 'image file', _STORED, others=True)
+        return self._rgb(_decoded(image, '', self._depth_as_grey))
+
+    def _rgb(self, raw: Raw) -> Rgb:
+        if raw.pixels.dtype == np.uint16 and self._watched < WATCHED:
+            self._watch(raw.pixels)
+        return raw.to_rgb(self._bit_depth)
+
+    def _watch(self, pixels: Pixels) -> None:
+        """Compare the brightest value so far with ``bit_depth``."""
+        self._watched += 1
+        self._brightest = max(self._brightest, int(pixels.max(initial=0)))
+        top = 2 ** self._bit_depth - 1
+        fits = next(bits for bits in BIT_DEPTHS if self._brightest < 2 ** bits)
+        if self._brightest > top:
+            log.warning('%s: pixels of up to %d are brighter than bit_depth %d allows (%d) and '
+                        'come out white: set bit_depth to %d', self._name, self._brightest,
+                        self._bit_depth, top, fits)
+        elif fits <= self._bit_depth - 2 and (
+                self._brightest >= DARK or self._watched == PATIENCE):
+            log.warning('%s: the brightest of its 16-bit values is %d, where bit_depth %d allows '
+                        '%d, so its images are nearly black: set bit_depth to %d if the camera '
+                        'has %d bits', self._name, self._brightest, self._bit_depth, top, fits,
+                        fits)
+        else:
+            return
+        self._watched = WATCHED
+
+
+def to_rgb(message: ImageMessage, bit_depth: int = 16, depth_as_grey: bool = False) -> Rgb:
+    """
+    Pixels of a sensor_msgs/Image.
+
+    Args:
+        message: of any encoding in LAYOUTS.
+        bit_depth: bits that the values of 16-bit encodings use, 8 to 16.
+        depth_as_grey: whether 16UC1 and 32FC1 are grey pictures instead of depth.
+
+    Returns:
+        uint8 [H, W, 3]: a view of the message's data for rgb8 without padding, else a copy. Of
+        16-bit values the upper 8 of ``bit_depth`` bits; floats are scaled from 0..1.
+
+    Raises:
+        ImageError: the message is damaged, of an unknown encoding, or depth.
+    """
+    return _unpack(message, depth_as_grey).to_rgb(bit_depth)
+
+
+def compressed_to_rgb(message: CompressedMessage, bit_depth: int = 16,
+                      depth_as_grey: bool = False) -> Rgb:
+    """
+    Pixels of a sensor_msgs/CompressedImage (JPEG or PNG), as the sensor saw them.
+
+    What is stored is said by the word behind ``compressed`` in the format ('bayer_rggb8; jpeg
+    compressed mono8' is grey), or by the encoding before it, which is the sender's original.
+
+    Args:
+        message: a JPEG or PNG.
+        bit_depth: as for ``to_rgb``.
+        depth_as_grey: as for ``to_rgb``, and also for 16-bit grey of an unknown encoding.
+
+    Returns:
+        uint8 [H, W, 3]; a Bayer mosaic becomes colour.
+
+    Raises:
+        ImageError: the data is damaged or incomplete, of another format, or depth.
+    """
+    return _unpack_compressed(message, depth_as_grey).to_rgb(bit_depth)
+
+
+def to_label_array(message: ImageMessage) -> npt.NDArray[np.uint8]:
     """Ids of a mono8 sensor_msgs/Image: uint8 [H, W]; ImageError for any other encoding."""
     if message.encoding != 'mono8':
         raise ImageError(f'a label image is mono8, not {message.encoding!r}', 'encoding')
-    return np.ascontiguousarray(_pixels(message, LAYOUTS['mono8']))
+    return np.ascontiguousarray(_view(message, LAYOUTS['mono8']))
 
 
-def _pixels(message, layout):
-    """View of a message's data: [rows, W, channels] or [rows, W], in the machine's byte order."""
-    height, width, step = message.height, message.width, message.step
-    if not height or not width:
-        raise ImageError(f'image is {width}x{height}: it has no pixels', 'size')
-    if height % layout.block[0] or width % layout.block[1]:
-        raise ImageError(f'{message.encoding} image is {width}x{height}: it needs even sides',
-                         'size')
-    dtype = np.dtype(layout.dtype)
-    used = width * layout.channels * dtype.itemsize
-    if step < used or step % dtype.itemsize:
-        raise ImageError(f'step is {step}, but {width} pixels of {message.encoding} take {used} '
-                         'bytes: correct step in the driver', 'step')
-    rows = int(height * layout.rows)
-    data = np.frombuffer(message.data, np.uint8)
-    if data.size != rows * step:
-        raise ImageError(f'data has {data.size} bytes, but {rows} rows of step {step} make '
-                         f'{rows * step}: the message is damaged or mislabelled', 'data')
-    order = '>' if message.is_bigendian else '<'
-    pixels = data.view(dtype.newbyteorder(order)).reshape(rows, -1)[:, :width * layout.channels]
-    if layout.channels > 1:
-        pixels = pixels.reshape(rows, width, layout.channels)
-    return pixels.astype(dtype, copy=False)
-
-
-def compressed_to_rgb(message):
-    """
-    Pixels of a sensor_msgs/CompressedImage (JPEG or PNG): uint8 [H, W, 3] RGB.
-
-    As the sensor saw them: EXIF does not turn the image, since camera_info would not turn with
-    it. The grey image of a Bayer topic is a mosaic and becomes colour. ImageError for another
-    format and for data that is damaged or cut short.
-    """
-    pattern = _BAYER.get(message.format[6:10]) if message.format.startswith('bayer_') else None
-    image = _decode(message, _COLOR if pattern is None else cv2.IMREAD_UNCHANGED)
-    if image.ndim == 2:
-        image = cv2.cvtColor(image, pattern)
-        return _from16(image) if image.dtype == np.uint16 else image
-    return cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
-
-
-def compressed_to_label_array(message):
+def compressed_to_label_array(message: CompressedMessage) -> npt.NDArray[np.uint8]:
     """Ids of a sensor_msgs/CompressedImage that is a grey 8-bit PNG: uint8 [H, W]; ImageError."""
-    labels = _decode(message, cv2.IMREAD_UNCHANGED)
+    labels = _decode(bytes(message.data), _name(message), cv2.IMREAD_UNCHANGED)
     if bytes(message.data[:4]) != _PNG or labels.ndim != 2 or labels.dtype != np.uint8:
         raise ImageError(f'compressed label image ({message.format!r}) is not a grey 8-bit PNG of '
                          'class ids: publish that (JPEG changes ids)', 'decode')
     return labels
 
 
-def _decode(message, flags):
-    data = bytes(message.data)
-    # a decoder fills a truncated image with grey and does not complain: look for its end
-    if data[:3] == b'\xff\xd8\xff':
-        whole = data.rfind(b'\xff\xd9') > data.rfind(b'\xff\xda') > 0  # end after start of scan
-    elif data[:4] == _PNG:
-        whole = b'IEND' in data[-64:]
-    else:
-        raise ImageError(f'compressed image ({message.format!r}, {len(data)} bytes) is neither '
-                         'JPEG nor PNG: publish one of them', 'decode')
-    try:
-        image = cv2.imdecode(np.frombuffer(data, np.uint8), flags) if whole else None
-    except cv2.error:  # a header that asks for too many pixels
-        image = None
+def _refuse_depth(what: str) -> None:
+    raise ImageError(
+        f'{what} is depth (REP 118), not a picture: give the topic of the colour or grey image, '
+        'or set depth_as_grey if these are grey values', 'depth')
+
+
+def _unpack(message: ImageMessage, depth_as_grey: bool) -> Raw:
+    layout = LAYOUTS.get(message.encoding)
+    if layout is None:
+        known = ', '.join(name for name in LAYOUTS if name not in DEPTH)
+        raise ImageError(f'encoding {message.encoding!r} is unknown: publish one of {known}',
+                         'encoding')
+    if message.encoding in DEPTH and not depth_as_grey:
+        _refuse_depth(message.encoding)
+    return Raw(_view(message, layout), layout.convert, message.width)
+
+
+def _view(message: ImageMessage, layout: Layout) -> Pixels:
+    """View of a message's data: [rows, W, channels] or [rows, W], in the machine's byte order."""
+    height, width, step = message.height, message.width, message.step
+    if not height or not width:
+        raise ImageError(f'image is {width}x{height}: it has no pixels', 'size')
+    if height % layout.block[0] or (layout.block[0] > 1 and width % layout.block[1]):
+        raise ImageError(f'{message.encoding} image is {width}x{height}: it needs even sides',
+                         'size')
+    dtype = np.dtype(layout.dtype)
+    pixel = layout.channels * dtype.itemsize
+    if step < width * pixel or step % dtype.itemsize or any(
+            step * plane.width % 1 for plane in layout.planes):
+        raise ImageError(f'step is {step}, but {width} pixels of {message.encoding} take '
+                         f'{width * pixel} bytes: correct step in the driver', 'step')
+    rows = int(height * sum(plane.rows * plane.width for plane in layout.planes))
+    data = np.frombuffer(message.data, np.uint8)
+    if data.size != rows * step:
+        raise ImageError(f'data has {data.size} bytes, but {rows} rows of step {step} make '
+                         f'{rows * step}: the message is damaged or mislabelled', 'data')
+    if len(layout.planes) > 1:
+        return _join_planes(data, height, width, step, layout)
+    order = dtype.newbyteorder('>' if message.is_bigendian else '<')
+    pixels: Pixels = data.view(order).reshape(rows, -1)
+    if layout.block == (1, 2) and width % 2:
+        return _whole_pairs(pixels, width)
+    pixels = pixels[:, :width * layout.channels]
+    if layout.channels > 1:
+        pixels = pixels.reshape(rows, width, layout.channels)
+    return pixels.astype(dtype, copy=False)
+
+
+def _join_planes(data: npt.NDArray[np.uint8], height: int, width: int, step: int,
+                 layout: Layout) -> npt.NDArray[np.uint8]:
+    """Planes without the padding of their rows, one after the other in rows of ``width``."""
+    if step == width:
+        return data.reshape(-1, width)
+    parts, start = [], 0
+    for plane in layout.planes:
+        rows, row = int(height * plane.rows), int(step * plane.width)
+        part = data[start:start + rows * row].reshape(rows, row)
+        parts.append(part[:, :int(width * plane.width)].reshape(-1))
+        start += rows * row
+    return np.concatenate(parts).reshape(-1, width)
+
+
+def _whole_pairs(rows: npt.NDArray[np.uint8], width: int) -> npt.NDArray[np.uint8]:
+    """Rows of an odd width in which two pixels share a colour: one more pixel completes them."""
+    used = 2 * (width + 1)
+    if rows.shape[1] >= used:
+        return rows[:, :used].reshape(len(rows), -1, 2)
+    if width == 1:
+        raise ImageError('image of one column has half a colour: its step must be 4 or more',
+                         'step')
+    pixels = rows[:, :used - 2].reshape(len(rows), -1, 2)
+    return np.concatenate([pixels, pixels[:, -2:-1]], axis=1)    # the colour of the pair before
+
+
+def _unpack_compressed(message: CompressedMessage, depth_as_grey: bool) -> Raw:
+    before, _, behind = message.format.partition('compressed')
+    original = before.partition(';')[0].strip()
+    stored = (behind.split() or [''])[0]
+    if behind.startswith('Depth'):
+        if depth_as_grey:
+            raise ImageError(f'{message.format!r} is made for depth and changes grey values: '
+                             'give the raw topic, or one compressed as PNG', 'depth')
+        _refuse_depth(repr(message.format))
+    if (original in DEPTH or stored in DEPTH) and not depth_as_grey:
+        _refuse_depth(repr(message.format))
+    image = _decode(bytes(message.data), _name(message), _SENSOR)
+    return _decoded(image, stored or original, depth_as_grey)
+
+
+def _decoded(image: Pixels, encoding: str, depth_as_grey: bool) -> Raw:
+    """Describe what OpenCV decoded, [H, W] or [H, W, 3] BGR, and is said to be ``encoding``."""
+    width = image.shape[1]
+    if image.dtype not in (np.uint8, np.uint16, np.float32):
+        raise ImageError(f'image has values of type {image.dtype}: convert it to 8 or 16 bits',
+                         'encoding')
+    if image.ndim == 3:
+        return Raw(image, BGR, width)
+    bayer = BAYER.get(encoding[6:10]) if encoding.startswith('bayer_') else None
+    if image.dtype != np.uint8 and not (bayer or encoding == 'mono16' or depth_as_grey):
+        _refuse_depth(f'grey of {8 * image.itemsize} bits that is not said to be mono16')
+    return Raw(image, bayer or GREY, width)
+
+
+def _name(message: CompressedMessage) -> str:
+    return f'compressed image ({message.format!r}, {len(message.data)} bytes)'
+
+
+def _decode(data: bytes, name: str, flags: int, others: bool = False) -> Pixels:
+    """Decode a JPEG or PNG that is whole; ``others``: whatever else OpenCV reads, too."""
+    damage = None
+    if data.startswith(_JPEG):
+        damage = find_damage(data)
+        if b'\xff\xd9' not in data[-2:]:
+            data += b'\xff\xd9'     # without an end OpenCV may wait for more
+    elif data.startswith(_PNG):
+        damage = None if b'IEND' in data[-64:] else 'its end is missing'
+    elif not others:
+        raise ImageError(f'{name} is neither JPEG nor PNG: publish one of them', 'decode')
+    image = None
+    if not damage:
+        try:
+            image = cv2.imdecode(np.frombuffer(data, np.uint8), flags)
+        except cv2.error:   # no data, or a header that asks for too many pixels
+            pass
     if image is None:
-        raise ImageError(f'compressed image ({message.format!r}, {len(data)} bytes) is damaged or '
-                         'cut short: check the driver and the network', 'decode')
+        raise ImageError(f'{name} is damaged or cut short ({damage or "it cannot be decoded"}): '
+                         'check what wrote or sent it', 'decode')
     return image
 
 
-def fill_image(message, pixels, encoding):
+def fill_image(message: Message, pixels: npt.NDArray[np.uint8], encoding: str) -> Message:
     """
     Put pixels into a sensor_msgs/Image and return it; its header is left alone.
 
-    pixels uint8 [H, W] (mono8) or [H, W, 3] (rgb8). Pixels that lie in an array.array become the
-    message's own without a copy; send it before they change.
+    Args:
+        message: the Image to fill.
+        pixels: uint8 [H, W] or [H, W, 3]. Pixels that lie in an array.array become the message's
+            own without a copy: send it before they change.
+        encoding: mono8 or rgb8.
     """
     pixels = np.ascontiguousarray(pixels)
     message.height, message.width = pixels.shape[:2]
@@ -183,13 +335,13 @@ def fill_image(message, pixels, encoding):
     data = _owner(pixels)
     if not isinstance(data, array) or len(data) != pixels.nbytes:
         data = array('B')
-        data.frombytes(memoryview(pixels).cast('B'))
+        data.frombytes(pixels.reshape(-1).data)
     # what rclpy's property does with an array.array where it checks types; else it copies it
     setattr(message, '_data' if hasattr(message, '_data') else 'data', data)
     return message
 
 
-def _owner(pixels):
+def _owner(pixels: Any) -> Any:
     """Return the object that holds an array's memory."""
     while isinstance(pixels, np.ndarray) and pixels.base is not None:
         pixels = pixels.base

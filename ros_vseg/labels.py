@@ -6,9 +6,11 @@ from dataclasses import dataclass
 from functools import cached_property
 from itertools import chain
 from pathlib import Path
+from typing import Any, Union
 
 import cv2
 import numpy as np
+import numpy.typing as npt
 import yaml
 
 from ros_vseg.errors import LabelSetError
@@ -21,19 +23,36 @@ class LabelSet:
     """
     Class names and colours; the id of a class is its place in ``names``.
 
-    colors: RGB triples of 0..255, one per class. void_id: the id of unlabelled pixels.
-    sources: per class the names of the bundle's classes that it takes (its own name by default),
-    void_sources: the names that become void; both are used by ``remap_table`` alone.
+    Args:
+        name: of the set.
+        names: of the classes, 1 to 255 different ones.
+        colors: RGB triples of 0..255, one per class.
+        void_id: the id of unlabelled pixels, up to 255.
+        sources: per class the names of the bundle's classes that it takes (by default its own);
+            used by ``remap_table`` alone.
+        void_sources: names of the bundle's classes that become void; likewise.
+
+    Raises:
+        LabelSetError: names are missing or twice, or the ids do not fit into 8 bits.
+
+    >>> labels = LabelSet('roads', ('road', 'car'), ((128, 64, 128), (0, 0, 142)))
+    >>> labels.names.index('car'), labels.void_id
+    (1, 255)
+    >>> labels.palette[1].tolist()
+    [0, 0, 142]
+    >>> LabelSet.from_dict(labels.to_dict()).names == labels.names
+    True
     """
 
     name: str
-    names: tuple
-    colors: tuple
+    names: tuple[str, ...]
+    colors: tuple[tuple[int, ...], ...]
     void_id: int = 255
-    sources: tuple = ()
-    void_sources: tuple = ()
+    sources: tuple[tuple[str, ...], ...] = ()
+    void_sources: tuple[str, ...] = ()
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
+        """Check the names and the ids."""
         if not self.names or len(set(self.names)) != len(self.names):
             raise LabelSetError(f'label set {self.name}: class names must be given and differ')
         if len(self.names) > 255 or not len(self.names) <= self.void_id <= 255:
@@ -41,21 +60,31 @@ class LabelSet:
                                 f'{self.void_id} do not fit into 8 bits: use void id 255')
 
     @cached_property
-    def palette(self):
+    def palette(self) -> npt.NDArray[np.uint8]:
         """Colours by id: uint8 [256, 3] RGB; void and unknown ids are black."""
         table = np.zeros((256, 3), np.uint8)
         table[:len(self.colors)] = self.colors
         return table
 
-    def to_dict(self):
+    def to_dict(self) -> dict[str, Any]:
         """Plain dict for JSON or YAML, the inverse of ``from_dict``."""
         return {'name': self.name, 'void_id': self.void_id,
                 'classes': [{'id': index, 'name': name, 'color': list(color)}
                             for index, (name, color) in enumerate(zip(self.names, self.colors))]}
 
     @classmethod
-    def from_dict(cls, tree, where='label set'):
-        """Read a dict as ``to_dict`` makes it; LabelSetError names what is wrong in it."""
+    def from_dict(cls, tree: Any, where: str = 'label set') -> 'LabelSet':
+        """
+        Read a dict as ``to_dict`` makes it.
+
+        Args:
+            tree: the dict; a class may also have ``from``, and the set ``void_from``: see sources
+                and void_sources.
+            where: what to call it in an error.
+
+        Raises:
+            LabelSetError: names what is missing or wrong.
+        """
         try:
             classes = sorted(tree['classes'], key=lambda entry: entry['id'])
             names = tuple(str(entry['name']) for entry in classes)
@@ -64,43 +93,61 @@ class LabelSet:
             ids = [entry['id'] for entry in classes]
             name, void_id = str(tree['name']), int(tree.get('void_id', 255))
             void_sources = tree.get('void_from', [])
-        except (KeyError, TypeError, ValueError, AttributeError) as error:
+        except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
             raise LabelSetError(f'{where} is malformed at {error}: it needs name and classes, '
                                 'each class with id, name and color [r, g, b]') from error
         if ids != list(range(len(ids))):
             raise LabelSetError(f'{where} has the ids {ids}: number the classes 0, 1, 2, ...')
         if any(len(color) != 3 or not all(0 <= v <= 255 for v in color) for color in colors):
             raise LabelSetError(f'{where}: each color is three numbers of 0..255')
-        if not all(isinstance(one, list) for one in (*sources, void_sources)):
+        if not all(isinstance(names, list) for names in (*sources, void_sources)):
             raise LabelSetError(f'{where}: "from" and "void_from" are lists of class names')
-        sources = tuple(tuple(map(str, one)) for one in sources)
-        return cls(name, names, colors, void_id, sources, tuple(map(str, void_sources)))
+        return cls(name, names, colors, void_id,
+                   tuple(tuple(map(str, taken)) for taken in sources),
+                   tuple(map(str, void_sources)))
 
 
-def load_label_set(name_or_path):
-    """Read a shipped label set by name, or a YAML file; LabelSetError if it is neither."""
-    path = FOLDER / f'{name_or_path}.yaml'
-    if not path.exists():
-        path = Path(name_or_path)
+def load_label_set(name_or_path: Union[str, Path]) -> LabelSet:
+    """
+    Read a label set.
+
+    Args:
+        name_or_path: name of one that is shipped (camvid, cityscapes), or path of a YAML file.
+
+    Raises:
+        LabelSetError: there is none, or it is not a label set.
+
+    >>> camvid = load_label_set('camvid')
+    >>> camvid.names[:4]
+    ('sky', 'building', 'pole', 'road')
+    """
     try:
+        path = FOLDER / f'{name_or_path}.yaml'
+        if not path.exists():
+            path = Path(name_or_path)
         with open(path, encoding='utf-8') as file:
             tree = yaml.safe_load(file)
-    except OSError:
+    except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
+        raise LabelSetError(f'label set {path} is not YAML: '
+                            f'{str(error).splitlines()[0]}') from error
+    except (OSError, ValueError):       # ValueError: a path with a zero byte
         shipped = ', '.join(sorted(p.stem for p in FOLDER.glob('*.yaml')))
         raise LabelSetError(f'label set {name_or_path} does not exist: give a YAML file, or one '
                             f'of {shipped}') from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise LabelSetError(f'label set {path} is not YAML: '
-                            f'{str(error).splitlines()[0]}') from error
     return LabelSet.from_dict(tree, f'label set {path}')
 
 
-def remap_table(source, target):
+def remap_table(source: LabelSet, target: LabelSet) -> npt.NDArray[np.uint8]:
     """
-    Ids of one label set to those of another: uint8 [256], void and unknown ids become void.
+    Return the look-up table from the ids of one label set to those of another.
 
-    Classes meet by name, or by the target's ``from`` lists. LabelSetError names the source classes
-    that no target class takes, or that are taken twice.
+    Classes meet by name, or by the target's ``sources``.
+
+    Returns:
+        uint8 [256]; void and unknown ids become void.
+
+    Raises:
+        LabelSetError: names the source classes that no target class takes, or that two take.
     """
     table = np.full(256, target.void_id, np.uint8)
     sources = target.sources or [(name,) for name in target.names]
@@ -120,15 +167,23 @@ def remap_table(source, target):
     return table
 
 
-def colorize(labels, label_set):
-    """Label image uint8 [H, W] -> uint8 [H, W, 3] RGB."""
+def colorize(labels: npt.NDArray[np.uint8], label_set: LabelSet) -> npt.NDArray[np.uint8]:
+    """Paint a label image uint8 [H, W] in the colours of its classes: uint8 [H, W, 3] RGB."""
     return cv2.applyColorMap(labels, label_set.palette[:, None])
 
 
-def overlay(image, labels, label_set, alpha=0.5):
+def overlay(image: npt.NDArray[np.uint8], labels: npt.NDArray[np.uint8], label_set: LabelSet,
+            alpha: float = 0.5) -> npt.NDArray[np.uint8]:
     """
-    Camera image with the class colours over it.
+    Blend the colours of the classes over the camera's image.
 
-    image uint8 [H, W, 3] RGB, labels uint8 [H, W], alpha in 0..1 -> uint8 [H, W, 3] RGB.
+    Args:
+        image: uint8 [H, W, 3] RGB.
+        labels: its label image, uint8 [H, W].
+        label_set: what the labels mean.
+        alpha: weight of the colours, 0..1.
+
+    Returns:
+        uint8 [H, W, 3] RGB.
     """
     return cv2.addWeighted(image, 1 - alpha, colorize(labels, label_set), alpha, 0)

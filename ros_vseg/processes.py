@@ -9,6 +9,8 @@ import socket
 import subprocess
 import sys
 import time
+from types import TracebackType
+from typing import Optional, Sequence, Union
 
 from ros_vseg.errors import VsegError
 
@@ -20,7 +22,7 @@ class ChildError(VsegError):
     """A child process that died or did not end in its time; holds its last lines."""
 
 
-def share_path(relative):
+def share_path(relative: str) -> Path:
     """Return the path of a data file such as ``config/fastdds.xml``."""
     package = Path(__file__).resolve().parent
     installed = (parent / 'share/ros_vseg' for parent in (*package.parents, Path(sys.prefix)))
@@ -30,12 +32,12 @@ def share_path(relative):
     raise VsegError(f'{relative} is not installed: install ros_vseg again, with pip or colcon')
 
 
-def demo_clip():
+def demo_clip() -> Path:
     """Return the embedded drive, a bag with images and exact labels."""
     return Path(__file__).parent / 'demo_clip/street'
 
 
-def ros_environment():
+def ros_environment() -> dict[str, str]:
     """
     Return an environment for processes that talk to each other alone.
 
@@ -56,7 +58,7 @@ def ros_environment():
     return environment
 
 
-def free_domain_id():
+def free_domain_id() -> int:
     """Return a random ROS_DOMAIN_ID that no participant on this machine uses now."""
     for domain in random.sample(range(1, 101), 100):
         if all(_free_port(7400 + 250 * domain + offset) for offset in (0, 10)):
@@ -64,7 +66,7 @@ def free_domain_id():
     raise VsegError('every ROS_DOMAIN_ID from 1 to 100 is in use on this machine')
 
 
-def _free_port(port):
+def _free_port(port: int) -> bool:
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
         try:
             probe.bind(('', port))
@@ -78,9 +80,17 @@ class Child:
     A process started here and ended here, with its output in a file.
 
     Use it as a context manager: leaving it stops the process, gently first.
+
+    Args:
+        name: what to call it in errors.
+        argv: the program and its arguments.
+        environment: all of its environment variables.
+        log: the file for its output.
     """
 
-    def __init__(self, name, argv, environment, log):
+    def __init__(self, name: str, argv: Sequence[Union[str, Path]], environment: dict[str, str],
+                 log: Union[str, Path]) -> None:
+        """Start the process."""
         self.name = name
         self.log = Path(log)
         with open(log, 'wb') as output:
@@ -89,33 +99,46 @@ class Child:
                 argv, env=environment, stdin=subprocess.DEVNULL, stdout=output,
                 stderr=subprocess.STDOUT, start_new_session=True)
 
-    def __enter__(self):
+    def __enter__(self) -> 'Child':
+        """Return itself."""
         return self
 
-    def __exit__(self, *_):
+    def __exit__(self, kind: Optional[type[BaseException]], error: Optional[BaseException],
+                 trace: Optional[TracebackType]) -> None:
+        """Stop the process."""
         self.stop()
 
-    def last_lines(self, count=15):
+    def last_lines(self, count: int = 15) -> str:
         """Return the end of what the process has printed."""
         lines = self.log.read_text(errors='replace').splitlines()
         return '\n'.join(f'  {self.name}: {line}' for line in lines[-count:])
 
-    def check(self):
+    def check(self) -> None:
         """Raise ChildError if the process has failed."""
         if self.process.poll():
             self._died()
 
-    def check_alive(self):
+    def check_alive(self) -> None:
         """Raise ChildError if the process has ended, well or not."""
         if self.process.poll() is not None:
             self._died()
 
-    def _died(self):
+    def _died(self) -> None:
         raise ChildError(
             f'{self.name} ended with exit code {self.process.returncode}:\n{self.last_lines()}')
 
-    def wait_for_line(self, text, timeout, others=()):
-        """Wait until it has printed ``text``; ChildError if it is late, or it or another dies."""
+    def wait_for_line(self, text: str, timeout: float, others: Sequence['Child'] = ()) -> None:
+        """
+        Wait until it has printed ``text``.
+
+        Args:
+            text: part of a line.
+            timeout: seconds to wait.
+            others: processes that must not end meanwhile either.
+
+        Raises:
+            ChildError: it is late, or one of the processes ended.
+        """
         deadline = time.monotonic() + timeout
         while text not in self.log.read_text(errors='replace'):
             for child in (self, *others):
@@ -125,7 +148,7 @@ class Child:
                     f'{self.name} did not say {text!r} in {timeout:.0f} s:\n{self.last_lines()}')
             time.sleep(0.05)
 
-    def stop(self):
+    def stop(self) -> None:
         """End the process and what it started: interrupt, terminate, then kill."""
         for number, patience in ((signal.SIGINT, 5), (signal.SIGTERM, 3), (signal.SIGKILL, 3)):
             if self.process.poll() is not None:

@@ -1,7 +1,7 @@
 # Copyright 2026 The ros_vseg authors
 # SPDX-License-Identifier: Apache-2.0
 """
-Steadier labels: earlier class probabilities, moved by optical flow, where the network is unsure.
+Steadier labels: earlier class probabilities, moved by optical flow, where confidence is low.
 
 Nothing is trained: the input is two frames and their scores. Between ``step`` and ``decode`` it
 takes the coarse scores of a frame and returns those of the mixture. The constants were chosen on
@@ -19,12 +19,14 @@ FRAME = 30      # ... and of their means: a bad frame is unsure as a whole
 FADE = 0.98     # of the memory's mean confidence per frame of age: no memory stays for ever
 # errors of the picture that a flow predicts are in units of its contrast (standard deviation)
 ERROR = 0.1     # at a pixel: the memory counts half there
-DOUBT = 0.2     # mean: the flow is not believed from there on ...
-GUESS = 0.1     # ... and what the memory counts then, moved on as before ...
-WASHED = 4      # ... times this power of the contrast that was lost: glare and fog cost contrast
+DOUBT = 0.2     # mean from which on the flow is not believed ...
+GUESS = 0.1     # ... and the trust in the last flow then ...
+WASHED = 4      # ... times this power of the contrast that was lost, to glare or fog
 SMALLEST = 48   # height and width below which DIS cannot halve twice
 FLOOR = 1e-12   # smallest probability: its logarithm is finite
 LIMIT = np.float32(1e30)
+
+Floats = NDArray[np.float32]
 
 
 class Memory(NamedTuple):
@@ -67,10 +69,10 @@ def stabilize(scores: NDArray[np.float32], gray: NDArray[np.uint8],
         return scores, Memory(gray, None, new, 0.0)
     flow, trust = _flow(gray, memory)
     old, inside = _warp(memory.probabilities, flow)
-    sure, remembered = new.max(0), old.max(0)
-    ratio = float(sure.mean()) / (float(remembered.mean()) * FADE ** memory.age)
-    ours = inside * _resize(trust, inside.shape) * remembered ** PIXEL
-    weight = ours / (ours + sure ** PIXEL * np.float32(min(ratio, 1.0) ** FRAME))
+    confidence, remembered = new.max(0), old.max(0)
+    ratio = float(confidence.mean()) / (float(remembered.mean()) * FADE ** memory.age)
+    kept = inside * _resize(trust, inside.shape) * remembered ** PIXEL
+    weight = kept / (kept + confidence ** PIXEL * np.float32(min(ratio, 1.0) ** FRAME))
     new += weight * (old - new)
     age = float(weight.mean()) * (memory.age + 1)
     return np.log(np.maximum(new, np.float32(FLOOR))), Memory(gray, flow, new, age)
@@ -80,7 +82,7 @@ class Stabilizer:
     """``stabilize`` for the frames of one camera, in order; used by one thread."""
 
     def __init__(self) -> None:
-        self._memory = None
+        self._memory: Optional[Memory] = None
 
     def __call__(self, scores: NDArray[np.float32],
                  image: NDArray[np.uint8]) -> NDArray[np.float32]:
@@ -105,7 +107,7 @@ def half_gray(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
     return cv2.resize(cv2.extractChannel(image, 1), (width, height), interpolation=cv2.INTER_AREA)
 
 
-def _softmax(scores):
+def _softmax(scores: Floats) -> Floats:
     finite = np.fmin(np.fmax(scores, -LIMIT), LIMIT)    # fmax leaves out NaN
     finite -= finite.max(0)
     np.exp(finite, out=finite)
@@ -113,51 +115,51 @@ def _softmax(scores):
     return finite
 
 
-def _flow(gray, memory):
+def _flow(gray: NDArray[np.uint8], memory: Memory) -> tuple[Floats, Floats]:
     """
-    Optical flow from a frame to the one before it, and how far to trust it.
+    Return the optical flow from a frame to the one before it, and the trust in it.
 
-    Returns float32 [H / 2, W / 2, 2] in pixels, and float32 [H / 2, W / 2] in (0, 1].
-
+    The flow is float32 [H / 2, W / 2, 2] in pixels, the trust float32 [H / 2, W / 2] in (0, 1].
     Where DIS does not explain the frame (glare, darkness, lost rows), the last flow is a better
     guess: a camera's motion changes little from frame to frame.
     """
     # at half of gray's size as the preset medium, without its refinement, in a third of its time
-    method = cv2.DISOpticalFlow_create(cv2.DISOPTICAL_FLOW_PRESET_ULTRAFAST)
+    method = cv2.DISOpticalFlow_create(     # type: ignore[attr-defined]
+        cv2.DISOPTICAL_FLOW_PRESET_ULTRAFAST)
     method.setFinestScale(1)
     flow = method.calc(gray, memory.gray, None)
     moved = cv2.remap(memory.gray, *_places(flow), cv2.INTER_LINEAR,
                       borderMode=cv2.BORDER_REPLICATE)
-    contrast, left = (max(1.0, float(one.std())) for one in (memory.gray, gray))
-    error = np.float32(cv2.absdiff(gray, moved)) / np.float32(contrast)
+    contrast, left = (max(1.0, float(frame.std())) for frame in (memory.gray, gray))
+    error = cv2.absdiff(gray, moved).astype(np.float32) / np.float32(contrast)
     if error.mean() <= DOUBT:
         return flow, 1 / (1 + (error / np.float32(ERROR)) ** 2)
     last = np.zeros_like(flow) if memory.flow is None else memory.flow
     return last, np.full_like(error, min(1.0, GUESS * (contrast / left) ** WASHED))
 
 
-def _warp(planes, flow):
-    """Planes float32 [K, h, w] where the flow points, and whether it stays inside, [h, w]."""
+def _warp(planes: Floats, flow: Floats) -> tuple[Floats, NDArray[np.bool_]]:
+    """Return planes [K, h, w] from where the flow points, and if that is inside, [h, w]."""
     height, width = planes.shape[1:]
-    scale = np.float32([width / flow.shape[1], height / flow.shape[0]])
+    scale = np.array([width / flow.shape[1], height / flow.shape[0]], np.float32)
     x, y = _places(scale * _resize(flow, (height, width)))
     warped = np.stack([cv2.remap(plane, x, y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
                        for plane in planes])
     return warped, (x >= -0.5) & (x <= width - 0.5) & (y >= -0.5) & (y <= height - 0.5)
 
 
-def _resize(field, size):
-    """Field float32 [H / 2, W / 2] or [H / 2, W / 2, 2] on the grid (h, w) of the scores."""
+def _resize(field: Floats, size: tuple[int, ...]) -> Floats:
+    """Return a field [H / 2, W / 2] or [H / 2, W / 2, 2] on the grid (h, w) of the scores."""
     return cv2.resize(field, (size[1], size[0]), interpolation=cv2.INTER_AREA
                       if size[0] < field.shape[0] else cv2.INTER_LINEAR)
 
 
-def _places(flow):
-    """Column and row that each pixel's flow points at, float32 [h, w] each."""
+def _places(flow: Floats) -> tuple[Floats, Floats]:
+    """Return the column and row that each pixel's flow points at, [h, w] each."""
     x, y = _axes(*flow.shape[:2])
     return x + flow[..., 0], y + flow[..., 1]
 
 
 @lru_cache(maxsize=16)
-def _axes(height, width):
+def _axes(height: int, width: int) -> tuple[Floats, Floats]:
     return np.arange(width, dtype=np.float32), np.arange(height, dtype=np.float32)[:, None]

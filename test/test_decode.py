@@ -96,8 +96,8 @@ def assert_equals_dense(labels, scores, size):
 @given(problems())
 def test_equals_the_dense_reference(problem):
     scores, size = problem
-    labels, sure = decode(scores, size)
-    assert sure is None
+    labels, confidences = decode(scores, size)
+    assert confidences is None
     assert labels.shape == size and labels.dtype == np.uint8
     assert_equals_dense(labels, scores, size)
 
@@ -149,23 +149,23 @@ def test_same_size_is_the_argmax():
 
 
 def test_first_class_wins_a_tie():
-    labels, sure = decode(np.full((5, 3, 4), 2.5, np.float32), (33, 17), confidence=True)
+    labels, confidences = decode(np.full((5, 3, 4), 2.5, np.float32), (33, 17), confidence=True)
     assert (labels == 0).all()
-    assert (sure == 51).all()
+    assert (confidences == 51).all()
 
 
 def test_one_class():
-    labels, sure = decode(np.full((1, 2, 2), -3, np.float32), (9, 9), confidence=True)
-    assert (labels == 0).all() and (sure == 255).all()
+    labels, confidences = decode(np.full((1, 2, 2), -3, np.float32), (9, 9), confidence=True)
+    assert (labels == 0).all() and (confidences == 255).all()
 
 
 @pytest.mark.parametrize('confidence', [False, True])
 def test_nan_counts_as_lowest(confidence):
     scores = np.full((3, 4, 4), np.nan, np.float32)
     scores[2] = -5
-    labels, sure = decode(scores, (32, 32), confidence=confidence)
+    labels, confidences = decode(scores, (32, 32), confidence=confidence)
     assert (labels == 2).all()
-    assert sure is None or (sure == 255).all()
+    assert confidences is None or (confidences == 255).all()
     assert (decode(np.full((3, 4, 4), np.nan, np.float32), (8, 8))[0] == 0).all()
 
 
@@ -180,12 +180,12 @@ def test_infinities_are_the_largest_numbers():
 
 def test_scores_need_not_be_contiguous_or_float32():
     scores = smooth(np.random.default_rng(1), (6, 8, 10))
-    labels, sure = decode(scores, (50, 60), confidence=True)
+    labels, confidences = decode(scores, (50, 60), confidence=True)
     for other in (np.asfortranarray(scores), scores.astype(np.float64),
                   np.repeat(scores, 2, axis=2)[:, :, ::2]):
         again, also = decode(other, (50, 60), confidence=True)
         np.testing.assert_array_equal(again, labels)
-        np.testing.assert_array_equal(also, sure)
+        np.testing.assert_array_equal(also, confidences)
 
 
 def test_scores_are_not_written_to():
@@ -200,10 +200,10 @@ def test_table_renames_labels_but_not_confidence():
     scores = smooth(np.random.default_rng(2), (4, 6, 6))
     table = np.full(256, 255, np.uint8)
     table[:4] = [7, 7, 0, 255]
-    labels, sure = decode(scores, (40, 40), confidence=True)
+    labels, confidences = decode(scores, (40, 40), confidence=True)
     renamed, also = decode(scores, (40, 40), confidence=True, table=table)
     np.testing.assert_array_equal(renamed, table[labels])
-    np.testing.assert_array_equal(also, sure)
+    np.testing.assert_array_equal(also, confidences)
     assert set(np.unique(renamed)) == {0, 7, 255}
 
 
@@ -212,21 +212,21 @@ def test_table_renames_labels_but_not_confidence():
 def test_confidence_is_within_one_level(problem, gain):
     scores, size = problem
     scores = np.nan_to_num(scores, nan=-1e4) * np.float32(gain)
-    labels, sure = decode(scores, size, confidence=True)
-    assert sure.dtype == np.uint8
+    labels, confidences = decode(scores, size, confidence=True)
+    assert confidences.dtype == np.uint8
     # float32 weights move scores of 1e30 by more than any probability: only clear pixels count
     exact = softmax_top(scores, size)
     if np.abs(scores).max() < 1e6:
-        assert np.abs(sure - exact).max() <= 1
+        assert np.abs(confidences - exact).max() <= 1
     np.testing.assert_array_equal(labels, decode(scores, size)[0])
 
 
 def test_confidence_of_many_small_classes():
     scores = np.full((255, 3, 3), -6, np.float32)       # 254 of them sum to 0.63
     scores[100] = 0
-    labels, sure = decode(scores, (20, 20), confidence=True)
+    labels, confidences = decode(scores, (20, 20), confidence=True)
     assert (labels == 100).all()
-    assert (np.abs(sure - 255 / (1 + 254 * np.exp(-6.0))) <= 1).all()
+    assert (np.abs(confidences - 255 / (1 + 254 * np.exp(-6.0))) <= 1).all()
 
 
 def test_threads_do_not_disturb_each_other():
@@ -236,15 +236,15 @@ def test_threads_do_not_disturb_each_other():
     with ThreadPoolExecutor(8) as pool:
         for _ in range(5):
             found = pool.map(lambda task: decode(*task, confidence=True), tasks)
-            for (labels, sure), (right, right_sure) in zip(found, expected):
+            for (labels, confidences), (right, right_confidence) in zip(found, expected):
                 np.testing.assert_array_equal(labels, right)
-                np.testing.assert_array_equal(sure, right_sure)
+                np.testing.assert_array_equal(confidences, right_confidence)
 
 
 def test_without_a_folder_for_the_cache(tmp_path):
     copy = tmp_path / 'ros_vseg'
     copy.mkdir()
-    for name in ('__init__.py', 'decode.py'):
+    for name in ('__init__.py', 'decode.py', 'jit.py'):
         shutil.copy(Path(module.__file__).parent / name, copy)
     (copy / '__pycache__').write_text('in the way')
     environment = {**os.environ, 'PYTHONPATH': str(tmp_path), 'HOME': '/proc/none',

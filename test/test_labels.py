@@ -69,6 +69,19 @@ def test_yaml_file(tmp_path):
     assert label_set.names == ('road', 'car')
 
 
+@pytest.mark.parametrize('name', ['nowhere', 'a\0b'])
+def test_label_set_that_does_not_exist(name):
+    with pytest.raises(LabelSetError, match='does not exist: .*camvid'):
+        load_label_set(name)
+
+
+def test_yaml_nested_beyond_reason(tmp_path):
+    path = tmp_path / 'deep.yaml'
+    path.write_text('[' * 5000)
+    with pytest.raises(LabelSetError, match='is not YAML'):
+        load_label_set(path)
+
+
 @pytest.mark.parametrize('broken, reason', [
     (None, 'malformed'),
     ('road', 'malformed'),
@@ -78,6 +91,8 @@ def test_yaml_file(tmp_path):
     ({'name': 'small'}, "malformed at 'classes'"),
     (entry(name=None), "malformed at 'name'"),
     (entry(color=None), "malformed at 'color'"),
+    (entry(color=[0, 0, float('inf')]), 'malformed'),
+    (tree(void_id=float('inf')), 'malformed'),
     (entry(id=None), "malformed at 'id'"),
     (entry(color='blue'), 'malformed'),
     (entry(color=[0, 0]), 'three numbers'),

@@ -82,7 +82,7 @@ def test_images_that_vanish_without_the_profile_are_counted_and_explained(rear, 
 
 # Bad input: counted by cause, named in the log, and the next frame is labelled
 
-NAN = np.full((120, 160), np.nan, np.float32)
+NAN = np.full((120, 160, 3), np.nan, np.float32)
 BAD_IMAGES = {
     'step': (GOOD, 'rgb8', {'step': 479}, 'step'),
     'short data': (GOOD, 'rgb8', {'data': b'\0' * 100}, 'data'),
@@ -90,7 +90,8 @@ BAD_IMAGES = {
     'zero size': (GOOD, 'rgb8', {'width': 0, 'height': 0}, 'size'),
     'encoding': (GOOD, 'rgb9', {}, 'encoding'),
     'no encoding': (GOOD, '', {}, 'encoding'),
-    'NaN': (NAN, '32FC1', {}, 'nan'),
+    'NaN': (NAN, '32FC3', {}, 'nan'),
+    'depth': (NAN[..., 0], '32FC1', {}, 'depth'),
 }
 
 
@@ -106,8 +107,9 @@ def test_bad_image(front, node, case):
     assert 'image on /front/image not labelled' in node.log.read_text()
 
 
-@pytest.mark.parametrize('data', [jpeg(GOOD)[:700], b'', b'not a picture'],
-                         ids=['truncated', 'empty', 'text'])
+@pytest.mark.parametrize(
+    'data', [jpeg(GOOD)[:700], jpeg(GOOD)[:1500] + jpeg(GOOD)[1900:], b'', b'not a picture'],
+    ids=['truncated', 'pierced', 'empty', 'text'])
 def test_bad_compressed_image(rear, data):
     before, start = rear.dropped('decode'), next(stamps)
     rear.compressed.publish(ros.compressed(data, start))
@@ -237,6 +239,14 @@ def test_a_failure_inside_costs_one_frame(inner, probe, capfd):
     assert (values['resets_internal'], values['received'], values['labelled']) == ('2', '4', '2')
     log = capfd.readouterr().err
     assert log.count('Traceback') == 1 and 'RuntimeError: the device is gone' in log
+
+
+def test_bit_depth_that_does_not_fit(inner, probe, caplog):
+    seen = ros.CameraProbe(probe, 'inner', 'inner')
+    for number in range(2):
+        seen.label(ros.image(GOOD[..., 0].astype(np.uint16) * 16 + 15, number + 1, 'mono16'))
+    warning, = (record.getMessage() for record in caplog.records)
+    assert warning.startswith('/inner/image: ') and 'set bit_depth to 12' in warning
 
 
 def test_repeated_stamp_is_labelled(front):

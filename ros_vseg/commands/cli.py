@@ -51,7 +51,8 @@ def _run(options):
     from ros_vseg.media.sources import open_source
     from ros_vseg.commands.run import run
     from ros_vseg.stream import Stream
-    source = open_source(options.input, options.topic)
+    source = open_source(options.input, options.topic, bit_depth=options.bit_depth,
+                         depth_as_grey=options.depth_as_grey)
     backend = backends.load(
         _bundle(options), options.backend, threads=options.threads, precision=options.precision,
         engines=options.engines, may_build=not options.no_build, stabilize=options.stabilize)
@@ -162,6 +163,10 @@ def build_parser():
     run.add_argument('--stabilize', action='store_true',
                      help='steady labels by those of earlier frames, moved by optical flow')
     run.add_argument('--topic', help='image topic of a bag with several')
+    run.add_argument('--bit-depth', type=int, default=16, choices=range(8, 17), metavar='N',
+                     help='bits that the values of 16-bit images use (default: 16)')
+    run.add_argument('--depth-as-grey', action='store_true',
+                     help='take 16UC1 and 32FC1 images as grey pictures instead of depth')
     run.add_argument('--label-set', help='YAML that renames, merges or recolours the classes')
     run.add_argument('--max-gap', type=float, default=1.0,
                      help='seconds between two frames after which context is dropped, and age at '

@@ -13,8 +13,7 @@ from rosbags.highlevel import AnyReader
 from rosbags.typesys import get_typestore, Stores
 
 from ros_vseg.errors import ImageError, MediaError, VsegError
-from ros_vseg.image import (
-    compressed_to_label_array, compressed_to_rgb, to_label_array, to_rgb)
+from ros_vseg.image import compressed_to_label_array, ImageReader, to_label_array
 
 IMAGE, COMPRESSED = 'sensor_msgs/msg/Image', 'sensor_msgs/msg/CompressedImage'
 DEFAULT_FPS = 15.0  # of folders, whose images carry no time
@@ -40,11 +39,12 @@ class Frame(NamedTuple):
     labels: Optional[np.ndarray] = None
 
 
-def open_source(path, topic=None, fps=DEFAULT_FPS):
+def open_source(path, topic=None, fps=DEFAULT_FPS, **reading):
     """
     Open a bag (ROS 2 folder, .mcap, .db3, ROS 1 .bag), a video file, or a folder of images.
 
-    topic: the image topic of a bag, by default its only one. fps: of a folder. The result can be
+    topic: the image topic of a bag, by default its only one. fps: of a folder. reading: bit_depth
+    and depth_as_grey of an ImageReader, for a bag or a folder. The result can be
     iterated over many times, and has ``name``, ``fps``, ``count`` (None if unknown) and
     ``refused``, a Counter by cause of the frames of the last iteration that could not be read and
     were left out. MediaError names a source that cannot be read.
@@ -53,11 +53,11 @@ def open_source(path, topic=None, fps=DEFAULT_FPS):
     if not path.exists():
         raise MediaError(f'{path} does not exist: give a bag, a video or a folder of images')
     if path.suffix in _BAGS or (path.is_dir() and (path / 'metadata.yaml').exists()):
-        return BagSource(path, topic)
+        return BagSource(path, topic, **reading)
     if topic:
         raise MediaError(f'{path} is no bag, so it has no topic {topic}: leave the topic out')
     if path.is_dir():
-        return FolderSource(path, fps)
+        return FolderSource(path, fps, **reading)
     return VideoSource(path)
 
 
@@ -78,7 +78,8 @@ class Source:
 class FolderSource(Source):
     """Images of a folder in the order of their names, at a fixed rate."""
 
-    def __init__(self, path, fps=DEFAULT_FPS):
+    def __init__(self, path, fps=DEFAULT_FPS, **reading):
+        self._reader = ImageReader(str(path), **reading)
         self.files = sorted(file for file in path.iterdir() if file.suffix.lower() in _STILLS)
         super().__init__(path.name, fps, len(self.files))
         if not self.files:
@@ -89,12 +90,12 @@ class FolderSource(Source):
     def __iter__(self):
         self.refused.clear()
         for number, file in enumerate(self.files):
-            image = cv2.imread(str(file), cv2.IMREAD_COLOR)
-            if image is None:
-                self.refuse(file, 'decode', 'it is not a readable image: replace or remove it')
+            try:
+                image = self._reader.read_file(file)
+            except ImageError as error:
+                self.refuse(file, error.cause, error)
                 continue
-            yield Frame(cv2.cvtColor(image, cv2.COLOR_BGR2RGB), round(number * 1e9 / self.fps),
-                        'camera', file.stem)
+            yield Frame(image, round(number * 1e9 / self.fps), 'camera', file.stem)
 
 
 class VideoSource(Source):
@@ -137,7 +138,7 @@ class BagSource(Source):
     PAIRS_KEPT images apart.
     """
 
-    def __init__(self, path, topic=None):
+    def __init__(self, path, topic=None, **reading):
         self._path = path
         with self._open() as reader:
             counts = defaultdict(int)
@@ -158,6 +159,7 @@ class BagSource(Source):
         count = counts[self.topic]
         if not count:
             raise MediaError(f'bag {path} has no message on {self.topic}: record it again')
+        self._reader = ImageReader(self.topic, **reading)
         super().__init__(
             path.stem, (count - 1) / seconds if seconds and count > 1 else DEFAULT_FPS, count)
 
@@ -204,7 +206,7 @@ class BagSource(Source):
             for connection, received, raw in reader.messages(wanted):
                 message = reader.deserialize(raw, connection.msgtype)
                 stamp = message.header.stamp.sec * 10**9 + message.header.stamp.nanosec
-                read = to_rgb if connection.msgtype == IMAGE else compressed_to_rgb
+                read = self._reader.read
                 if connection.topic == self._label_topic:
                     read = (to_label_array if connection.msgtype == IMAGE
                             else compressed_to_label_array)

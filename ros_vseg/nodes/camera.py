@@ -9,7 +9,7 @@ from rclpy.node import Node
 from sensor_msgs.msg import CompressedImage
 
 from ros_vseg.errors import BackendError, ImageError
-from ros_vseg.image import compressed_to_rgb, to_rgb
+from ros_vseg.image import ImageReader
 from ros_vseg.labels import LabelSet
 from ros_vseg.nodes.diagnostics import Statistics
 from ros_vseg.nodes.inputs import Inputs
@@ -48,6 +48,8 @@ class Camera:
         self._node = node
         self._logger = node.get_logger()
         self._stream = stream
+        self._reader = ImageReader(
+            self.inputs.topic, self._value('bit_depth'), self._value('depth_as_grey'))
         self._scheduler: Scheduler | None = None    # while active
         self._limit = RateLimit()
         self._reset_cause: str | None = None
@@ -132,8 +134,7 @@ class Camera:
 
     def _label(self, message: Any, arrival: float) -> None:
         start = time.monotonic()
-        compressed = isinstance(message, CompressedImage)
-        image = compressed_to_rgb(message) if compressed else to_rgb(message)
+        image = self._reader.read(message)
         converted = time.monotonic()
 
         if self._reset_cause:

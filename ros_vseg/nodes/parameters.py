@@ -173,6 +173,14 @@ CAMERA = (      # of one camera, by its name: front.priority
     Parameter(
         'max_rate', 0.0, 'Frames a second to label at most; 0: all.',
         change='running', minimum=0.0, maximum=1000.0),
+    Parameter(
+        'bit_depth', 16,
+        'Bits that the values of 16-bit images use (mono16, rgb16, bayer_rggb16 and the like), '
+        'such as 12 for 0 to 4095.', change='unconfigured', minimum=8, maximum=16),
+    Parameter(
+        'depth_as_grey', False,
+        'Whether 16UC1 and 32FC1 images are grey pictures; false: they are refused as depth '
+        '(REP 118).', change='unconfigured'),
 )
 
 
