@@ -268,7 +268,8 @@ def test_a_bag_with_a_negative_stamp_can_be_written(tmp_path):
 
 def test_natural_order():
     names = ['a', 'a1', 'a01', 'a2', 'a10', 'a10b', 'b1.9', 'b1.10', '9' * 200 + '.png']
-    assert sorted(names[::-1], key=natural_key) == [
+    names.reverse()
+    assert sorted(names, key=natural_key) == [
         '9' * 200 + '.png', 'a', 'a01', 'a1', 'a2', 'a10', 'a10b', 'b1.9', 'b1.10']
 
 
@@ -308,7 +309,7 @@ def test_frames_a_second_are_for_folders(tmp_path):
 # videos
 
 class Video:
-    """A reader of OpenCV, whose clock a test sets."""
+    """A video reader whose clock a test sets."""
 
     def __init__(self, path, capture=cv2.VideoCapture):
         self.video = capture(path)
@@ -316,7 +317,7 @@ class Video:
 
 
 def test_a_pause_of_a_video_is_a_gap(tmp_path, monkeypatch):
-    """OpenCV writes no such video, so its clock is set: 5 s of pause after the third frame."""
+    """No such video can be written here, so its clock is set: 5 s after the third frame."""
     with VideoWriter(tmp_path / 'a.mp4', 10) as video:
         for number in range(6):
             video.write(gradient(number))
