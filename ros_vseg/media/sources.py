@@ -107,6 +107,8 @@ def open_source(path: str | Path, topic: str | None = None, fps: float | None = 
         raise MediaError(f'{fps} frames a second are not possible: give a number above 0')
     try:
         is_folder, is_bag = _look_at(path)
+    except MediaError:
+        raise
     except (OSError, ValueError) as error:  # ValueError: a NUL in the path
         raise MediaError(f'{str(path)!r} cannot be opened ({error}): give a bag, a video or a '
                          'folder of images') from error
