@@ -7,9 +7,10 @@ Label a bag, a video or a folder of images and look at it in RViz.
 """
 import os
 
-from ament_index_python.packages import get_package_share_directory
+from ament_index_python.packages import (
+    get_package_prefix, get_package_share_directory, PackageNotFoundError)
 from launch import LaunchDescription
-from launch.actions import DeclareLaunchArgument, IncludeLaunchDescription, Shutdown
+from launch.actions import DeclareLaunchArgument, IncludeLaunchDescription, LogInfo, Shutdown
 from launch.conditions import IfCondition, UnlessCondition
 from launch.launch_description_sources import PythonLaunchDescriptionSource
 from launch.substitutions import LaunchConfiguration
@@ -20,21 +21,34 @@ SHARE = get_package_share_directory('ros_vseg')
 
 ARGUMENTS = (
     ('path', None, 'Bag, video file or folder of images to replay'),
-    ('source_topic', '', 'Image topic in the bag; empty: its first'),
+    ('source_topic', '', 'Image topic in the bag; empty: its only one'),
     ('rate', '1.0', 'Speed: 2.0 is twice as fast as recorded'),
     ('loop', 'false', 'Start again at the end'),
     ('use_sim_time', 'false', "Keep the source's stamps, and let them be the time"),
-    ('rviz', 'true', 'Show the labels in RViz'),
+    ('rviz', 'true', 'Show the labels in RViz, where it is installed'),
     ('rviz_config', os.path.join(SHARE, 'config', 'vseg.rviz'), 'Full path to the RViz config'),
 )
 SHOWN = ('camera/image', 'vseg_node/camera/overlay', 'vseg_node/camera/color')
 
 
-def generate_launch_description():
+def has_rviz() -> bool:
+    """Return whether RViz can be started."""
+    try:
+        folder = os.path.join(get_package_prefix('rviz2'), 'lib', 'rviz2')
+    except PackageNotFoundError:
+        return False
+    return os.access(os.path.join(folder, 'rviz2'), os.X_OK)
+
+
+def generate_launch_description() -> LaunchDescription:
     """Return the node, the replay and RViz; ends with RViz, or without it with the replay."""
     namespace = LaunchConfiguration('namespace')
     use_sim_time = ParameterValue(LaunchConfiguration('use_sim_time'), value_type=bool)
-    rviz = LaunchConfiguration('rviz')
+    asked = LaunchConfiguration('rviz')
+    rviz = asked if has_rviz() else 'false'
+    notice = [] if has_rviz() else [LogInfo(
+        msg='rviz2 is not installed: labels are published, but not shown',
+        condition=IfCondition(asked))]
 
     vseg = IncludeLaunchDescription(PythonLaunchDescriptionSource(
         os.path.join(SHARE, 'launch', 'vseg.launch.py')))
@@ -59,4 +73,4 @@ def generate_launch_description():
     return LaunchDescription([
         *(DeclareLaunchArgument(name, default_value=default, description=description)
           for name, default, description in ARGUMENTS),
-        vseg, replay, rviz2])
+        *notice, vseg, replay, rviz2])

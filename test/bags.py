@@ -1,6 +1,8 @@
 # Copyright 2026 The ros_vseg authors
 # SPDX-License-Identifier: Apache-2.0
 """Bags for tests: small drives as MCAP, SQLite and ROS 1 bags."""
+import struct
+
 import cv2
 import numpy as np
 from rosbags.rosbag1 import Writer as Ros1Writer
@@ -78,4 +80,60 @@ def write_foreign_drive(path, kind, frames=4, topic='/front/image_raw'):
             serialize = types.serialize_ros1 if kind == 'ros1' else types.serialize_cdr
             # recorded a little after the camera's own stamp
             writer.write(connection, stamp + 5 * 10**6, serialize(message, connection.msgtype))
+    return path
+
+
+def image_message(number, stamp, size=(24, 32)):
+    """Return the CDR bytes of a sensor_msgs/Image with ``picture(number)``."""
+    types = get_typestore(Stores.ROS2_HUMBLE)
+    image, header, time = (types.types[name] for name in (
+        'sensor_msgs/msg/Image', 'std_msgs/msg/Header', 'builtin_interfaces/msg/Time'))
+    pixels = picture(number, size)
+    message = image(header(time(*divmod(stamp, 10**9)), 'camera'), *size, 'rgb8', 0,
+                    pixels.strides[0], pixels.reshape(-1))
+    return bytes(types.serialize_cdr(message, 'sensor_msgs/msg/Image'))
+
+
+CAMERA_CHANNEL = ('/camera/image', 'sensor_msgs/msg/Image', 'ros2msg', b'', 'cdr')
+
+
+def write_mcap(path, channels, messages, chunk=2, ending=True, compress=bytes, name=''):
+    """
+    Write an MCAP file record by record, as any program may: without an index.
+
+    channels: (topic, schema name, schema encoding, schema data, message encoding), ids from 1;
+    messages: (channel id, time, data); chunk: messages in one, 0: none has a chunk; ending:
+    whether the end marker is there; compress, name: of the chunks. Returns path.
+    """
+    def record(kind, content):
+        return struct.pack('<BQ', kind, len(content)) + content
+
+    def text(value):
+        value = value.encode() if isinstance(value, str) else value
+        return struct.pack('<I', len(value)) + value
+
+    def packed(part):
+        if not chunk:
+            return b''.join(part)
+        content = b''.join(part)
+        packed = compress(content)
+        return record(6, struct.pack('<QQQI', 0, 2**60, len(content), 0) + text(name)
+                      + struct.pack('<Q', len(packed)) + packed)
+
+    magic = b'\x89MCAP0\r\n'
+    data = magic + record(1, text('') + text('test'))
+    part = []
+    for number, (topic, kind, encoding, schema, message_encoding) in enumerate(channels, 1):
+        part.append(record(3, struct.pack('<H', number) + text(kind) + text(encoding)
+                           + text(schema)))
+        part.append(record(4, struct.pack('<HH', number, number) + text(topic)
+                           + text(message_encoding) + text(b'')))
+    for count, (channel, time, content) in enumerate(messages, 1):
+        part.append(record(5, struct.pack('<HIQQ', channel, count, time, time) + content))
+        if not chunk or count % chunk == 0:
+            data, part = data + packed(part), []
+    data += packed(part) if part else b''
+    if ending:
+        data += record(15, bytes(4)) + record(2, bytes(20)) + magic
+    path.write_bytes(data)
     return path

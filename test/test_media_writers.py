@@ -35,8 +35,9 @@ def test_bag_metadata_is_what_rosbag2_expects(tmp_path):
     tree = yaml.safe_load((path / 'metadata.yaml').read_text())['rosbag2_bagfile_information']
     assert tree['relative_file_paths'] == ['drive.mcap']
     assert (tree['version'], tree['storage_identifier'], tree['message_count']) == (8, 'mcap', 8)
-    topics = {one['topic_metadata']['name']: (one['topic_metadata']['type'], one['message_count'])
-              for one in tree['topics_with_message_count']}
+    topics = {topic['topic_metadata']['name']: (
+        topic['topic_metadata']['type'], topic['message_count'])
+        for topic in tree['topics_with_message_count']}
     assert topics == {'/camera/image': ('sensor_msgs/msg/Image', 4),
                       '/camera/label': ('sensor_msgs/msg/Image', 4)}
 
@@ -61,11 +62,11 @@ def test_bag_replaces_an_older_bag_when_it_is_whole(tmp_path):
     assert os.listdir(tmp_path) == ['drive']
 
 
-def test_bag_never_replaces_what_is_no_bag(tmp_path):
+def test_bag_never_replaces_what_is_not_a_bag(tmp_path):
     (tmp_path / 'photos').mkdir()
     (tmp_path / 'photos/holiday.jpg').write_text('dear')
     for path in (tmp_path / 'photos', tmp_path / 'photos/holiday.jpg'):
-        with pytest.raises(MediaError, match='exists and is no bag'):
+        with pytest.raises(MediaError, match='exists and is not a bag'):
             BagWriter(path)
     assert os.listdir(tmp_path) == ['photos']
     assert os.listdir(tmp_path / 'photos') == ['holiday.jpg']
@@ -129,11 +130,33 @@ def test_bag_on_a_full_disk(tmp_path, room, frames):
 
 @pytest.mark.parametrize('room', [100_000, 100])
 def test_video_on_a_full_disk(tmp_path, room):
-    with full_disk(room), pytest.raises(MediaError, match='drive.mp4 cannot be written'):
+    with full_disk(room), pytest.raises(MediaError, match='drive.mp4 cannot be .*are free'):
         with VideoWriter(tmp_path / 'drive.mp4', 10) as video:
             for _ in range(20):
                 video.write(noise())
     assert os.listdir(tmp_path) == []
+
+
+@pytest.mark.parametrize('fps, shown', [
+    (66.66666, 66.67), (100, 100), (240.1234, 240.12), (999.99, 1000), (29.97, 29.97),
+    (1, 1), (0.0004, 1), (0, 1), (1e9, 65535)])
+def test_video_at_any_frame_rate(tmp_path, fps, shown):
+    """MPEG-4 tells rates as fractions of 16 bits."""
+    with VideoWriter(tmp_path / 'drive.mp4', fps) as video:
+        for number in range(3):
+            video.write(gradient(number))
+    found = cv2.VideoCapture(str(tmp_path / 'drive.mp4'))
+    assert found.get(cv2.CAP_PROP_FPS) == pytest.approx(shown, rel=1e-3)
+    assert found.get(cv2.CAP_PROP_FRAME_COUNT) == 3
+
+
+@pytest.mark.parametrize('size, shown', [
+    ((1, 1), (2, 2)), ((9, 9000), (8, 8190)), ((9000, 9), (8190, 8))])
+def test_video_of_any_size(tmp_path, size, shown):
+    with VideoWriter(tmp_path / 'drive.mp4', 10) as video:
+        video.write(np.zeros((*size, 3), np.uint8))
+    frame, = open_source(tmp_path / 'drive.mp4')
+    assert frame.image.shape[:2] == shown
 
 
 def test_png_on_a_full_disk(tmp_path):

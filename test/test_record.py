@@ -9,13 +9,14 @@ import numpy as np
 import pytest
 from ros_helpers import image, Probe, start
 from sensor_msgs.msg import Image
-from std_msgs.msg import String
+from std_msgs.msg import String, UInt32
 
 from ros_vseg.labels import load_label_set, overlay
 from ros_vseg.media.contact_sheet import contact_sheet, MARGIN, Row, Samples, WIDTH
 from ros_vseg.media.sources import open_source
 from ros_vseg.media.summary import PAIRS_KEPT, Summary
-from ros_vseg.nodes.record import EXACT, LATCHED, READY
+from ros_vseg.media.writers import BagWriter
+from ros_vseg.nodes.recorder import EXACT, LATCHED, OverlayVideo, READY
 
 CAMVID = load_label_set('camvid')
 MS = 10**6
@@ -156,7 +157,7 @@ def test_recorder_keeps_what_was_published_and_ends_by_itself(probe, tmp_path):
     assert summary['miou'] == 1.0 and set(summary['iou']) == set(CAMVID.names)
     kept = [(frame.stamp, frame.image[..., 0]) for frame in open_source(out / 'labels', 'label')]
     assert [stamp for stamp, _ in kept] == [stamp for stamp, _ in sent]
-    assert all(np.array_equal(one, other) for (_, one), (_, other) in zip(kept, sent))
+    assert all(np.array_equal(found, labels) for (_, found), (_, labels) in zip(kept, sent))
     frames = list(open_source(out / 'overlay.mp4'))
     assert len(frames) == 20
     assert open_source(out / 'overlay.mp4').fps == pytest.approx(10, rel=0.01)
@@ -206,3 +207,95 @@ def test_unwritable_output_is_one_clear_error(probe, tmp_path):
         assert _wait_end(probe, child) == 1
         assert 'cannot be written' in child.last_lines()
         assert 'Traceback' not in child.last_lines(100)
+
+
+def test_it_outlasts_a_pause_and_ends_with_the_player(probe, tmp_path):
+    """No silence ends it, only the player's last word; half the labels come after a pause."""
+    publishers = _publishers(probe)
+    ended = probe.node.create_publisher(UInt32, 'ended', LATCHED)
+    with start('record', tmp_path / 'log', output=tmp_path / 'out') as child:
+        _send(probe, child, publishers, 3)
+        probe.spin(4)
+        assert child.process.poll() is None
+        _send(probe, child, publishers, 3)
+        ended.publish(UInt32(data=6))
+        assert _wait_end(probe, child) == 0, child.last_lines()
+    assert json.loads((tmp_path / 'out/summary.json').read_text())['labels'] == 6
+
+
+def test_the_end_of_a_player_without_labels_ends_it(probe, tmp_path):
+    ended = probe.node.create_publisher(UInt32, 'ended', LATCHED)
+    ended.publish(UInt32(data=0))
+    with start('record', tmp_path / 'log', output=tmp_path / 'out') as child:
+        assert _wait_end(probe, child) == 1
+        assert 'no label image came' in child.last_lines()
+
+
+def test_damaged_messages_are_left_out(probe, tmp_path):
+    publishers = _publishers(probe)
+    with _record(tmp_path) as child:
+        _send(probe, child, publishers, 2)
+        picture = np.zeros((4, 4, 3), np.uint8)
+        publishers['label'].publish(image(picture, 5, 'rgb8'))
+        publishers['overlay'].publish(image(picture, 5, 'rgb8', step=3))
+        for data in ('[' * 100_000, 'null', '{"classes": 5}', '{'):
+            probe.label_info.publish(String(data=data))
+            probe.spin(0.05)
+        assert _wait_end(probe, child) == 0, child.last_lines()
+    text = child.log.read_text()
+    assert 'a message on label is left out' in text and 'label_info is left out' in text
+    assert json.loads((tmp_path / 'out/summary.json').read_text())['labels'] == 2
+
+
+def test_an_earlier_recording_is_refused_or_cleared(probe, tmp_path):
+    out = tmp_path / 'out'
+    with BagWriter(out / 'labels') as bag:
+        bag.image('label', np.zeros((4, 4), np.uint8), 'mono8', 1)
+    (out / 'overlay.mp4').write_text('old')
+    with _record(tmp_path) as child:
+        assert _wait_end(probe, child) == 1
+        assert 'has labels, overlay.mp4 of an earlier recording' in child.last_lines()
+    assert (out / 'overlay.mp4').exists() and (out / 'labels/metadata.yaml').exists()
+    with _record(tmp_path, clear='true', patience=0.5) as child:
+        assert _wait_end(probe, child) == 1
+    assert not list(out.iterdir())
+    (out / 'labels').mkdir()
+    (out / 'labels/mine.png').write_text('dear')
+    with _record(tmp_path, clear='true') as child:
+        assert _wait_end(probe, child) == 1
+        assert 'exists and is not a bag' in child.last_lines()
+    assert (out / 'labels/mine.png').read_text() == 'dear'
+
+
+def test_sigterm_completes_the_recording(probe, tmp_path):
+    publishers = _publishers(probe)
+    with _record(tmp_path, end_after=0.0) as child:
+        _send(probe, child, publishers, 5)
+        child.wait_for_line('labels 5', 60)
+        for _ in range(2):
+            child.process.send_signal(signal.SIGTERM)
+        assert _wait_end(probe, child) == 0, child.last_lines()
+    assert len(list(open_source(tmp_path / 'out/labels', 'label'))) == 5
+    assert 'Traceback' not in child.log.read_text()
+
+
+def test_a_video_that_fails_leaves_the_bag_alone(probe, tmp_path):
+    """A folder has the name of the video, made after the recorder looked."""
+    publishers = _publishers(probe)
+    with _record(tmp_path) as child:
+        _send(probe, child, publishers, 3)
+        (tmp_path / 'out/overlay.mp4').mkdir()
+        assert _wait_end(probe, child) == 1
+        assert 'overlay.mp4 cannot be written (Is a directory)' in child.last_lines()
+    assert len(list(open_source(tmp_path / 'out/labels', 'label'))) == 3
+    assert json.loads((tmp_path / 'out/summary.json').read_text())['problems']
+
+
+@pytest.mark.parametrize('gap, fps', [(10.00187, 99.98), (15.0001, 66.66), (2_500_000, 1)])
+def test_overlay_at_any_rate(tmp_path, gap, fps):
+    video = OverlayVideo(tmp_path / 'a.mp4')
+    for number in range(20):
+        video.add(np.full((48, 64, 3), number, np.uint8), round(number * gap * MS))
+    video.close()
+    source = open_source(tmp_path / 'a.mp4')
+    assert len(list(source)) == 20 and source.fps == pytest.approx(fps, rel=1e-3)

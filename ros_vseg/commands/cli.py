@@ -2,14 +2,16 @@
 # SPDX-License-Identifier: Apache-2.0
 """vseg: info, run, build, bench, doctor."""
 import argparse
+from collections.abc import Sequence
 import importlib.metadata
 import json
 import logging
 from pathlib import Path
 import sys
+from typing import Any
 
+from ros_vseg import interrupts
 from ros_vseg.errors import VsegError
-
 
 EXAMPLES = """examples:
   vseg run drive.mcap -o labelled
@@ -23,7 +25,7 @@ EXAMPLES = """examples:
   vseg doctor"""
 
 
-def _info(options):
+def _info(options: argparse.Namespace) -> int:
     from ros_vseg.bundle import Bundle, default_bundle_path
     bundle = Bundle.load(options.bundle or default_bundle_path())
     tree = {**bundle.info.to_dict(), 'sha256': bundle.sha256, 'bytes': len(bundle.model)}
@@ -39,19 +41,23 @@ def _info(options):
     return 0
 
 
-def _flat(value):
+def _flat(value: Any) -> str:
     if isinstance(value, dict):
-        return ', '.join(f'{key}: {_flat(one)}' for key, one in value.items()) or '-'
+        return ', '.join(f'{key}: {_flat(entry)}' for key, entry in value.items()) or '-'
     return str(value)
 
 
-def _run(options):
+def _run(options: argparse.Namespace) -> int:
+    interrupts.end_at_once()    # imports are cut short without a traceback
     from ros_vseg import backends
     from ros_vseg.labels import load_label_set
     from ros_vseg.media.sources import open_source
-    from ros_vseg.commands.run import run
+    from ros_vseg.commands.run import NothingLabelledError, run
     from ros_vseg.stream import Stream
-    source = open_source(options.input, options.topic, bit_depth=options.bit_depth,
+    interrupts.raise_once()
+    if options.limit is not None and options.limit < 1:
+        raise VsegError(f'limit {options.limit} is too small: give 1 or more')
+    source = open_source(options.input, options.topic, options.fps, bit_depth=options.bit_depth,
                          depth_as_grey=options.depth_as_grey)
     backend = backends.load(
         _bundle(options), options.backend, threads=options.threads, precision=options.precision,
@@ -59,19 +65,33 @@ def _run(options):
     label_set = load_label_set(options.label_set) if options.label_set else None
     stream = Stream(backend, max_gap=options.max_gap,
                     label_set=label_set or backend.bundle.info.label_set)
-    report = run(source, stream, options.output, options.save)
-    print('\n'.join(report.lines(source, stream)))
-    return 0
+    try:
+        report = run(source, stream, options.output, options.save, limit=options.limit,
+                     clear=options.clear, progress=not options.quiet)
+    except NothingLabelledError as error:
+        return _failed(error)
+    if options.json:
+        print(json.dumps(report.to_dict(source, stream), indent=2))
+    elif not options.quiet:
+        print('\n'.join(report.lines(source, stream)))
+    for problem in report.problems:
+        _failed(problem)
+    return 1 if report.problems else 0
 
 
-def _bundle(options):
+def _failed(error: object, code: int = 1) -> int:
+    print(f'vseg: error: {error}', file=sys.stderr)
+    return code
+
+
+def _bundle(options: argparse.Namespace) -> Any:
     from ros_vseg.bundle import Bundle, default_bundle_path
     from ros_vseg.graph import at_size, parse_size
     bundle = Bundle.load(options.bundle or default_bundle_path())
     return at_size(bundle, parse_size(options.size) if options.size else None)
 
 
-def _build(options):
+def _build(options: argparse.Namespace) -> int:
     from ros_vseg.calibrate import calibrate
     from ros_vseg.engines.build import parse_targets
     from ros_vseg.engines.engine import engine_for
@@ -113,7 +133,7 @@ def _wrap(options: argparse.Namespace) -> int:
     return 0
 
 
-def _doctor(options):
+def _doctor(options: argparse.Namespace) -> int:
     from ros_vseg.commands.doctor import examine, MISSING
     findings = examine(options.bundle)
     width = max(len(finding.what) for finding in findings)
@@ -122,7 +142,7 @@ def _doctor(options):
     return int(any(finding.state == MISSING for finding in findings))
 
 
-def _bench(options):
+def _bench(options: argparse.Namespace) -> int:
     from ros_vseg.bench import table as bench
     from ros_vseg.bench.tools import Context
     from ros_vseg.graph import parse_size
@@ -137,7 +157,7 @@ def _bench(options):
         Context(options.bundle, options.rounds, options.backend, size), names)
 
 
-def build_parser():
+def build_parser() -> argparse.ArgumentParser:
     """Return the argument parser of vseg."""
     parser = argparse.ArgumentParser(
         'vseg', description='Semantic segmentation of video, with the context of earlier frames.',
@@ -151,6 +171,15 @@ def build_parser():
                      help='folder to write to, or a bag to write (NAME.mcap)')
     run.add_argument('--save', nargs='+', choices=['labels', 'color', 'overlay', 'bag'],
                      help='what to write into the folder (default: labels overlay)')
+    run.add_argument('--clear', action='store_true',
+                     help='remove what an earlier run has written to the output folder; without '
+                     'it such a folder is refused')
+    run.add_argument('--limit', type=int, metavar='N', help='end after N frames')
+    run.add_argument('--fps', type=float,
+                     help='frames a second of a folder of images (default: 15)')
+    run.add_argument('--json', action='store_true', help='print the report as JSON')
+    run.add_argument('-q', '--quiet', action='store_true',
+                     help='print neither progress nor report, only what goes wrong')
     run.add_argument('--bundle', type=Path, help='student to run (default: the shipped one)')
     run.add_argument('--backend', default='auto',
                      help='auto, tensorrt, onnxruntime_tensorrt, onnxruntime_cuda, openvino or '
@@ -178,7 +207,8 @@ def build_parser():
     info.set_defaults(call=_info)
     _add_build(commands)
     _add_wrap(commands)
-    doctor = commands.add_parser('doctor', help='say what is there, what is missing, and the mend')
+    doctor = commands.add_parser(
+        'doctor', help='say what is there, what is missing, and how to fix it')
     doctor.add_argument('--bundle', type=Path, help='default: the shipped one')
     doctor.set_defaults(call=_doctor)
     bench = commands.add_parser('bench', help='measure the figures of this project here')
@@ -193,7 +223,7 @@ def build_parser():
     return parser
 
 
-def _add_build(commands):
+def _add_build(commands: Any) -> None:
     build = commands.add_parser('build', help="build a bundle's TensorRT engine")
     build.add_argument('bundle', nargs='?', type=Path, help='default: the shipped one')
     build.add_argument('--precision', default='auto', choices=['auto', 'fp32', 'fp16', 'bf16',
@@ -237,17 +267,24 @@ def _add_wrap(commands: 'argparse._SubParsersAction[argparse.ArgumentParser]') -
     wrap.set_defaults(call=_wrap)
 
 
-def main(arguments=None):
-    """Run a command and return the exit code: 2 for a mistake of the user, told in one line."""
+def main(arguments: Sequence[str] | None = None) -> int:
+    """
+    Run a command and return the exit code.
+
+    2 for a mistake of the user, told in one line; 1 where nothing could be labelled or an output
+    failed; 130 and 143 after Ctrl-C and SIGTERM.
+    """
+    interrupts.raise_once()
     logging.basicConfig(level=logging.WARNING, format='vseg: %(message)s')
     options = build_parser().parse_args(arguments)
     try:
-        return options.call(options)
+        return int(options.call(options))
     except VsegError as error:
-        print(f'vseg: error: {error}', file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        return 130
+        return _failed(error, 2)
+    except interrupts.Interrupted as error:
+        return error.exit_code
+    finally:
+        interrupts.end_at_once()
 
 
 if __name__ == '__main__':

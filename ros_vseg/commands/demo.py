@@ -1,64 +1,71 @@
 # Copyright 2026 The ros_vseg authors
 # SPDX-License-Identifier: Apache-2.0
 """
-The demo: node, replay and recorder as three processes that meet over DDS, and what came of it.
+The demo: node, replay and recorder as three processes that meet over DDS, and their results.
 
 ``python -m ros_vseg.commands.demo [INPUT]``; without INPUT the embedded drive, which has exact
 labels.
 """
 import argparse
+from collections.abc import Sequence
 import json
 from pathlib import Path
 import re
-import shutil
-import signal
 import sys
 import time
+from typing import Any
 
-from tqdm import tqdm
-
-from ros_vseg import backends
-from ros_vseg.bundle import Bundle, default_bundle_path
-from ros_vseg.commands.bad_frames import compare, write_picture
+from ros_vseg import interrupts
 from ros_vseg.errors import VsegError
-from ros_vseg.media.sources import open_source
 from ros_vseg.processes import Child, ChildError, demo_clip, ros_environment
-from ros_vseg.stream import Stream
 
 CAMERA = '/vseg_node/camera'
 REMAPS = {'label': f'{CAMERA}/label', 'overlay': f'{CAMERA}/overlay', 'image': '/camera/image',
-          'exact_label': '/camera/exact_label', 'label_info': '/vseg_node/label_info_json'}
-RESULTS = ('labels', 'overlay.mp4', 'contact_sheet.png', 'context.png', 'summary.json')
+          'exact_label': '/camera/exact_label', 'ended': '/camera/ended',
+          'label_info': '/vseg_node/label_info_json'}
 BAD_FRAMES_OF = 40  # frames that are labelled again
 STAGES = ('image', 'resize', 'network', 'decode', 'publish')
 
 
-def run(path, topic, bundle, output):
+def run(path: Path, topic: str | None, bundle: Path | None, output: Path) -> dict[str, Any]:
     """
-    Label the images of ``path`` over DDS and return the summary, a dict.
+    Label the images of ``path`` over DDS and return the summary.
 
     VsegError when the input has no images, a process dies, or nothing is labelled.
     """
-    source, bundle = open_source(path, topic), Bundle.load(bundle)
-    output.mkdir(parents=True, exist_ok=True)
-    _remove_results(output)
+    from tqdm import tqdm
+    from ros_vseg.bundle import Bundle, default_bundle_path
+    from ros_vseg.media.sources import open_source
+    interrupts.raise_once()     # children are stopped, then the exit code tells the signal
+    source, student = open_source(path, topic), Bundle.load(bundle or default_bundle_path())
+    try:
+        output.mkdir(parents=True, exist_ok=True)
+        (output / 'context.png').unlink(missing_ok=True)     # the recorder clears the others
+    except (OSError, ValueError) as error:
+        raise VsegError(f'{output} cannot be written ({error}): choose another --output'
+                        ) from error
     environment = ros_environment()
+    # the home folder may be read-only
+    environment.setdefault('ROS_LOG_DIR', str(output.absolute() / 'log'))
 
-    def start(name, parameters, remaps=None):
+    def start(name: str, *plain: str, parameters: dict[str, Any] | None = None,
+              remaps: dict[str, str] | None = None) -> Child:
         arguments = []
-        for option, rules in (('-p', parameters), ('-r', remaps or {})):
+        for option, rules in (('-p', parameters or {}), ('-r', remaps or {})):
             for key, value in rules.items():
                 arguments += [option, f'{key}:={value}']
-        argv = [sys.executable, '-m', f'ros_vseg.nodes.{name}', '--ros-args', *arguments]
+        argv = [sys.executable, '-m', f'ros_vseg.nodes.{name}', *plain, '--ros-args', *arguments]
         return Child(name, argv, environment, output / f'{name}.log')
 
-    print(f'demo: starting vseg_node with {bundle.info.name}', flush=True)
-    with start('vseg_node', {'bundle': bundle.path}) as node, \
-            start('record', {'output': output}, REMAPS) as record:
+    print(f'demo: starting vseg_node with {student.info.name}', flush=True)
+    with start('vseg_node', parameters={'bundle': student.path}) as node, \
+            start('record', '--', str(output), parameters={'clear': 'true'},
+                  remaps=REMAPS) as record:
         record.wait_for_line('recording to', 40, others=[node])
         print(f'demo: replaying {source.name}', flush=True)
-        with start('replay', {'path': path, **({'source_topic': topic} if topic else {})}) \
-                as replay, tqdm(total=source.count, unit=' frames', ncols=80, disable=None) as bar:
+        chosen = {'source_topic': topic} if topic else {}
+        with start('replay', '--', str(path), parameters=chosen) as replay, \
+                tqdm(total=source.count, unit=' frames', ncols=80, disable=None) as bar:
             while record.process.poll() is None:    # it ends by itself, after the last label
                 node.check_alive()
                 replay.check()
@@ -68,19 +75,24 @@ def run(path, topic, bundle, output):
                 raise ChildError(
                     f'nothing was labelled:\n{record.last_lines()}\n{node.last_lines()}')
             sent = _last_number(replay, 'sent (\\d+) frames')
-    summary = json.loads((output / 'summary.json').read_text())
+    summary: dict[str, Any] = json.loads((output / 'summary.json').read_text())
     summary['sent'] = sent
     return summary
 
 
-def with_bad_frames(path, bundle, output):
+def with_bad_frames(path: Path, bundle: Path | None, output: Path) -> tuple[str, str]:
     """
     Label a part of the embedded drive again, offline, with a glare in every fifth frame.
 
     Writes context.png and returns a row of the table: what earlier frames are worth there.
     """
+    from ros_vseg import backends
+    from ros_vseg.bundle import Bundle, default_bundle_path
+    from ros_vseg.commands.bad_frames import compare, write_picture
+    from ros_vseg.media.sources import open_source
+    from ros_vseg.stream import Stream
     print('demo: the same with a glare in every fifth frame', flush=True)
-    backend = backends.load(Bundle.load(bundle))
+    backend = backends.load(Bundle.load(bundle or default_bundle_path()))
     stream = Stream(backend)
     result = compare(stream, Stream(backend), open_source(path), BAD_FRAMES_OF)
     write_picture(output / 'context.png', result.best, stream.label_set)
@@ -88,20 +100,12 @@ def with_bad_frames(path, bundle, output):
             f'{100 * result.kept:.1f} %, without earlier frames {100 * result.emptied:.1f} %')
 
 
-def _remove_results(output):
-    for name in RESULTS:
-        if (output / name).is_dir():
-            shutil.rmtree(output / name)
-        else:
-            (output / name).unlink(missing_ok=True)
-
-
-def _last_number(child, pattern):
+def _last_number(child: Child, pattern: str) -> int:
     found = re.findall(pattern, child.log.read_text(errors='replace'))
     return int(found[-1]) if found else 0
 
 
-def table(summary, more=()):
+def table(summary: dict[str, Any], more: Sequence[tuple[str, str]] = ()) -> list[str]:
     """Return the lines of the table that sums up the run; more: further rows (name, value)."""
     camera = summary['diagnostics'].get('vseg_node: camera', {})
     dropped = {key.removeprefix('dropped_'): int(value) for key, value in camera.items()
@@ -132,29 +136,30 @@ def table(summary, more=()):
     return [f'  {name:<{width}}  {value}' for name, value in rows]
 
 
-def main(arguments=None):
+def main(arguments: Sequence[str] | None = None) -> int:
     """Run the demo; return the exit code: 0 only when frames were labelled."""
+    interrupts.end_at_once()    # imports are cut short without a traceback
     parser = argparse.ArgumentParser(
         prog='ros_vseg.commands.demo', description=__doc__.split('\n\n')[0])
     parser.add_argument('input', nargs='?', default=demo_clip(), type=Path,
                         help='bag, video or folder of images (default: the embedded drive)')
     parser.add_argument('--topic', help='image topic of a bag with several')
     parser.add_argument('-o', '--output', default=Path('demo_output'), type=Path)
-    parser.add_argument('--bundle', default=default_bundle_path(), type=Path,
+    parser.add_argument('--bundle', type=Path,
                         help='the student to run (default: the shipped one)')
     options = parser.parse_args(arguments)
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))    # unwinds: children are stopped
-    signal.signal(signal.SIGINT, signal.default_int_handler)    # a script's & has it ignored
     try:
         summary = run(options.input, options.topic, options.bundle, options.output)
         embedded = options.input == demo_clip()
         more = [with_bad_frames(options.input, options.bundle, options.output)] if embedded else []
-    except KeyboardInterrupt:
+    except interrupts.Interrupted as error:
         print('demo: interrupted', file=sys.stderr)
-        return 130
+        return error.exit_code
     except VsegError as error:
         print(f'demo: {error}', file=sys.stderr)
         return 1
+    finally:
+        interrupts.end_at_once()
     print('\n'.join(table(summary, more)))
     pictures = 'contact_sheet.png, ' + ('context.png, ' if embedded else '')
     print(f'demo: see {options.output}/: {pictures}overlay.mp4, labels (bag)')

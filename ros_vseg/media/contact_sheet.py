@@ -1,25 +1,29 @@
 # Copyright 2026 The ros_vseg authors
 # SPDX-License-Identifier: Apache-2.0
 """One picture of a run: input, labels and overlay side by side at several times."""
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import cv2
 import numpy as np
+import numpy.typing as npt
 
-from ros_vseg.labels import colorize, overlay
+from ros_vseg.labels import colorize, LabelSet, overlay
 
 WIDTH = 440      # of one picture, pixels
 MARGIN = 16
 LINE = 26        # height of a line of text
 PAPER, INK, GREY = (250, 250, 250), (32, 32, 32), (120, 120, 120)
 
+Pixels = npt.NDArray[np.uint8]
+
 
 class Row(NamedTuple):
     """One time: ``caption``, ``image`` uint8 [H,W,3] RGB and ``labels`` uint8 [H,W]."""
 
     caption: str
-    image: np.ndarray
-    labels: np.ndarray
+    image: Pixels
+    labels: Pixels
 
 
 class Samples:
@@ -28,18 +32,19 @@ class Samples:
     LIMIT = 16      # kept; when there are more every second one goes
     RECENT = 8      # images that wait for their labels
 
-    def __init__(self):
-        self._recent, self._kept = {}, []
+    def __init__(self) -> None:
+        self._recent: dict[int, Pixels] = {}
+        self._kept: list[tuple[int, Row]] = []
         self._count, self._step = 0, 1
-        self._first = None
+        self._first: int | None = None
 
-    def add_image(self, image, stamp):
+    def add_image(self, image: Pixels, stamp: int) -> None:
         """Take the image uint8 [H,W,3] RGB of time ``stamp``, ns."""
         self._recent[stamp] = image
         if len(self._recent) > self.RECENT:
             del self._recent[next(iter(self._recent))]
 
-    def add_labels(self, labels, stamp):
+    def add_labels(self, labels: Pixels, stamp: int) -> None:
         """Take the labels uint8 [H,W] of the image at ``stamp``."""
         self._first = stamp if self._first is None else self._first
         image = self._recent.pop(stamp, None)
@@ -51,7 +56,7 @@ class Samples:
             self._step *= 2
             self._kept = [kept for kept in self._kept if kept[0] % self._step == 0]
 
-    def rows(self, count=4):
+    def rows(self, count: int = 4) -> list[Row]:
         """Return up to ``count`` rows from first to last."""
         if not self._kept:
             return []
@@ -59,25 +64,27 @@ class Samples:
         return [self._kept[index][1] for index in chosen]
 
 
-def contact_sheet(rows, label_set, title, subtitle=''):
+def contact_sheet(rows: Sequence[Row], label_set: LabelSet, title: str,
+                  subtitle: str = '') -> Pixels:
     """Return the sheet, uint8 [H,W,3] RGB, with a legend of the classes that occur in it."""
     pictures = [_row(row, label_set) for row in rows]
     width = pictures[0].shape[1]
-    used = np.unique(np.concatenate([np.unique(row.labels) for row in rows]))
-    used = [index for index in used if index < len(label_set.names)]
+    found = np.unique(np.concatenate([np.unique(row.labels) for row in rows]))
+    used = [int(index) for index in found if index < len(label_set.names)]
     return np.concatenate(
         [_header(width, title, subtitle)] + pictures + [_legend(width, label_set, used)])
 
 
-def _text(picture, text, x, y, scale=0.5, color=INK):
+def _text(picture: Pixels, text: str, x: int, y: int, scale: float = 0.5,
+          color: tuple[int, int, int] = INK) -> None:
     cv2.putText(picture, text, (x, y), cv2.FONT_HERSHEY_SIMPLEX, scale, color, 1, cv2.LINE_AA)
 
 
-def _paper(height, width):
+def _paper(height: int, width: int) -> Pixels:
     return np.full((height, width, 3), PAPER, np.uint8)
 
 
-def _header(width, title, subtitle):
+def _header(width: int, title: str, subtitle: str) -> Pixels:
     picture = _paper(3 * LINE + MARGIN, width)
     _text(picture, title, MARGIN, LINE, 0.75)
     _text(picture, subtitle, MARGIN, 2 * LINE, 0.5, GREY)
@@ -86,7 +93,7 @@ def _header(width, title, subtitle):
     return picture
 
 
-def _row(row, label_set):
+def _row(row: Row, label_set: LabelSet) -> Pixels:
     height = round(WIDTH * row.labels.shape[0] / row.labels.shape[1])
     labels = cv2.resize(row.labels, (WIDTH, height), interpolation=cv2.INTER_NEAREST)
     image = cv2.resize(row.image, (WIDTH, height), interpolation=cv2.INTER_AREA)
@@ -100,7 +107,7 @@ def _row(row, label_set):
     return picture
 
 
-def _legend(width, label_set, used):
+def _legend(width: int, label_set: LabelSet, used: Sequence[int]) -> Pixels:
     entries, x, y = [], MARGIN, 0
     for index in used:
         length = 34 + 11 * len(label_set.names[index])

@@ -1,7 +1,11 @@
 # Copyright 2026 The ros_vseg authors
 # SPDX-License-Identifier: Apache-2.0
 """What a recorded run amounts to: counts, frame rate, latency, agreement with exact labels."""
+from collections.abc import Sequence
+from typing import Any
+
 import numpy as np
+import numpy.typing as npt
 
 from ros_vseg.media.iou import ConfusionMatrix
 
@@ -12,47 +16,51 @@ PAIRS_KEPT = 64      # label images that wait for their exact ones, or the other
 class Summary:
     """Numbers of one run, gathered frame by frame."""
 
-    def __init__(self):
-        self._latencies, self._arrivals = [], []
-        self._waiting = {'labels': {}, 'exact': {}}
+    def __init__(self) -> None:
+        self._latencies: list[int] = []
+        self._arrivals: list[int] = []
+        self._labels: dict[int, npt.NDArray[np.uint8]] = {}     # by stamp, without exact ones
+        self._exact: dict[int, npt.NDArray[np.uint8]] = {}
         self._confusion = ConfusionMatrix(ANY_CLASSES)
         self.compared = 0
 
     @property
-    def labels(self):
+    def labels(self) -> int:
         """Number of label images so far."""
         return len(self._arrivals)
 
-    def add_label(self, labels, stamp, now):
+    def add_label(self, labels: npt.NDArray[np.uint8], stamp: int, now: int) -> None:
         """Count a label image uint8 [H,W] of time ``stamp`` that arrived at ``now``, both ns."""
         self._arrivals.append(now)
         self._latencies.append(now - stamp)
-        self._pair('labels', 'exact', stamp, labels)
+        exact = self._exact.pop(stamp, None)
+        if exact is None:
+            _keep(self._labels, stamp, labels)
+        else:
+            self._compare(exact, labels)
 
-    def add_exact(self, exact, stamp):
+    def add_exact(self, exact: npt.NDArray[np.uint8], stamp: int) -> None:
         """Take the exact labels uint8 [H,W] (255 = void) of the frame at ``stamp``, ns."""
-        self._pair('exact', 'labels', stamp, exact)
+        labels = self._labels.pop(stamp, None)
+        if labels is None:
+            _keep(self._exact, stamp, exact)
+        else:
+            self._compare(exact, labels)
 
-    def _pair(self, mine, other, stamp, labels):
-        partner = self._waiting[other].pop(stamp, None)
-        if partner is None:
-            waiting = self._waiting[mine]
-            waiting[stamp] = labels
-            if len(waiting) > PAIRS_KEPT:
-                del waiting[next(iter(waiting))]
-        elif partner.shape == labels.shape:
-            exact, labels = (partner, labels) if mine == 'labels' else (labels, partner)
+    def _compare(self, exact: npt.NDArray[np.uint8], labels: npt.NDArray[np.uint8]) -> None:
+        if exact.shape == labels.shape:
             self._confusion.update(exact, labels)
             self.compared += 1
 
-    def to_dict(self, names=()):
+    def to_dict(self, names: Sequence[str] = ()) -> dict[str, Any]:
         """
         Return everything as JSON-ready numbers; latency in ms.
 
         ``iou`` as fractions, of the classes that occur (see ConfusionMatrix), and their mean
         ``miou``, where ``names`` of the classes are given and exact labels came.
         """
-        result = {'labels': self.labels, 'fps': self._fps(), 'compared': self.compared}
+        result: dict[str, Any] = {
+            'labels': self.labels, 'fps': self._fps(), 'compared': self.compared}
         if self._latencies:
             percentiles = np.percentile(self._latencies, (50, 95, 99)) / 1e6
             result['latency_ms'] = dict(zip(('p50', 'p95', 'p99'), percentiles.round(2).tolist()))
@@ -62,7 +70,13 @@ class Summary:
             result['miou'] = float(np.mean(list(result['iou'].values())))
         return result
 
-    def _fps(self):
-        if len(self._arrivals) < 2:
-            return 0.0
-        return (len(self._arrivals) - 1) / ((self._arrivals[-1] - self._arrivals[0]) / 1e9)
+    def _fps(self) -> float:
+        seconds = (self._arrivals[-1] - self._arrivals[0]) / 1e9 if self._arrivals else 0.0
+        return (len(self._arrivals) - 1) / seconds if seconds > 0 else 0.0
+
+
+def _keep(waiting: dict[int, npt.NDArray[np.uint8]], stamp: int,
+          labels: npt.NDArray[np.uint8]) -> None:
+    waiting[stamp] = labels
+    if len(waiting) > PAIRS_KEPT:
+        del waiting[next(iter(waiting))]

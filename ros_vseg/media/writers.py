@@ -4,14 +4,19 @@
 import os
 from pathlib import Path
 import shutil
+from types import TracebackType
+from typing import Any
 
 import cv2
 import numpy as np
+import numpy.typing as npt
 from rosbags.rosbag2 import StoragePlugin, Writer
 from rosbags.typesys import get_typestore, Stores
 
 from ros_vseg.errors import MediaError
 
+SLOWEST = 1.0       # frames a second of a video: a time lapse is shown faster than it was
+LARGEST = 8190      # pixels of a side, of MPEG-4
 _TYPES = get_typestore(Stores.ROS2_HUMBLE)
 _Image = _TYPES.types['sensor_msgs/msg/Image']
 _Compressed = _TYPES.types['sensor_msgs/msg/CompressedImage']
@@ -19,15 +24,18 @@ _Header = _TYPES.types['std_msgs/msg/Header']
 _Time = _TYPES.types['builtin_interfaces/msg/Time']
 
 
-def _partial(path):
+def _partial(path: Path) -> Path:
     """Return the temporary name beside a path, its folder made and both names free."""
-    path = Path(path)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise MediaError(f'{path} cannot be written ({error.strerror}): choose another '
-                         'output') from error
+    except (OSError, ValueError) as error:      # ValueError: a NUL in the path
+        raise _not_written(path, error) from error
     return path.with_name(f'.{os.getpid()}.{path.name}')
+
+
+def _not_written(path: Path, error: object) -> MediaError:
+    reason = error.strerror if isinstance(error, OSError) and error.strerror else error
+    return MediaError(f'{str(path)!r} cannot be written ({reason}): choose another output')
 
 
 class BagWriter:
@@ -39,16 +47,18 @@ class BagWriter:
     replaced. MediaError if it cannot be written, or anything else has that name.
     """
 
-    def __init__(self, path):
-        self._path, self._partial = Path(path), _partial(path)
+    def __init__(self, path: str | Path) -> None:
+        self._path = Path(path)
+        self._partial = _partial(self._path)
         self._is_file = self._path.suffix == '.mcap'
         if self._path.exists() and self._is_file:  # perhaps a recording: never replaced
             raise MediaError(f'{path} exists: remove it or choose another output')
         if self._path.exists() and not (self._path / 'metadata.yaml').exists():
-            raise MediaError(f'{path} exists and is no bag: remove it or choose another output')
+            raise MediaError(f'{path} exists and is not a bag: remove it or choose another '
+                             'output')
         # one folder deeper: the file inside a bag is named after the bag's folder
         self._made = self._partial / (self._path.stem if self._is_file else self._path.name)
-        self._connections = {}
+        self._connections: dict[str, Any] = {}
         shutil.rmtree(self._partial, ignore_errors=True)
         try:
             self._partial.mkdir()
@@ -57,41 +67,44 @@ class BagWriter:
         except OSError as error:
             raise self._failed(error) from error
 
-    def __enter__(self):
+    def __enter__(self) -> 'BagWriter':
         return self
 
-    def __exit__(self, kind, value, trace):
+    def __exit__(self, kind: type[BaseException] | None, value: BaseException | None,
+                 trace: TracebackType | None) -> None:
         if kind is None:
             self.close()
         else:
             self.discard()
 
-    def image(self, topic, pixels, encoding, stamp, frame_id=''):
+    def image(self, topic: str, pixels: npt.NDArray[np.uint8], encoding: str, stamp: int,
+              frame_id: str = '') -> None:
         """Add a sensor_msgs/Image: pixels uint8 [H, W] or [H, W, 3], stamp in nanoseconds."""
         pixels = np.ascontiguousarray(pixels)
         message = _Image(_header(stamp, frame_id), *pixels.shape[:2], encoding, 0,
                          pixels.strides[0], pixels.reshape(-1))
         self.message(topic, message, stamp)
 
-    def compressed(self, topic, data, kind, stamp, frame_id=''):
+    def compressed(self, topic: str, data: bytes, kind: str, stamp: int,
+                   frame_id: str = '') -> None:
         """Add a sensor_msgs/CompressedImage: data bytes of format kind (jpeg or png)."""
         message = _Compressed(_header(stamp, frame_id), kind, np.frombuffer(data, np.uint8))
         self.message(topic, message, stamp)
 
-    def message(self, topic, message, stamp):
-        """Add a message of rosbags' own classes."""
+    def message(self, topic: str, message: Any, stamp: int) -> None:
+        """Add a message of rosbags' own classes; stamp: time of recording in ns."""
         kind = message.__msgtype__
         try:
             if topic not in self._connections:
                 self._connections[topic] = self._writer.add_connection(
                     topic, kind, typestore=_TYPES)
-            self._writer.write(
-                self._connections[topic], stamp, _TYPES.serialize_cdr(message, kind))
+            self._writer.write(     # bags have no times before 1970
+                self._connections[topic], max(0, stamp), _TYPES.serialize_cdr(message, kind))
         except OSError as error:
             self.discard()
             raise self._failed(error) from error
 
-    def close(self):
+    def close(self) -> None:
         """Complete the bag and give it its name."""
         try:
             self._writer.close()
@@ -105,7 +118,7 @@ class BagWriter:
             self.discard()
             raise self._failed(error) from error
 
-    def discard(self):
+    def discard(self) -> None:
         """Leave nothing behind."""
         try:
             self._writer.close()
@@ -113,12 +126,12 @@ class BagWriter:
             pass
         shutil.rmtree(self._partial, ignore_errors=True)
 
-    def _failed(self, error):
+    def _failed(self, error: OSError) -> MediaError:
         return MediaError(f'bag {self._path} cannot be written ({error}): free some space or '
                           'choose another output')
 
 
-def _header(stamp, frame_id):
+def _header(stamp: int, frame_id: str) -> Any:
     return _Header(_Time(*divmod(stamp, 10**9)), frame_id)
 
 
@@ -126,70 +139,92 @@ class VideoWriter:
     """
     An mp4 video; it appears when ``close`` is called. MediaError if it cannot be written.
 
-    All images have the size of the first. MPEG-4 Part 2, which players show and browsers do not:
-    OpenCV's wheels have no H.264 encoder, and their VP9 takes some 75 times as long.
+    All images have the size of the first. Fewer than SLOWEST frames a second are shown as
+    SLOWEST. MPEG-4 Part 2, which players show and browsers do not: OpenCV's wheels have no H.264
+    encoder, and their VP9 takes some 75 times as long.
     """
 
-    def __init__(self, path, fps):
-        self._path, self._partial, self._fps = Path(path), _partial(path), fps
-        self._writer, self._count = None, 0
+    def __init__(self, path: str | Path, fps: float) -> None:
+        self._path, self._fps = Path(path), _encodable(fps)
+        self._partial = _partial(self._path)
+        self._writer: Any = None
+        self._size = (0, 0)
+        self._count = 0
 
-    def __enter__(self):
+    def __enter__(self) -> 'VideoWriter':
         return self
 
-    def __exit__(self, kind, value, trace):
+    def __exit__(self, kind: type[BaseException] | None, value: BaseException | None,
+                 trace: TracebackType | None) -> None:
         if kind is None:
             self.close()
         else:
             self.discard()
 
-    def write(self, image):
+    def write(self, image: npt.NDArray[np.uint8]) -> None:
         """Append an image uint8 [H, W, 3] RGB."""
-        size = image.shape[1], image.shape[0]
         if self._writer is None:
-            self._size = size
-            self._writer = cv2.VideoWriter(
-                str(self._partial), cv2.VideoWriter_fourcc(*'mp4v'), self._fps, size)
-            if not self._writer.isOpened():
-                self._fail()
-        if size != self._size:
-            image = cv2.resize(image, self._size)
+            self._open(image.shape[1], image.shape[0])
+        if (image.shape[1], image.shape[0]) != self._size:
+            image = cv2.resize(image, self._size, interpolation=cv2.INTER_AREA)
         self._writer.write(cv2.cvtColor(image, cv2.COLOR_RGB2BGR))
         self._count += 1
 
-    def close(self):
+    def _open(self, width: int, height: int) -> None:
+        scale = min(1, LARGEST / max(width, height))
+        self._size = max(2, round(scale * width)), max(2, round(scale * height))
+        try:
+            self._partial.write_bytes(b'')      # OpenCV does not say why it cannot
+        except OSError as error:
+            raise self._failed(error.strerror) from error
+        self._writer = cv2.VideoWriter(
+            str(self._partial), cv2.VideoWriter.fourcc(*'mp4v'), self._fps, self._size)
+        if not self._writer.isOpened():
+            raise self._failed('OpenCV does not encode MPEG-4 of {}x{} pixels at {:g} frames a '
+                               'second here'.format(*self._size, self._fps))
+
+    def close(self) -> None:
         """Complete the video and give it its name."""
         if self._writer is None:
             return
         self._writer.release()
         # OpenCV's writer says nothing on a full disk: read back how many frames there are
         video = cv2.VideoCapture(str(self._partial))
-        whole = video.isOpened() and round(video.get(cv2.CAP_PROP_FRAME_COUNT)) == self._count
+        found = max(0, round(video.get(cv2.CAP_PROP_FRAME_COUNT))) if video.isOpened() else 0
         video.release()
-        if not whole:
-            self._fail()
+        if found != self._count:
+            free = shutil.disk_usage(self._path.parent).free / 2**20
+            raise self._failed(f'{found} of {self._count} frames are in the file; {free:.0f} MiB '
+                               'are free: the disk or the quota may be full')
         try:
             os.replace(self._partial, self._path)
-        except OSError:
-            self._fail()
+        except OSError as error:
+            raise self._failed(error.strerror) from error
 
-    def discard(self):
+    def discard(self) -> None:
         """Leave nothing behind."""
         if self._writer is not None:
             self._writer.release()
         self._partial.unlink(missing_ok=True)
 
-    def _fail(self):
+    def _failed(self, reason: str | None) -> MediaError:
         self.discard()
-        raise MediaError(f'video {self._path} cannot be written: check its folder and the free '
-                         'space, or choose another output')
+        return MediaError(f'video {self._path} cannot be written ({reason}): free some space or '
+                          'choose another output')
 
 
-def write_png(path, pixels):
+def _encodable(fps: float) -> float:
+    """Return the nearest rate that MPEG-4 can tell: a fraction with a part of at most 65535."""
+    fps = min(max(fps, SLOWEST), 65535.0)
+    decimals = 3 if fps < 65 else 2 if fps < 655 else 1 if fps < 6553 else 0
+    return round(fps, decimals)
+
+
+def write_png(path: str | Path, pixels: npt.NDArray[np.uint8]) -> None:
     """Write labels uint8 [H, W] or an image uint8 [H, W, 3] RGB as PNG; MediaError if it fails."""
     if pixels.ndim == 3:
         pixels = cv2.cvtColor(pixels, cv2.COLOR_RGB2BGR)
-    partial = _partial(path)
+    partial = _partial(Path(path))
     try:
         partial.write_bytes(cv2.imencode('.png', pixels)[1].tobytes())
         os.replace(partial, path)
