@@ -138,7 +138,8 @@ def keep_only(model: onnx.ModelProto, name: str) -> None:
             needed |= _names_read(node)
     known = [entry for entry in graph.output if entry.name == name]
     replace_all(graph.node, nodes)
-    replace_all(graph.initializer, [one for one in graph.initializer if one.name in needed])
+    replace_all(graph.initializer,
+                [weight for weight in graph.initializer if weight.name in needed])
     replace_all(graph.output, known or [helper.make_empty_tensor_value_info(name)])
     replace_all(graph.value_info, [])
 
@@ -172,7 +173,7 @@ def run_network(model: onnx.ModelProto, inputs: Sequence[dict[str, Array]], path
     try:
         session = onnxruntime.InferenceSession(
             model.SerializeToString(), _quiet(), providers=['CPUExecutionProvider'])
-        return [session.run(None, one)[0] for one in inputs]
+        return [session.run(None, arrays)[0] for arrays in inputs]
     except Exception as error:      # its errors have no common base
         raise BundleError(f'{path} cannot run in onnxruntime {onnxruntime.__version__}: '
                           f'{first_line(error)}') from error
@@ -226,12 +227,12 @@ def _fold(model: onnx.ModelProto) -> onnx.ModelProto:
     return folded
 
 
-def _alike(one: Array, other: Array) -> float:
-    """Share of values that two arrays have in common, but for the last bits."""
-    if one.dtype.kind != 'f':
-        return float((one == other).mean())
-    largest = float(np.abs(one, dtype=np.float64).max(initial=1e-6))
-    return float(np.isclose(one, other, rtol=1e-2, atol=1e-3 * largest, equal_nan=True).mean())
+def _alike(before: Array, after: Array) -> float:
+    """Return the share of values that stay as they are, but for the last bits."""
+    if before.dtype.kind != 'f':
+        return float((before == after).mean())
+    close = 1e-3 * float(np.abs(before, dtype=np.float64).max(initial=1e-6))
+    return float(np.isclose(before, after, rtol=1e-2, atol=close, equal_nan=True).mean())
 
 
 def _quiet() -> onnxruntime.SessionOptions:

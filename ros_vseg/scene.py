@@ -22,7 +22,7 @@ class SceneChange:
     A frame that is unlike the last one remembered is a suspect. If the next frame is like the
     suspect, and unlike the remembered one too, there was a cut. A bad frame alone is never a cut,
     nor are frames that were held back; after several of these a moving camera sees something else
-    without a cut, so the next good frame is no suspect.
+    without a cut, so the next good frame is not a suspect.
     """
 
     def __init__(self) -> None:

@@ -49,7 +49,7 @@ def cut_argmax(model: onnx.ModelProto, name: str, inputs: Sequence[dict[str, Arr
     if node is None or node.op_type != 'ArgMax':
         return name
     cut = _ending_with(model, node.input[0])
-    axis = next((one.i for one in node.attribute if one.name == 'axis'), 0)
+    axis = next((entry.i for entry in node.attribute if entry.name == 'axis'), 0)
     if run_network(cut, inputs[:1], path)[0].ndim != 4 or axis % 4 not in (1, 3):
         return name
     model.CopyFrom(cut)
@@ -143,7 +143,7 @@ def _label_map(values: Sequence[Array], classes: int, where: str) -> Scores:
         raise BundleError(f'{where} is {list(shape)}, not a label map [1, H, W]: choose another '
                           'one by --scores')
     axis = 3 if len(shape) == 4 and shape[3] == 1 and shape[1] != 1 else 1
-    least, most = min(one.min() for one in values), max(one.max() for one in values)
+    least, most = min(map(np.min, values)), max(map(np.max, values))
     if least < 0 or most >= classes:
         raise BundleError(f'{where} has labels from {least} to {most}, but the label set has '
                           f"{classes} classes: give the network's own classes by --classes")
@@ -153,9 +153,10 @@ def _label_map(values: Sequence[Array], classes: int, where: str) -> Scores:
 def _kind(values: Sequence[Array], axis: int, is_binary: bool, is_sigmoid: bool, where: str
           ) -> str:
     """Return whether scores are logits or probabilities, by what they were."""
-    if not all(((one >= 0) & (one <= 1 + 1e-3)).all() for one in values):
+    if not all(((array >= 0) & (array <= 1 + 1e-3)).all() for array in values):
         return 'logits'
-    adds_up = all(np.allclose(one.sum(axis, dtype=np.float64), 1, atol=1e-2) for one in values)
+    adds_up = all(np.allclose(array.sum(axis, dtype=np.float64), 1, atol=1e-2)
+                  for array in values)
     if is_sigmoid or (adds_up and not is_binary):
         return 'probabilities'
     if is_binary:
