@@ -89,6 +89,8 @@ def topics(argument: str, text: str, cameras: list[str]) -> dict[str, str]:
 def vseg_node(context: LaunchContext) -> list[Node]:
     """Return the node; arguments left empty do not override the parameters file."""
     given = {name: LaunchConfiguration(name).perform(context) for name, _, _ in ARGUMENTS}
+    if not os.path.isfile(given['params_file']):
+        raise RuntimeError(f"argument params_file is '{given['params_file']}', which is not there")
     values = {name: value_of(parameter, given[name])
               for name, parameter in PARAMETERS.items() if given[name]}
     cameras = values.get('cameras', ['camera'])

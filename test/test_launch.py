@@ -122,7 +122,8 @@ def test_arguments_override_the_parameters_file_only_where_given(prefix, tmp_pat
     files = [given[i + 1] for i, text in enumerate(given) if text == '--params-file']
     merged = {}
     for path in files:
-        merged.update(yaml.safe_load(Path(path).read_text())['/**']['ros__parameters'])
+        tree, = yaml.safe_load(Path(path).read_text()).values()     # of the node, or of all
+        merged.update(tree['ros__parameters'])
     assert merged == {'autostart': False, 'use_sim_time': True, 'threads': 3, 'size': '48x64'}
 
 
