@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 
+from bags import CAMERA_CHANNEL, image_message, write_mcap
 import cv2
 import numpy as np
 import pytest
@@ -102,7 +103,7 @@ def test_miou_is_that_of_the_recorded_labels(result, bag):
     summary = json.loads((output / 'summary.json').read_text())
     pairs = [(frame.labels, kept.image[..., 0]) for frame, kept in zip(
         open_source(bag), open_source(output / 'labels', 'label'))]
-    exact, labels = (np.concatenate([one.ravel() for one in side]) for side in zip(*pairs))
+    exact, labels = (np.concatenate([array.ravel() for array in side]) for side in zip(*pairs))
     labels, exact = labels[exact != 255], exact[exact != 255]
     ious = []
     for index in range(11):
@@ -146,7 +147,7 @@ def _started(bag, bundle, output):
     """Start a demo and return it with its children once the replay runs."""
     demo = subprocess.Popen(_demo(bag, '--bundle', bundle, output=output),
                             stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 180
     while not (output / 'replay.log').exists():
         assert demo.poll() is None, demo.communicate()
         assert time.monotonic() < deadline
@@ -159,16 +160,44 @@ def test_node_that_dies_is_reported_and_nothing_is_left(bag, bundle, tmp_path):
     [node] = [pid for pid in _children(bundle) if pid != demo.pid
               and b'ros_vseg.nodes.vseg_node' in Path(f'/proc/{pid}/cmdline').read_bytes()]
     os.kill(node, signal.SIGKILL)
-    _, errors = demo.communicate(timeout=60)
+    _, errors = demo.communicate(timeout=120)
     assert demo.returncode == 1
     assert 'node ended with exit code -9' in errors and 'Traceback' not in errors
     assert not _children(tmp_path)
 
 
-def test_interrupt_ends_every_process(bag, bundle, tmp_path):
+@pytest.mark.parametrize('number', [signal.SIGINT, signal.SIGTERM])
+def test_interrupt_ends_every_process(bag, bundle, tmp_path, number):
     demo = _started(bag, bundle, tmp_path)
-    demo.send_signal(signal.SIGINT)
-    _, errors = demo.communicate(timeout=60)
-    assert demo.returncode == 130
+    for _ in range(2):
+        demo.send_signal(number)
+    _, errors = demo.communicate(timeout=120)
+    assert demo.returncode == 128 + number
     assert 'interrupted' in errors and 'Traceback' not in errors
     assert not _children(tmp_path) and not _children(bundle)
+
+
+def test_a_pause_in_the_recording_and_a_home_that_cannot_be_written(bundle, tmp_path):
+    """The clock jumps too; the second run replaces the first, and only that."""
+    jump = 10**18
+    stamps = [10**9, 12 * 10**8, 7 * 10**9, 72 * 10**8, jump, jump + 2 * 10**8]
+    path = write_mcap(tmp_path / 'pause.mcap', [CAMERA_CHANNEL], [
+        (1, 10**9 + number * 10**8, image_message(number, stamp))
+        for number, stamp in enumerate(stamps)])
+    for _ in range(2):
+        done = subprocess.run(_demo(path, '--bundle', bundle, output=tmp_path / 'out'),
+                              capture_output=True, text=True, timeout=240,
+                              env={**os.environ, 'HOME': '/dev/null', 'ROS_LOG_DIR': ''})
+        assert done.returncode == 0, done.stdout + done.stderr
+        row = dict(re.findall(r'^  (.+?)  +(.+)$', done.stdout, re.M))
+        assert row['frames sent'] == row['labelled and recorded'] == '6'
+    assert 'is stamped' in (tmp_path / 'out/replay.log').read_text()
+
+
+def test_labels_that_are_not_of_a_demo_are_kept(bundle, bag, tmp_path):
+    (tmp_path / 'labels').mkdir()
+    (tmp_path / 'labels/mine.png').write_text('dear')
+    done = subprocess.run(_demo(bag, '--bundle', bundle, output=tmp_path), capture_output=True,
+                          text=True, timeout=120)
+    assert done.returncode == 1 and 'exists and is not a bag' in done.stderr
+    assert (tmp_path / 'labels/mine.png').read_text() == 'dear'

@@ -45,8 +45,8 @@ def run(path: Path, topic: str | None, bundle: Path | None, output: Path) -> dic
         raise VsegError(f'{output} cannot be written ({error}): choose another --output'
                         ) from error
     environment = ros_environment()
-    # the home folder may be read-only
-    environment.setdefault('ROS_LOG_DIR', str(output.absolute() / 'log'))
+    if not environment.get('ROS_LOG_DIR'):  # the home folder may be read-only
+        environment['ROS_LOG_DIR'] = str(output.absolute() / 'log')
 
     def start(name: str, *plain: str, parameters: dict[str, Any] | None = None,
               remaps: dict[str, str] | None = None) -> Child:
@@ -61,7 +61,7 @@ def run(path: Path, topic: str | None, bundle: Path | None, output: Path) -> dic
     with start('vseg_node', parameters={'bundle': student.path}) as node, \
             start('record', '--', str(output), parameters={'clear': 'true'},
                   remaps=REMAPS) as record:
-        record.wait_for_line('recording to', 40, others=[node])
+        record.wait_for_line('recording to', 120, others=[node])
         print(f'demo: replaying {source.name}', flush=True)
         chosen = {'source_topic': topic} if topic else {}
         with start('replay', '--', str(path), parameters=chosen) as replay, \
