@@ -13,7 +13,7 @@ from ros_vseg.decode import axis
 from ros_vseg.engines import cache
 from ros_vseg.errors import DeviceError, EngineError
 from ros_vseg.gpu.cuda import Buffer, Gpu
-from ros_vseg.gpu.queue import Memory, Queue
+from ros_vseg.gpu.work_queue import Memory, Queue
 from ros_vseg.resize import resize_taps
 
 SOURCE = Path(__file__).with_name('kernels.cu')
