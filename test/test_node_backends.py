@@ -72,7 +72,8 @@ def test_fake_gpu_lost_in_mid_drive_costs_no_frame(probe, bundle, tmp_path):
     host_kernels(tmp_path)
     program = Path(__file__).with_name('fake_gpu_node.py')
     argv = [sys.executable, str(program), str(tmp_path / 'kernels.so'), '12',
-            'CUDA_ERROR_ECC_UNCORRECTABLE', '--ros-args', '-r', '__ns:=/lost', '-p', f'bundle:={bundle}', '-p', 'backend:=tensorrt']
+            'CUDA_ERROR_ECC_UNCORRECTABLE', '--ros-args', '-r', '__ns:=/lost', '-p',
+            f'bundle:={bundle}', '-p', 'backend:=tensorrt']
     with Child('node', argv, None, tmp_path / 'log') as child:
         child.wait_for_line('labels camera', 60)
         camera = ros.CameraProbe(probe, 'lost/vseg_node', 'camera', topic='/lost/camera/image')

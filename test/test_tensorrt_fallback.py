@@ -32,7 +32,7 @@ def test_what_fails_on_fake_gpu_at_the_start_says_what_to_do(load, fake, functio
 def test_no_memory_for_another_camera_on_fake_gpu(load):
     backend = load()
     backend.engine.create_execution_context = lambda strategy: None
-    with pytest.raises(DeviceError, match='no GPU memory for another camera: 8000 of 8000 MB are free'):
+    with pytest.raises(DeviceError, match='for another camera: 8000 of 8000 MB are free'):
         backend.stream()
 
 
@@ -103,7 +103,7 @@ def test_without_a_standby_the_loss_of_fake_gpu_is_an_error(load, fake):
 
 
 def test_table_has_every_error_after_which_cuda_asks_for_a_new_process():
-    """NVIDIA's own words, in the documentation of cuda-bindings."""
+    """These are NVIDIA's own words, in the documentation of cuda-bindings."""
     codes = pytest.importorskip('cuda.bindings.driver').CUresult
     asked = {code.name for code in codes
              if 'process must be terminated' in ' '.join((code.__doc__ or '').split())}
@@ -161,7 +161,7 @@ def test_engine_that_fails_on_fake_gpu_reaches_the_fallback(load, fake, refusal)
 
 
 def test_failed_run_on_fake_gpu_names_the_error_of_the_device(load, fake):
-    """TensorRT gives False alone where a kernel has read beside the memory."""
+    """All that TensorRT gives is False where a kernel has read beside the memory."""
     gpu = load()
     stream = gpu.stream()
     context, = gpu.engine.contexts
@@ -231,7 +231,7 @@ def test_lost_fake_gpu_is_not_asked_again_by_this_process(load, fake):
 
 
 def test_contexts_of_a_lost_fake_gpu_are_never_destroyed(load, fake):
-    """TensorRT's destructors wait for the GPU, and some end the process."""
+    """Destructors of TensorRT wait for the GPU, and some end the process."""
     destroyed = []
 
     class Context:

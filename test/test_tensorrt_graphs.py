@@ -91,7 +91,7 @@ def test_capture_that_fails_on_fake_gpu_is_tried_again_and_counted(load, fake, c
 
 @pytest.mark.parametrize('refuse', ['network', 'capturable'])
 def test_network_that_cannot_be_captured_on_fake_gpu_goes_step_by_step(load, fake, refuse):
-    """A TensorRT that cannot be captured is slower, not lost; its graphs are not kept by halves."""
+    """A TensorRT that cannot be captured is slower, not lost; half a capture is not kept."""
     backend = load()
     stream, host = backend.stream(), on_processor(backend).stream()
     context, = backend.engine.contexts

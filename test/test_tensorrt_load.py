@@ -3,7 +3,6 @@
 """What the TensorRT backend keeps for the next start and refuses at this one, on FAKES."""
 import hashlib
 import logging
-from pathlib import Path
 
 from fake_engine import FakeEngine
 import pytest
@@ -14,7 +13,7 @@ from ros_vseg.bundle import Bundle
 from ros_vseg.engines import build
 from ros_vseg.engines.jit import Contexts
 from ros_vseg.errors import DeviceError, EngineError
-from ros_vseg.gpu import cuda, failures, kernels
+from ros_vseg.gpu import cuda, kernels
 
 pytest_plugins = ['fake_fixtures']
 
@@ -41,6 +40,7 @@ class FakeRuntimeConfig:
 
 def test_kernels_that_tensorrt_rtx_compiles_are_kept(fake, tmp_path):
     gpu = cuda.Gpu()
+
     class Engine:
         def create_runtime_config(self):
             return FakeRuntimeConfig()
@@ -82,7 +82,8 @@ def test_bundle_is_loaded_with_a_real_engine_on_the_fakes(fake, bundle, tmp_path
 @pytest.mark.parametrize('text, kind, reason', [
     ('Cuda Runtime (cudaError 35: CUDA driver version is insufficient)', DeviceError,
      'the driver knows CUDA up to 13.0, too old for fake_trt 9'),
-    ('Cuda Runtime (out of memory)', DeviceError, 'engine x.engine could not be loaded .*end other programs'),
+    ('Cuda Runtime (out of memory)', DeviceError,
+     'engine x.engine could not be loaded .*end other programs'),
     ('The engine plan file is generated on an incompatible device', EngineError,
      'refuses engine x.engine .*incompatible device.*remove the file')])
 def test_engine_that_is_refused_on_fake_gpu_says_what_to_do(fake, monkeypatch, text, kind, reason):

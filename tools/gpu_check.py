@@ -24,14 +24,14 @@ from ros_vseg.gpu.cuda import Gpu
 from ros_vseg.gpu.kernels import compile_kernels
 
 PATIENCE = 60.0     # seconds for one experiment
-FAULT = r'''
+FAULT = r"""
 extern "C" __global__ void illegal(float* unused) { *(volatile float*)nullptr = 1.0f; }
 extern "C" __global__ void misaligned(float* memory) {
   volatile float4* odd = (volatile float4*)((char*)memory + 4);
   odd->x = odd->y;
 }
 extern "C" __global__ void endless(float* memory) { while (*(volatile float*)memory == 0.0f) {} }
-'''
+"""
 
 
 def opened(wait_limit: float = 5.0) -> Gpu:

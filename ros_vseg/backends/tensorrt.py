@@ -180,7 +180,8 @@ class TensorRtStream(RingStream):
     def _open(self, shape: tuple[int, int]) -> Frame:
         """Make ready for images of another size, and tell the engine where it reads and writes."""
         frame = Frame(self._gpu, shape, self.info, self._coarse[1:])
-        places = {'image': self._network_image, 'scores': self._scores,
+        image = frame.gpu_image if self._fits(frame) else self._network_image
+        places = {'image': image, 'scores': self._scores,
                   'confidence': self._confidence, 'prototypes': self._prototypes,
                   'pool': self._pool, 'pool_mask': frame.gpu_mask if self._pool else None}
         for name, place in places.items():
@@ -188,6 +189,11 @@ class TensorRtStream(RingStream):
                 raise DeviceError(f'TensorRT refuses address {place.address:#x} of tensor {name} '
                                   f'({said()}): build the engine again')
         return frame
+
+    def _fits(self, frame: Frame) -> bool:
+        """Whether the network reads the camera's image as it is."""
+        return (frame.shape == (self.info.height, self.info.width)
+                and self.info.color_order == 'rgb')
 
     def _step_by_step(self, frame: Frame, confidence: bool) -> None:
         """Do a frame without a graph, then capture its graphs: TensorRT asks for this order."""
@@ -223,9 +229,10 @@ class TensorRtStream(RingStream):
         queue.mark('start')
         queue.copy_to_gpu(frame.gpu, frame.host[:frame.gpu.size])
         queue.mark('upload')
-        kernels.resize(queue, frame.gpu_image, frame.shape, self._network_image,
-                       (self.info.height, self.info.width), frame.taps,
-                       self.info.color_order == 'bgr')
+        if not self._fits(frame):
+            kernels.resize(queue, frame.gpu_image, frame.shape, self._network_image,
+                           (self.info.height, self.info.width), frame.taps,
+                           self.info.color_order == 'bgr')
         queue.mark('resize')
         self._run_network()
         if self._pool and self._prototypes:

@@ -55,6 +55,7 @@ def bench_backends(context: Context) -> list[Measurement]:
                 backend = backends.load(context.bundle, name, precision=precision)
                 streams.setdefault(f'{name}, {backend.device}', backend.stream())
     images = cycle(context.images)
+
     def stepper(stream: BackendStream) -> Callable[[], npt.NDArray[np.float32]]:
         return lambda: advance(stream, next(images))
 

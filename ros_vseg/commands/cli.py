@@ -230,8 +230,8 @@ def _add_build(commands: Any) -> None:
                                                                'int8'], help='default: fp16')
     build.add_argument('--batch', type=int, default=1, help='images at once (default: 1)')
     build.add_argument('--size', metavar='HxW', help="the network's size (default: the bundle's)")
-    build.add_argument('--for', dest='targets', metavar='sm86,...', help='GPUs to build for, by compute capability '
-                       '(default: the one that is here)')
+    build.add_argument('--for', dest='targets', metavar='sm86,...',
+                       help='GPUs to build for, by compute capability (default: the one here)')
     build.add_argument('--calibrate', type=Path, metavar='PATH',
                        help='frames for int8: a folder of images, a video or a bag')
     build.add_argument('--engines', type=Path,

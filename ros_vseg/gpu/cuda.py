@@ -19,7 +19,7 @@ import numpy.typing as npt
 
 from ros_vseg.errors import DeviceError
 from ros_vseg.gpu import failures
-from ros_vseg.gpu.queue import Queue
+from ros_vseg.gpu.work_queue import Queue
 
 ALIGNMENT = 256     # bytes; TensorRT's rule for the addresses of tensors, and cuMemAlloc's own
 WAIT = 5.0          # seconds for which a frame may be on the GPU
@@ -109,7 +109,7 @@ class Gpu:
         return results[0] if len(results) == 1 else results
 
     def is_idle(self, stream: Any) -> bool:
-        """Return whether all that was queued on a CUDA stream is done; DeviceError if it failed."""
+        """Return whether all work of a CUDA stream is done; DeviceError if any of it failed."""
         failures.refuse_if_lost()
         code, *_ = self._driver.cuStreamQuery(stream)
         if code == self._driver.CUresult.CUDA_ERROR_NOT_READY:

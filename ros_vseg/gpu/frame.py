@@ -6,7 +6,7 @@ import numpy as np
 from ros_vseg.bundle import BundleInfo
 from ros_vseg.gpu.cuda import aligned, ALIGNMENT, Gpu
 from ros_vseg.gpu.kernels import Axes, Taps
-from ros_vseg.gpu.queue import Graph
+from ros_vseg.gpu.work_queue import Graph
 
 
 class Frame:

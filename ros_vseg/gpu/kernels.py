@@ -13,13 +13,13 @@ from ros_vseg.decode import axis
 from ros_vseg.engines import cache
 from ros_vseg.errors import DeviceError, EngineError
 from ros_vseg.gpu.cuda import Buffer, Gpu
-from ros_vseg.gpu.queue import Memory, Queue
+from ros_vseg.gpu.work_queue import Memory, Queue
 from ros_vseg.resize import resize_taps
 
 SOURCE = Path(__file__).with_name('kernels.cu')
 NAMES = ('resize', 'store', 'best_class', 'labels', 'confidence')
 BLOCK = (32, 8, 1)
-RUN = 4     # pixels that a thread of `labels` fills: see kernels.cu
+RUN = 4     # pixels of a thread of `labels` and of `confidence`: see kernels.cu
 OPTIONS = ('--fmad=false', '--std=c++17')
 
 
@@ -139,8 +139,9 @@ class Kernels:
     def confidence(self, queue: Queue, scores: Memory, shape: tuple[int, int, int],
                    axes: 'Axes', out: Memory) -> None:
         """Scores -> confidence uint8 of the size of ``axes``."""
-        self._launch(queue, 'confidence', axes.size, scores, *shape, *axes.rows, *axes.columns,
-                     out, *axes.size)
+        height, width = axes.size
+        self._launch(queue, 'confidence', (-(-height // RUN), width), scores, *shape,
+                     *axes.rows, *axes.columns, out, height, width)
 
     def _launch(self, queue: Queue, name: str, extent: tuple[int, ...],
                 *arguments: Memory | int) -> None:

@@ -119,7 +119,8 @@ VSEG_NODE = (
         'build', True, 'Whether a TensorRT engine that is missing may be built at configure.',
         change='unconfigured'),
     Parameter(
-        'device', 0, 'Index of the NVIDIA GPU that backend tensorrt uses, as nvidia-smi -L has it.',
+        'device', 0,
+        'Index of the NVIDIA GPU that backend tensorrt uses, as nvidia-smi -L has it.',
         change='unconfigured', minimum=0, maximum=63),
     Parameter(
         'workspace', 0,

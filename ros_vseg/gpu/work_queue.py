@@ -5,7 +5,6 @@ import time
 from typing import Any, Callable, ContextManager, Iterable, Protocol, Sequence
 import weakref
 
-import numpy as np
 import numpy.typing as npt
 
 from ros_vseg.gpu import failures
