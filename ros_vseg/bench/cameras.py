@@ -105,8 +105,8 @@ def bench_cameras(context: Context) -> list[Measurement]:
     ratio = float(np.median(together) / np.median(single))
     spread = (max(labels) - min(labels)) / np.mean(labels)
     detail = (f'{len(CAMERAS)} cameras at {RATE:g} Hz: {total:.1f} labels a second, age p50 '
-              f'{np.median(together):.0f} ms, p99 {np.percentile(together, 99):.0f} ms; one camera '
-              f'at {max(1.0, total):.1f} Hz: p50 {np.median(single):.0f} ms, '
+              f'{np.median(together):.0f} ms, p99 {np.percentile(together, 99):.0f} ms; one '
+              f'camera at {max(1.0, total):.1f} Hz: p50 {np.median(single):.0f} ms, '
               f'p99 {np.percentile(single, 99):.0f} ms')
     return [
         Measurement("age of four cameras' labels, p50, against one camera's at the same total "

@@ -6,7 +6,6 @@ import traceback
 from typing import Any
 
 from rclpy.node import Node
-from sensor_msgs.msg import CompressedImage
 
 from ros_vseg.errors import BackendError, ImageError
 from ros_vseg.image import ImageReader
