@@ -3,7 +3,7 @@
 """Calibration for int8: the ranges of a bundle's activations on frames of a drive."""
 from itertools import islice
 from pathlib import Path
-from typing import Iterable, Optional, Protocol
+from typing import Any, Iterable, Optional, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -52,7 +52,7 @@ def calibrate(bundle: Bundle, source: Iterable[Frame], folder: Optional[Path] = 
     """
     folder = Path(folder or cache.default_folder()).expanduser()
     stream = onnxruntime.load(bundle, Options()).stream()
-    inputs = []
+    inputs: list[dict[str, npt.NDArray[Any]]] = []
     for frame in islice(source, MOST):
         image = stream.resize(frame.image)
         inputs.append({'image': image[None], **stream.inputs()})

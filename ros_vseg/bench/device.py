@@ -82,6 +82,7 @@ def reuse_row(context: Context, images: list[npt.NDArray[np.uint8]],
     if reason:
         return Measurement('network with prototypes reused', f'skipped: {reason}')
     backend = backends.load(per_frame(context.bundle), 'tensorrt')
+    assert isinstance(backend, TensorRtBackend)
     alone = stage_times(backend, images, context.rounds)
     reuse = float(np.median(times) / np.median(alone['network']))
     return Measurement(

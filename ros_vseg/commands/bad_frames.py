@@ -32,11 +32,11 @@ class BadFrame(NamedTuple):
 
 
 class Comparison(NamedTuple):
-    """mIoU in [0, 1] over the ``count`` degraded frames, and the one where the pool did most."""
+    """mIoU in [0, 1] over ``frames`` degraded frames, and the one where the pool did most."""
 
     kept: float
     emptied: float
-    count: int
+    frames: int
     best: BadFrame
 
 

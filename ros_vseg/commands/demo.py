@@ -96,7 +96,7 @@ def with_bad_frames(path: Path, bundle: Path | None, output: Path) -> tuple[str,
     stream = Stream(backend)
     result = compare(stream, Stream(backend), open_source(path), BAD_FRAMES_OF)
     write_picture(output / 'context.png', result.best, stream.label_set)
-    return (f'mIoU on {result.count} frames with glare',
+    return (f'mIoU on {result.frames} frames with glare',
             f'{100 * result.kept:.1f} %, without earlier frames {100 * result.emptied:.1f} %')
 
 

@@ -124,9 +124,9 @@ def node_status(node_name: str, backend: Backend | None, problem: str) -> Diagno
     if backend is None:
         level = DiagnosticStatus.ERROR if problem else DiagnosticStatus.OK
         return status(name, level, problem or 'not configured', {'rmw': rmw})
-    problem = backend.problem or failures.lost()
-    level = DiagnosticStatus.WARN if problem else DiagnosticStatus.OK
-    return status(name, level, problem or 'configured', {
+    wrong = backend.problem or failures.lost()
+    level = DiagnosticStatus.WARN if wrong else DiagnosticStatus.OK
+    return status(name, level, wrong or 'configured', {
         'backend': backend.name, 'device': backend.device, 'bundle': str(backend.bundle.path),
         'rmw': rmw, **getattr(backend, 'report', dict)()})
 
