@@ -66,7 +66,9 @@ def build_data(recipe, cache, start_step):
         focus=class_ids(data.focus, data.label_set, 'data.focus'))
     val = None
     if data.val is not None:
-        val = torch.utils.data.DataLoader(_WholeSplit(build_source(data.val, recipe, cache)))
+        source = build_source(data.val, recipe, cache)
+        source.frames()  # ValueError without labels to measure by
+        val = torch.utils.data.DataLoader(_WholeSplit(source))
     return build_loader(dataset, start_step, data.workers, *processes()), val
 
 
