@@ -2,17 +2,12 @@
 # SPDX-License-Identifier: Apache-2.0
 """Files that are written whole or not at all, and the order of their names."""
 import os
+from pathlib import Path
 import re
 
 
-def natural_key(name: str) -> list[int | str]:
-    """Sort key of a file name or path: digits compare as numbers, letters without their case."""
-    parts = re.split('([0-9]+)', name)
-    return [int(part) if place % 2 else part.casefold() for place, part in enumerate(parts)]
-
-
-def write_whole(path, data):
-    """Write bytes to a pathlib.Path, its folder made if need be; OSError leaves it as it was."""
+def write_whole(path: Path, data: bytes) -> None:
+    """Write bytes to a file, its folder made if need be; OSError leaves it as it was."""
     partial = path.with_name(f'.{path.name}.{os.getpid()}')
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -21,3 +16,18 @@ def write_whole(path, data):
     finally:
         if partial.exists():
             partial.unlink()
+
+
+def natural_key(name: str) -> tuple[list[str | tuple[int, str]], str]:
+    """
+    Return a key that sorts names as people do: numbers in them by value.
+
+    >>> sorted(['frame_10.png', 'frame_9.png'], key=natural_key)
+    ['frame_9.png', 'frame_10.png']
+    """
+    parts: list[str | tuple[int, str]] = []
+    for place, part in enumerate(re.split('([0-9]+)', name)):
+        digits = part.lstrip('0')
+        # longer numbers are larger; never int(), which refuses thousands of digits
+        parts.append((len(digits), digits) if place % 2 else part)
+    return parts, name      # the name itself where only leading zeros differ

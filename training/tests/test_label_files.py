@@ -11,7 +11,6 @@ from PIL import Image
 import pytest
 
 from folders import write_folder
-from ros_vseg.files import natural_key
 from ros_vseg.labels import load_label_set
 from vseg_training.data import build_source, FolderFrames
 from vseg_training.data.check import check_data
@@ -244,7 +243,10 @@ def test_validation_without_labels_is_refused_before_training(data, tmp_path):
         build_data(recipe, tmp_path, 0)
 
 
-def test_numbers_count_as_numbers_and_case_does_not():
-    names = ['7.png', 'f08.png', 'F9.png', 'f10.png', 'f10a2.png', 'f10a11.png', 'f²9', 'f٣']
-    shuffled = [names[place] for place in (5, 2, 7, 0, 3, 6, 1, 4)]
-    assert sorted(shuffled, key=natural_key) == names
+def test_frames_are_in_the_order_of_every_number_in_their_names(tmp_path):
+    names = ['a2/1_9.png', 'a2/1_10.png', 'a2/2_08.png', 'a2/2_9.png', 'a10/7.png', 'a10/٣.png']
+    for name in names:
+        (tmp_path / 'images' / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / 'images' / name).touch()
+    drives = FolderFrames(tmp_path, 11).drives
+    assert [f'{key.parent.name}/{key.name}' for drive in drives for key in drive] == names

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 import logging
 from pathlib import Path
-from typing import Any, Optional, TypeVar
+from typing import Any, TypeVar
 
 import cv2
 import numpy as np
@@ -87,7 +87,7 @@ def check_data(recipe: Recipe, cache: Path) -> Report:
 
 
 def _check_source(part: str, spec: Source, recipe: Recipe, cache: Path, report: Report
-                  ) -> Optional['_Walk']:
+                  ) -> '_Walk | None':
     """Walk over a source; None where there is nothing to walk over."""
     title = f'{part}: {spec.kind}'
     try:
@@ -165,7 +165,7 @@ class _Walk:
                 f'{images}: {frames - len(self.labels)} of {frames} images have no labels')
 
     def _drive(self, drive: Sequence[Path]) -> None:
-        first: Optional[tuple[Path, tuple[int, ...]]] = None
+        first: tuple[Path, tuple[int, ...]] | None = None
         mixed = False
         for key in drive:
             image = self._read('images', key, self.source.read_image)
@@ -187,7 +187,7 @@ class _Walk:
                 self.report.errors['drives of mixed sizes'].append(
                     str(two_sizes(str(first[0]), first[1], str(key), size)))
 
-    def _read(self, what: str, key: Path, read: Callable[[Path], Read]) -> Optional[Read]:
+    def _read(self, what: str, key: Path, read: Callable[[Path], Read]) -> Read | None:
         """What a method of the source reads of a frame; None after an error, which is noted."""
         try:
             return read(key)

@@ -3,7 +3,6 @@
 """Cityscapes: snippets of video with one labelled frame each, 19 classes."""
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Optional, Union
 
 import numpy as np
 
@@ -27,7 +26,7 @@ class Cityscapes(FolderFrames):
     alone, each its own drive.
     """
 
-    def __init__(self, root: Union[str, Path], split: str, unlabelled: bool = False) -> None:
+    def __init__(self, root: str | Path, split: str, unlabelled: bool = False) -> None:
         folders = [f'{name}/{split}' for name in ('leftImg8bit_sequence', 'leftImg8bit')]
         images = next((f for f in folders if (Path(root) / f).is_dir()), folders[0])
         count = len(_LABEL_IDS)
@@ -37,7 +36,7 @@ class Cityscapes(FolderFrames):
 
     def _group(self, paths: Sequence[Path]) -> list[list[Path]]:
         drives: list[list[Path]] = []
-        last: Optional[tuple[str, str, int]] = None
+        last: tuple[str, str, int] | None = None
         for path in paths:
             try:
                 city, sequence, frame = path.stem.removesuffix(_SUFFIX).rsplit('_', 2)

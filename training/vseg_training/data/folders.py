@@ -4,7 +4,6 @@
 from collections.abc import Iterator, Sequence
 from glob import iglob
 from pathlib import Path
-from typing import Optional, Union
 
 import numpy as np
 import numpy.typing as npt
@@ -43,9 +42,9 @@ class FolderFrames(ClipSource[Path]):
         ValueError: There are no images.
     """
 
-    def __init__(self, root: Union[str, Path], num_classes: int, table: Optional[Table] = None,
+    def __init__(self, root: str | Path, num_classes: int, table: Table | None = None,
                  unlabelled: bool = False, image_folder: str = 'images',
-                 label_folder: str = 'labels', label_set: Optional[LabelSet] = None) -> None:
+                 label_folder: str = 'labels', label_set: LabelSet | None = None) -> None:
         self.root, self.image_folder, self.label_folder = Path(root), image_folder, label_folder
         self.table = id_table({i: i for i in range(num_classes)}) if table is None else table
         self.unlabelled = unlabelled
@@ -133,7 +132,7 @@ class FolderFrames(ClipSource[Path]):
         """Table of the ids in one label file."""
         return self.table
 
-    def read_labels(self, key: Path) -> Optional[npt.NDArray[np.uint8]]:
+    def read_labels(self, key: Path) -> npt.NDArray[np.uint8] | None:
         """
         Labels of one frame.
 
@@ -180,8 +179,8 @@ class CamVid(FolderFrames):
 
     snippet_frames = 1
 
-    def __init__(self, root: Union[str, Path], split: str, unlabelled: bool = False,
-                 label_set: Optional[LabelSet] = None) -> None:
+    def __init__(self, root: str | Path, split: str, unlabelled: bool = False,
+                 label_set: LabelSet | None = None) -> None:
         table = id_table({**{i: i for i in range(11)}, 11: VOID})
         super().__init__(root, 11, table, unlabelled, split, f'{split}annot', label_set)
 
@@ -201,4 +200,4 @@ def _files(folder: Path, endings: tuple[str, ...]) -> list[Path]:
     # not Path.glob, which does not follow links to drives
     names = [name for name in iglob('**/*', root_dir=folder, recursive=True)
              if name.lower().endswith(endings)]
-    return [folder / name for name in sorted(names, key=lambda name: (natural_key(name), name))]
+    return [folder / name for name in sorted(names, key=natural_key)]

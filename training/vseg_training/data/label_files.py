@@ -4,7 +4,7 @@
 from collections.abc import Iterable, Mapping, Sequence
 from io import BytesIO
 from pathlib import Path
-from typing import NamedTuple, Optional
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -27,7 +27,7 @@ class LabelFile(NamedTuple):
     """Ids uint8 [H, W] as they are in a file, and its palette uint8 [256, 3] RGB if any."""
 
     ids: npt.NDArray[np.uint8]
-    palette: Optional[npt.NDArray[np.uint8]]
+    palette: npt.NDArray[np.uint8] | None
 
 
 def read_label_file(path: Path) -> LabelFile:
