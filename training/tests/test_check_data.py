@@ -61,11 +61,12 @@ def test_good_data_is_one_line_a_source(data, tmp_path):
      'labels/drive0/001.png has id 40'),
     (lambda root: cut(root / 'images/drive0/001.png'), 'images/drive0/001.png is cut short'),
     (jpeg, 'images/drive0/001.jpg is cut short'),
-    (lambda root: cut(root / 'labels/drive0/001.png'), 'labels/drive0/001.png is not a readable'),
+    (lambda root: cut(root / 'labels/drive0/001.png'), 'labels/drive0/001.png is cut short'),
     (lambda root: (root / 'images/drive0/001.png').write_text('text'),
      'images/drive0/001.png is not a readable image'),
     (lambda root: (root / 'images').rename(root / 'pictures'), 'no images in .*images'),
-    (lambda root: (root / 'labels').rename(root / 'masks'), 'no image has a label file in'),
+    (lambda root: (root / 'labels').rename(root / 'masks'),
+     'no frame of .*images has a label file in .*labels'),
 ])
 def test_errors_are_named_and_end_with_status_1(data, tmp_path, capsys, spoil, message):
     spoil(data)

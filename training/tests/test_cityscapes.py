@@ -8,7 +8,7 @@ import pytest
 from networks import tiny
 from vseg_training.data import build_source, Cityscapes, VOID
 from vseg_training.evaluate import evaluate_stream
-from vseg_training.recipe import Recipe, Source
+from vseg_training.recipe import Data, Recipe, Source
 
 
 SNIPPETS = [('aachen', 0, 0), ('aachen', 1, 0), ('hamburg', 0, 100), ('hamburg', 0, 400)]
@@ -78,7 +78,7 @@ def test_validation_reads_what_the_labelled_frames_attend_to(tree, monkeypatch):
 
 
 def test_recipes_read_it(tree, tmp_path):
-    recipe = Recipe()
+    recipe = Recipe(data=Data(label_set='cityscapes'))
     source = build_source(Source('cityscapes', str(tree)), recipe, tmp_path)
     assert len(source.frames()) == 4
     with pytest.raises(ValueError, match='no images in .*leftImg8bit_sequence/val'):

@@ -10,13 +10,17 @@ import torch
 
 from folders import write_folder
 from ros_vseg.backends import base
+from ros_vseg.labels import load_label_set
 from vseg_training.cli import main
+from vseg_training.confusion import confusion_rows, draw_confusion
 from vseg_training.data import ClipSource, VOID
 from vseg_training.evaluate import evaluate_stream, VideoMetrics
-from vseg_training.metrics import flops, parameters, TemporalConsistency, VideoConsistency
+from vseg_training.metrics import (
+    ConfusionMatrix, flops, parameters, TemporalConsistency, VideoConsistency)
 from vseg_training.metrics.temporal import dis_flow, FLOWS, warp_labels
 from vseg_training.models.student import Student
 from vseg_training.recipe import load_recipe
+from vseg_training.show import legend
 from vseg_training.train import fit
 
 
@@ -294,7 +298,7 @@ def test_evaluate_stabilizes_no_checkpoint(tiny, capsys):
     recipe, checkpoint, bundle, _ = tiny
     assert main(['evaluate', str(bundle), str(checkpoint), '--config', str(recipe),
                  '--stabilize']) == 2
-    assert f'--stabilize is for bundles, and {checkpoint} is none' in capsys.readouterr().err
+    assert f'--stabilize is for bundles, and {checkpoint} is not' in capsys.readouterr().err
 
 
 def test_evaluate_refuses_the_data_of_other_classes(tiny, capsys, tmp_path):
@@ -308,6 +312,54 @@ def test_evaluate_refuses_the_data_of_other_classes(tiny, capsys, tmp_path):
     assert 'has the classes of camvid' in capsys.readouterr().err
 
 
+def test_a_legend_has_columns_of_equal_width_and_no_void():
+    label_set = load_label_set('camvid')
+    picture = legend([7, 3, 255, 0, 10, 3], label_set, 330)
+    places = {}
+    for index in (0, 3, 7, 10):
+        rows, columns = np.nonzero((picture == label_set.colors[index]).all(2))
+        places[index] = int(rows.min()), int(columns.min())
+    column = places[3][1] - places[0][1]
+    assert places == {0: (0, 12), 3: (0, 12 + column), 7: (28, 12), 10: (28, 12 + column)}
+    assert legend([255], label_set, 330).shape == (12, 330, 3)
+
+
+def test_a_confusion_matrix_is_in_percent_of_the_true_class():
+    confusion = ConfusionMatrix(3)
+    confusion.update(np.uint8([[0, 0, 0, 0, 2, 2, 255]]), np.uint8([[0, 0, 0, 1, 2, 0, 1]]))
+    assert confusion_rows(confusion, ['a', 'b', 'c']) == {
+        'true': ['a', 'b', 'c'], 'predicted': ['a', 'b', 'c'],
+        'percent': [[75, 25, 0], None, [50, 0, 50]]}
+    confusion.update(np.uint8([[1, 1]]), np.uint8([[255, 1]]))
+    rows = confusion_rows(confusion, ['a', 'b', 'c'])
+    assert rows['predicted'] == ['a', 'b', 'c', 'void'] and rows['percent'][1] == [0, 50, 0, 50]
+
+
+def test_evaluate_draws_a_confusion_matrix(tiny, capsys, tmp_path):
+    recipe, checkpoint, bundle, _ = tiny
+    path = tmp_path / 'confusion.png'
+    assert main(['evaluate', str(checkpoint), '--confusion', str(path), '--json']) == 0
+    (report,) = json.loads(capsys.readouterr().out)
+    percent = report['confusion']['percent']
+    assert report['confusion']['true'][0] == 'sky' and len(percent) == 11
+    assert [sum(row) for row in percent[:4]] == pytest.approx([100] * 4, abs=0.1)
+    assert percent[4:] == [None] * 7
+    assert cv2.imread(str(path)).std() > 10
+    assert main(['evaluate', str(checkpoint), str(bundle), '--config', str(recipe),
+                 '--confusion', str(path)]) == 2
+    assert '--confusion draws one model' in capsys.readouterr().err
+
+
+def test_a_drawn_confusion_is_darker_the_more(tmp_path):
+    path = tmp_path / 'confusion.png'
+    rows = {'true': ['a', 'b'], 'predicted': ['a', 'b'], 'percent': [[0, 100], None]}
+    draw_confusion(rows, 'model', path)
+    grey = cv2.imread(str(path), cv2.IMREAD_GRAYSCALE)
+    # of the one row that has values the right half is dark
+    dark = (grey < 100).sum(0)
+    assert np.average(np.arange(len(dark)), weights=dark) > 0.6 * len(dark)
+
+
 def test_show_draws_rows_of_frames(tiny, tmp_path):
     _, checkpoint, _, _ = tiny
     path = tmp_path / 'maps.png'
@@ -315,6 +367,10 @@ def test_show_draws_rows_of_frames(tiny, tmp_path):
                  '--prototypes', '2']) == 0
     picture = cv2.imread(str(path))
     cell = round(320 * 64 / 96)
-    assert picture.shape == (36 + 3 * (cell + 12), 12 + 5 * (320 + 12), 3)
+    grid = 36 + 3 * (cell + 12)
+    assert picture.shape == (grid + 28 + 12, 12 + 5 * (320 + 12), 3)  # a line of four classes
     assert (picture[:, :12] == 250).all() and (picture[:, -12:] == 250).all()
+    swatches = picture[grid + 9, :, ::-1]
+    for color in load_label_set('camvid').colors[:4]:
+        assert (swatches == color).all(1).sum() == 18
     assert main(['show', str(checkpoint), '-o', str(path), '--prototypes', '5']) == 2

@@ -1,13 +1,14 @@
 # Copyright 2026 The ros_vseg authors
 # SPDX-License-Identifier: Apache-2.0
 """A suite of recipes over seeds: trained, measured, and written as a table and a plot."""
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 import hashlib
 import json
 import logging
 import os
 from pathlib import Path
-from typing import Any, List
+from typing import Any, cast, List
 
 import numpy as np
 from omegaconf import OmegaConf
@@ -18,7 +19,7 @@ from ros_vseg.labels import load_label_set
 from .checkpoint import load_network
 from .data import build_source
 from .evaluate import report_model
-from .recipe import load_recipe, to_dict
+from .recipe import load_recipe, Recipe, to_dict
 from .train import fit
 
 
@@ -47,17 +48,17 @@ class Suite:
     rows: List[Row] = field(default_factory=list)
 
 
-def load_suite(path):
+def load_suite(path: str | Path) -> Suite:
     """Read a suite: a YAML file or the name of a shipped one; ValueError names what is wrong."""
     file = Path(path)
     if not file.is_file():
         file = SUITES / f'{path}.yaml'
     if not file.is_file():
-        names = ', '.join(sorted(p.stem for p in SUITES.glob('*.yaml')))
-        raise ValueError(f'suite {path} does not exist: give a YAML file or one of {names}')
+        shipped = ', '.join(sorted(suite.stem for suite in SUITES.glob('*.yaml')))
+        raise ValueError(f'suite {path} does not exist: give a YAML file or one of {shipped}')
     try:
-        suite = OmegaConf.to_object(
-            OmegaConf.merge(OmegaConf.structured(Suite), OmegaConf.load(file)))
+        merged = OmegaConf.merge(OmegaConf.structured(Suite), OmegaConf.load(file))
+        suite = cast(Suite, OmegaConf.to_object(merged))
     except OmegaConfBaseException as error:
         where = f', key {error.full_key}' if error.full_key else ''
         raise ValueError(f'suite {path}{where}: {str(error).splitlines()[0]}') from error
@@ -67,7 +68,7 @@ def load_suite(path):
     return suite
 
 
-def _measure(recipe, runs):
+def _measure(recipe: Recipe, runs: Path) -> dict[str, Any]:
     """
     Train and measure one recipe; what was done before is read back.
 
@@ -80,6 +81,7 @@ def _measure(recipe, runs):
     if done.exists():
         return json.loads(done.read_text())['report']
     network, _ = load_network(fit(recipe, folder))
+    assert recipe.data.val is not None  # ``ablate`` has looked
     source = build_source(recipe.data.val, recipe, runs / 'cache')
     report = report_model(
         network, source, recipe.data.size, load_label_set(recipe.data.label_set))
@@ -89,12 +91,23 @@ def _measure(recipe, runs):
     return report
 
 
-def ablate(name, suite, output, overrides=()):
+def ablate(name: str, suite: Suite, output: str | Path, overrides: Sequence[str] = ()) -> str:
     """
     Train every row of a suite with every seed, and write ``<name>.md`` and ``<name>.png``.
 
-    Runs that are finished are kept, an unfinished one is resumed. overrides: KEY=VALUE for all
-    rows. Returns the Markdown table: mean, and after +- the standard deviation over seeds.
+    Runs that are finished are kept, an unfinished one is resumed.
+
+    Args:
+        name: Of the files.
+        suite: Rows and seeds.
+        output: Folder of runs, tables and plots.
+        overrides: KEY=VALUE for all rows.
+
+    Returns:
+        The Markdown table: mean, and after +- the standard deviation over seeds.
+
+    Raises:
+        ValueError: A recipe is not valid, or has no data.val.
     """
     output = Path(output)
     output.mkdir(parents=True, exist_ok=True)
@@ -103,7 +116,7 @@ def ablate(name, suite, output, overrides=()):
         for row in suite.rows for seed in suite.seeds]
     if any(recipe.data.val is None for _, _, recipe in plan):
         raise ValueError(f'recipe {suite.recipe} has no data.val to measure on')
-    reports = {row.name: [] for row in suite.rows}
+    reports: dict[str, list[dict[str, Any]]] = {row.name: [] for row in suite.rows}
     for row, seed, recipe in plan:
         log.info('%s: %s, seed %d', name, row.name, seed)
         reports[row.name].append(_measure(recipe, output / 'runs'))
@@ -113,26 +126,26 @@ def ablate(name, suite, output, overrides=()):
     return text
 
 
-def _cell(values: List[Any]):
-    values = [value for value in values if value is not None]
-    if not values:
+def _cell(values: Sequence[float | None]) -> str:
+    known = [value for value in values if value is not None]
+    if not known:
         return '-'
-    spread = f' ± {np.std(values, ddof=1):.2f}' if len(values) > 1 else ''
-    return f'{np.mean(values):.2f}{spread}'
+    spread = f' ± {np.std(known, ddof=1):.2f}' if len(known) > 1 else ''
+    return f'{np.mean(known):.2f}{spread}'
 
 
-def table(title, reports):
+def table(title: str, reports: Mapping[str, Sequence[Mapping[str, Any]]]) -> str:
     """Markdown table of lists of reports (one per seed) by row name."""
     seeds = len(next(iter(reports.values())))
     head = [title or 'row', *COLUMNS.values()]
-    lines = [head, ['---'] + ['---:'] * len(COLUMNS)]
+    lines = [head, ['---', *['---:'] * len(COLUMNS)]]
     for name, runs in reports.items():
         lines.append([name, *(_cell([run[key] for run in runs]) for key in COLUMNS)])
     body = '\n'.join(f'| {" | ".join(line)} |' for line in lines)
     return f'{body}\n\nMean{" ± standard deviation" if seeds > 1 else ""} of {seeds} seed(s).'
 
 
-def plot(title, reports, path):
+def plot(title: str, reports: Mapping[str, Sequence[Mapping[str, Any]]], path: Path) -> None:
     """Dot plot of the mIoU by row: a dot per seed and a bar at the mean."""
     import matplotlib
     matplotlib.use('Agg')

@@ -1,19 +1,26 @@
 # Copyright 2026 The ros_vseg authors
 # SPDX-License-Identifier: Apache-2.0
 """vseg-train: every command of training, each imported when it runs."""
-import argparse
+from argparse import ArgumentParser, Namespace
+from collections.abc import Callable, Sequence
 import json
 import logging
 from pathlib import Path
 import sys
+from typing import Any, TYPE_CHECKING
 
-from .recipe import load_recipe
+from .recipe import load_recipe, Recipe
+
+if TYPE_CHECKING:
+    from .data import ClipSource
+    from .evaluate import Network
 
 
+CACHE = Path('runs') / 'cache'  # of rendered streets
 log = logging.getLogger('vseg-train')
 
 
-def _fit(args):
+def _fit(args: Namespace) -> None:
     from .train import fit, processes
     recipe = load_recipe(args.config, args.set)
     checkpoint = fit(recipe, args.output or Path('runs') / recipe.name)
@@ -21,28 +28,28 @@ def _fit(args):
         print(checkpoint)
 
 
-def _check_data(args):
+def _check_data(args: Namespace) -> int:
     from .data.check import check_data
-    found = check_data(load_recipe(args.config, args.set), Path('runs') / 'cache')
+    found = check_data(load_recipe(args.config, args.set), CACHE)
     print(*found.lines(), sep='\n')
     return 1 if found.errors else 0
 
 
-def _profile(args):
+def _profile(args: Namespace) -> None:
     from .profiling import profile
     print(profile(load_recipe(args.config, args.set), args.steps))
 
 
-def _load(path, **options):
+def _load(path: Path, adjust: bool = True) -> tuple['Network', Recipe]:
     """Network of a checkpoint, on the GPU if there is one, and its recipe."""
     import torch
 
     from .checkpoint import load_network
-    network, recipe = load_network(path, **options)
+    network, recipe = load_network(path, adjust)
     return network.to('cuda' if torch.cuda.is_available() else 'cpu'), recipe
 
 
-def _soft_labels(args):
+def _soft_labels(args: Namespace) -> None:
     from ros_vseg.labels import load_label_set
 
     from .distill.soft_labels import write_soft_labels
@@ -50,18 +57,19 @@ def _soft_labels(args):
     network, recipe = _load(args.checkpoint, adjust=False)
     names = load_label_set(recipe.data.label_set).names
     sources = training_sources(
-        load_recipe(args.config) if args.config else recipe, Path('runs') / 'cache')
+        load_recipe(args.config) if args.config else recipe, CACHE)
     count = write_soft_labels(network, names, sources, args.output, args.scales, args.flip)
     print(f'{args.output}: {count} frames written')
 
 
-def _ablate(args):
+def _ablate(args: Namespace) -> None:
     from .ablate import ablate, load_suite
-    for suite in [(Path(path).stem, load_suite(path)) for path in args.suites]:
-        print(ablate(*suite, args.output, args.set), end='\n\n')
+    suites = {Path(path).stem: load_suite(path) for path in args.suites}  # errors come first
+    for name, suite in suites.items():
+        print(ablate(name, suite, args.output, args.set), end='\n\n')
 
 
-def _source(recipe, data):
+def _source(recipe: Recipe, data: str | None) -> 'ClipSource[Any]':
     """Source that --data names, KIND:FOLDER#SPLIT/DRIVE, or the recipe's val."""
     from .data import build_source
     from .recipe import Source
@@ -73,28 +81,26 @@ def _source(recipe, data):
         spec = Source(kind=kind, root=root, split=split or 'val', drives=[drive] if drive else [])
     if spec is None:
         raise ValueError('the recipe has no data.val: give --data camvid:FOLDER or folder:FOLDER')
-    return build_source(spec, recipe, Path('runs') / 'cache')
+    return build_source(spec, recipe, CACHE)
 
 
-def _evaluate(args):
-    from ros_vseg.labels import load_label_set
-
-    from .evaluate import report_bundle, report_model, tables
+def _evaluate(args: Namespace) -> None:
+    from .confusion import draw_confusion
+    from .evaluate import tables
     others = [str(path) for path in args.models if path.suffix != '.onnx']
     if args.stabilize and others:
-        raise ValueError(f'--stabilize is for bundles, and {others[0]} is none: export it first')
+        raise ValueError(
+            f'--stabilize is for bundles, and {others[0]} is not a bundle: export it first')
+    if args.confusion and (args.degrade or len(args.models) > 1):
+        raise ValueError('--confusion draws one model, without --degrade: name one')
     if args.degrade:
         return _evaluate_degraded(args)
     if args.output:
         raise ValueError('--output is for --degrade: use --json')
-    reports = {}
-    for path in args.models:
-        bundle = path.suffix == '.onnx'
-        model, recipe = (None, load_recipe(args.config)) if bundle else _load(path)
-        source, label_set = _source(recipe, args.data), load_label_set(recipe.data.label_set)
-        reports[str(path)] = (
-            report_bundle(path, source, args.backend, label_set, args.stabilize) if bundle
-            else report_model(model, source, recipe.data.size, label_set))
+    reports = {str(path): _report(path, args) for path in args.models}
+    for name, report in reports.items():
+        if args.confusion:
+            draw_confusion(report['confusion'], Path(name).name, args.confusion)
     if args.json:
         print(json.dumps([{'model': name, **report} for name, report in reports.items()],
                          indent=2, allow_nan=False))
@@ -102,31 +108,57 @@ def _evaluate(args):
         print(tables(reports))
 
 
-def _evaluate_degraded(args):
-    """Tables of ``evaluate --degrade``."""
+def _report(path: Path, args: Namespace) -> dict[str, Any]:
+    """Report of a checkpoint or a bundle."""
     from ros_vseg.labels import load_label_set
 
-    from .data import build_source
-    from .degraded import plain, report_bundle, report_model, table
+    from .evaluate import report_bundle, report_model
+    if path.suffix == '.onnx':
+        recipe = load_recipe(args.config)
+        return report_bundle(path, _source(recipe, args.data), args.backend,
+                             load_label_set(recipe.data.label_set), args.stabilize)
+    model, recipe = _load(path)
+    return report_model(model, _source(recipe, args.data), recipe.data.size,
+                        load_label_set(recipe.data.label_set))
+
+
+def _evaluate_degraded(args: Namespace) -> None:
+    """Tables of ``evaluate --degrade``."""
+    from .degraded import plain, table
     if args.stabilize:
         raise ValueError('--degrade measures the network alone: leave --stabilize out')
-    reports = {}
-    for path in args.models:
-        bundle = path.suffix == '.onnx'
-        model, recipe = (None, load_recipe(args.config)) if bundle else _load(path)
-        source = _source(recipe, args.data)
-        other = build_source(recipe.data.train[0], recipe, Path('runs') / 'cache')
-        reports[str(path)] = (
-            report_bundle(path, source, other, args.backend,
-                          load_label_set(recipe.data.label_set)) if bundle
-            else report_model(model, source, other, recipe.data.size))
+    reports = {str(path): _report_degraded(path, args) for path in args.models}
     text = json.dumps(plain(reports), indent=2, allow_nan=False)
     if args.output:
         args.output.write_text(text + '\n')
     print(text if args.json else table(reports))
 
 
-def _show(args):
+def _report_degraded(path: Path, args: Namespace) -> dict[str, dict[str, float]]:
+    """Report of a checkpoint or a bundle on degraded frames."""
+    from ros_vseg.labels import load_label_set
+
+    from .degraded import report_bundle, report_model
+    if path.suffix == '.onnx':
+        recipe = load_recipe(args.config)
+        source, other = _source(recipe, args.data), _first_train(recipe)
+        return report_bundle(path, source, other, args.backend,
+                             load_label_set(recipe.data.label_set))
+    model, recipe = _load(path)
+    source, other = _source(recipe, args.data), _first_train(recipe)
+    return report_model(model, source, other, recipe.data.size)
+
+
+def _first_train(recipe: Recipe) -> 'ClipSource[Any]':
+    """Source whose frames make a pool that does not fit."""
+    from .data import build_source
+    if not recipe.data.train:
+        raise ValueError('the recipe has no data.train, whose frames --degrade puts into the '
+                         'pool: list a source')
+    return build_source(recipe.data.train[0], recipe, CACHE)
+
+
+def _show(args: Namespace) -> None:
     from ros_vseg.labels import load_label_set
 
     from .show import show
@@ -136,7 +168,7 @@ def _show(args):
     args.output.write_bytes(png)
 
 
-def _export(args):
+def _export(args: Namespace) -> None:
     from ros_vseg.labels import load_label_set
 
     from .checkpoint import load_student, untrained_student
@@ -145,7 +177,8 @@ def _export(args):
     from .temperature import calibrate
     load = untrained_student if args.untrained else load_student
     student, recipe = load(args.checkpoint)
-    metrics, size = {}, args.size or tuple(recipe.data.size)
+    metrics: dict[str, Any] = {}
+    size = args.size or tuple(recipe.data.size)
     temperature = None
     if args.calibrate is not None:
         temperature = calibrate(student, _source(recipe, args.calibrate or args.data), size)
@@ -159,116 +192,144 @@ def _export(args):
     print(f'{args.output}: {args.output.stat().st_size / 1e6:.1f} MB')
 
 
-def _bench(args):
+def _bench(args: Namespace) -> None:
     from .bench import bench
     print(bench(args.checkpoint, args.frames))
 
 
-def _street(args):
+def _street(args: Namespace) -> None:
     from .data.street.write_bag import write_street_bag
     write_street_bag(args.output, args.seed, args.seconds, args.size)
 
 
-def _size(text):
+def _size(text: str) -> tuple[int, int]:
     height, _, width = text.partition('x')
     return int(height), int(width)
 
 
-def build_parser():
-    """Argument parser of vseg-train."""
-    parser = argparse.ArgumentParser(
-        'vseg-train', description='Train, measure and export students.')
-    commands = parser.add_subparsers(required=True)
-    fit = commands.add_parser('fit', help='train a recipe; run again to resume')
-    fit.add_argument('--config', required=True, help='recipe YAML, or the name of a shipped one')
-    fit.add_argument('--output', type=Path, help='folder of the run (default runs/NAME)')
-    fit.add_argument('--set', action='append', default=[], metavar='KEY=VALUE',
-                     help='override one key of the recipe, e.g. optim.max_steps=100')
-    fit.set_defaults(run=_fit)
-    check = commands.add_parser(
-        'check-data', help="look through a recipe's data; exit status 1 if there are errors")
-    check.add_argument('--config', required=True, help='as in fit')
-    check.add_argument('--set', action='append', default=[], metavar='KEY=VALUE',
-                       help='as in fit')
-    check.set_defaults(run=_check_data)
-    profile = commands.add_parser(
-        'profile', help='what a training step of a recipe spends its time on, as Markdown')
-    profile.add_argument('--config', required=True, help='as in fit')
-    profile.add_argument('--set', action='append', default=[], metavar='KEY=VALUE',
-                         help='as in fit')
-    profile.add_argument('--steps', type=int, default=20, help='steps to measure')
-    profile.set_defaults(run=_profile)
-    soft_labels = commands.add_parser(
-        'soft-labels', help="write a teacher's predictions of the training frames to disk")
-    soft_labels.add_argument('checkpoint', type=Path, help='checkpoint of the teacher')
-    soft_labels.add_argument('-o', '--output', type=Path, required=True, help='folder to write')
-    soft_labels.add_argument('--config', help="recipe with the frames (default: the teacher's)")
-    soft_labels.add_argument('--scales', type=float, nargs='+', default=[1.0],
-                             help='frame sizes to average over, e.g. 1 1.5')
-    soft_labels.add_argument('--flip', action='store_true', help='average over mirrored frames')
-    soft_labels.set_defaults(run=_soft_labels)
-    ablate = commands.add_parser(
-        'ablate', help='train and measure a suite of recipes; run again to go on')
-    ablate.add_argument('suites', nargs='+', metavar='suite',
-                        help='suite YAML, or the name of a shipped one')
-    ablate.add_argument('-o', '--output', type=Path, default=Path('runs/ablation'),
-                        help='folder of runs, tables and plots (default %(default)s)')
-    ablate.add_argument('--set', action='append', default=[], metavar='KEY=VALUE',
-                        help='override one key of every recipe')
-    ablate.set_defaults(run=_ablate)
-    evaluate = commands.add_parser(
-        'evaluate', help='accuracy, consistency over time and cost of models, as Markdown')
-    evaluate.add_argument('models', type=Path, nargs='+', metavar='model',
-                          help='checkpoint, or bundle (.onnx)')
-    evaluate.add_argument(
+def _add_recipe(command: ArgumentParser) -> None:
+    command.add_argument('--config', required=True, help='recipe YAML, or the name of a shipped '
+                         'one')
+    command.add_argument('--set', action='append', default=[], metavar='KEY=VALUE',
+                         help='override one key of the recipe, e.g. optim.max_steps=100')
+
+
+def _add_fit(command: ArgumentParser) -> None:
+    _add_recipe(command)
+    command.add_argument('--output', type=Path, help='folder of the run (default runs/NAME)')
+
+
+def _add_profile(command: ArgumentParser) -> None:
+    _add_recipe(command)
+    command.add_argument('--steps', type=int, default=20, help='steps to measure')
+
+
+def _add_soft_labels(command: ArgumentParser) -> None:
+    command.add_argument('checkpoint', type=Path, help='checkpoint of the teacher')
+    command.add_argument('-o', '--output', type=Path, required=True, help='folder to write')
+    command.add_argument('--config', help="recipe with the frames (default: the teacher's)")
+    command.add_argument('--scales', type=float, nargs='+', default=[1.0],
+                         help='frame sizes to average over, e.g. 1 1.5')
+    command.add_argument('--flip', action='store_true', help='average over mirrored frames')
+
+
+def _add_ablate(command: ArgumentParser) -> None:
+    command.add_argument('suites', nargs='+', metavar='suite',
+                         help='suite YAML, or the name of a shipped one')
+    command.add_argument('-o', '--output', type=Path, default=Path('runs/ablation'),
+                         help='folder of runs, tables and plots (default %(default)s)')
+    command.add_argument('--set', action='append', default=[], metavar='KEY=VALUE',
+                         help='override one key of every recipe')
+
+
+def _add_evaluate(command: ArgumentParser) -> None:
+    command.add_argument('models', type=Path, nargs='+', metavar='model',
+                         help='checkpoint, or bundle (.onnx)')
+    command.add_argument(
         '--data', help='camvid:FOLDER#SPLIT, or #SPLIT/DRIVE for a drive of it, or folder:FOLDER '
         '(default: the recipe)')
-    evaluate.add_argument(
+    command.add_argument(
         '--config', default='camvid_lite0', help="recipe that names a bundle's data")
-    evaluate.add_argument('--backend', default='auto', help='backend that runs a bundle')
-    evaluate.add_argument('--stabilize', action='store_true',
-                          help="steady a bundle's labels by those of earlier frames")
-    evaluate.add_argument(
+    command.add_argument('--backend', default='auto', help='backend that runs a bundle')
+    command.add_argument('--stabilize', action='store_true',
+                         help="steady a bundle's labels by those of earlier frames")
+    command.add_argument(
         '--degrade', action='store_true',
         help='measure what the pool is worth on bad frames, and what a wrong one costs')
-    evaluate.add_argument('-o', '--output', type=Path,
-                          help='file for the JSON of --degrade, beside what is printed')
-    evaluate.add_argument('--json', action='store_true', help='print JSON')
-    evaluate.set_defaults(run=_evaluate)
-    show = commands.add_parser('show', help='draw what prototypes look at (MGCNet, Fig. 6)')
-    show.add_argument('checkpoint', type=Path)
-    show.add_argument('-o', '--output', type=Path, required=True, help='picture to write (.png)')
-    show.add_argument('--data', help='as in evaluate')
-    show.add_argument('--frames', type=int, default=4, help='rows, spread over the split')
-    show.add_argument('--prototypes', type=int, default=4, help='how many of them')
-    show.set_defaults(run=_show)
-    export = commands.add_parser('export', help='write the student of a checkpoint as a bundle')
-    export.add_argument('checkpoint', type=Path, help='or, with --untrained, a recipe')
-    export.add_argument('-o', '--output', type=Path, required=True, help='bundle to write (.onnx)')
-    export.add_argument(
+    command.add_argument('-o', '--output', type=Path,
+                         help='file for the JSON of --degrade, beside what is printed')
+    command.add_argument('--confusion', type=Path, metavar='FILE.png',
+                         help='draw which classes are taken for which; --json has the numbers')
+    command.add_argument('--json', action='store_true', help='print JSON')
+
+
+def _add_show(command: ArgumentParser) -> None:
+    command.add_argument('checkpoint', type=Path)
+    command.add_argument('-o', '--output', type=Path, required=True,
+                         help='picture to write (.png)')
+    command.add_argument('--data', help='as in evaluate')
+    command.add_argument('--frames', type=int, default=4, help='rows, spread over the split')
+    command.add_argument('--prototypes', type=int, default=4, help='how many of them')
+
+
+def _add_export(command: ArgumentParser) -> None:
+    command.add_argument('checkpoint', type=Path, help='or, with --untrained, a recipe')
+    command.add_argument('-o', '--output', type=Path, required=True,
+                         help='bundle to write (.onnx)')
+    command.add_argument(
         '--size', type=_size, help='HxW of the network input (default: the recipe)')
-    export.add_argument('--data', help='as in evaluate')
-    export.add_argument('--untrained', action='store_true',
-                        help='random weights of a recipe instead, to measure its speed')
-    export.add_argument('--calibrate', nargs='?', const='', metavar='DATA',
-                        help="fit the confidence's temperature on data with labels, named as in "
-                             '--data (default: the data that is evaluated on)')
-    export.add_argument('--no-evaluate', action='store_true', help='leave the metrics empty')
-    export.set_defaults(run=_export)
-    bench = commands.add_parser('bench', help='torch eager against the runtime backends, one run')
-    bench.add_argument('checkpoint', type=Path)
-    bench.add_argument('--frames', type=int, default=50)
-    bench.set_defaults(run=_bench)
-    street = commands.add_parser('street', help='render a street as a bag with exact labels')
-    street.add_argument('output', type=Path, help='bag folder to write')
-    street.add_argument('--seed', type=int, default=0)
-    street.add_argument('--seconds', type=float, default=10.0)
-    street.add_argument('--size', type=_size, default=(360, 480), metavar='HxW')
-    street.set_defaults(run=_street)
+    command.add_argument('--data', help='as in evaluate')
+    command.add_argument('--untrained', action='store_true',
+                         help='random weights of a recipe instead, to measure its speed')
+    command.add_argument('--calibrate', nargs='?', const='', metavar='DATA',
+                         help="fit the confidence's temperature on data with labels, named as in "
+                              '--data (default: the data that is evaluated on)')
+    command.add_argument('--no-evaluate', action='store_true', help='leave the metrics empty')
+
+
+def _add_bench(command: ArgumentParser) -> None:
+    command.add_argument('checkpoint', type=Path)
+    command.add_argument('--frames', type=int, default=50)
+
+
+def _add_street(command: ArgumentParser) -> None:
+    command.add_argument('output', type=Path, help='bag folder to write')
+    command.add_argument('--seed', type=int, default=0)
+    command.add_argument('--seconds', type=float, default=10.0)
+    command.add_argument('--size', type=_size, default=(360, 480), metavar='HxW')
+
+
+# name, what it does, its arguments, what runs it
+COMMANDS: list[tuple[str, str, Callable[[ArgumentParser], None],
+                     Callable[[Namespace], int | None]]] = [
+    ('fit', 'train a recipe; run again to resume', _add_fit, _fit),
+    ('check-data', "look through a recipe's data; exit status 1 if there are errors",
+     _add_recipe, _check_data),
+    ('profile', 'what a training step of a recipe spends its time on, as Markdown',
+     _add_profile, _profile),
+    ('soft-labels', "write a teacher's predictions of the training frames to disk",
+     _add_soft_labels, _soft_labels),
+    ('ablate', 'train and measure a suite of recipes; run again to go on', _add_ablate, _ablate),
+    ('evaluate', 'accuracy, consistency over time and cost of models, as Markdown',
+     _add_evaluate, _evaluate),
+    ('show', 'draw what prototypes look at (MGCNet, Fig. 6)', _add_show, _show),
+    ('export', 'write the student of a checkpoint as a bundle', _add_export, _export),
+    ('bench', 'torch eager against the runtime backends, one run', _add_bench, _bench),
+    ('street', 'render a street as a bag with exact labels', _add_street, _street)]
+
+
+def build_parser() -> ArgumentParser:
+    """Argument parser of vseg-train."""
+    parser = ArgumentParser('vseg-train', description='Train, measure and export students.')
+    commands = parser.add_subparsers(required=True)
+    for name, purpose, add_arguments, run in COMMANDS:
+        command = commands.add_parser(name, help=purpose)
+        add_arguments(command)
+        command.set_defaults(run=run)
     return parser
 
 
-def main(argv=None):
+def main(argv: Sequence[str] | None = None) -> int:
     """Run a command; a user's mistake is one line and exit status 2."""
     logging.basicConfig(level=logging.WARNING, format='%(message)s')
     logging.getLogger('vseg_training').setLevel(logging.INFO)

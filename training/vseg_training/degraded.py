@@ -1,13 +1,14 @@
 # Copyright 2026 The ros_vseg authors
 # SPDX-License-Identifier: Apache-2.0
 """What context is worth: clean and degraded drives with the pool, without, with a wrong one."""
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 import math
 from pathlib import Path
-from typing import Callable, Optional, Protocol, Sequence, Union
+from typing import Any, Protocol
 
 import numpy as np
-from numpy.typing import NDArray
+import numpy.typing as npt
 
 from ros_vseg import backends
 from ros_vseg.backends.base import Backend
@@ -19,17 +20,16 @@ from ros_vseg.stream import Stream
 
 from .data.clips import ClipSource
 from .data.degrade import degradation_schedule, degrade, frame_rng, HELD_OUT
-from .evaluate import FRAME_NS, VideoMetrics
+from .evaluate import check_classes, FRAME_NS, Network, ScoreStream, VideoMetrics
 from .metrics import ConfidenceMetrics, ConfusionMatrix
 from .models.student import Student
-from .models.teacher import Teacher
 
 
 EARLIER = 50  # frames between a frame and those of the pool 'earlier'
 BURSTS = {2: 6, 4: 8, 8: 12}  # bad frames in a row -> frames from one burst to the next
 
-Image = NDArray[np.uint8]
-Labelled = tuple[NDArray[np.uint8], NDArray[np.uint8]]  # labels, 255 times the confidence
+Image = npt.NDArray[np.uint8]
+Labelled = tuple[Image, Image]  # labels, 255 times the confidence
 Report = dict[str, dict[str, float]]  # by case and pool
 
 
@@ -49,14 +49,14 @@ class LabelStream(Protocol):
 class ModelStream:
     """``LabelStream`` of a student or teacher in eval mode, at a size (height, width)."""
 
-    def __init__(self, model: Union[Student, Teacher], size: Sequence[int]) -> None:
+    def __init__(self, model: Network, size: Sequence[int]) -> None:
         self._size = tuple(size)
         self._drive = model.stream()
         # frames that a case names enter, good or not
         self._pool = model.stream(admit=False) if isinstance(model, Student) else model.stream()
         self.begin = self._drive.reset
 
-    def _label(self, stream, image: Image) -> Labelled:
+    def _label(self, stream: ScoreStream, image: Image) -> Labelled:
         small = np.ascontiguousarray(resize_image(image, self._size))
         scores = stream.step(small).float().cpu().numpy()
         return decode(scores, image.shape[:2], confidence=True)
@@ -107,12 +107,12 @@ class Case:
 
     name: str
     pool: str = 'kept'
-    plan: Callable[[int], list[Optional[str]]] = lambda count: [None] * count
+    plan: Callable[[int], list[str | None]] = lambda count: [None] * count
 
 
 def cases() -> list[Case]:
     """Every case of the report, in its order."""
-    def bursts(length: int) -> Callable[[int], list[Optional[str]]]:
+    def bursts(length: int) -> Callable[[int], list[str | None]]:
         return lambda count: degradation_schedule(count, BURSTS[length], burst=length)
 
     plans = {'clean': Case.plan, 'seen kinds': lambda count: degradation_schedule(count),
@@ -129,7 +129,7 @@ def earlier_frames(count: int, index: int, context: int) -> list[int]:
     return [min(max(0, place), count - 1) for place in range(middle - context, middle)]
 
 
-def _pool(case: Case, source: ClipSource, drive: Sequence, index: int, context: int,
+def _pool(case: Case, source: ClipSource[Any], drive: Sequence[Any], index: int, context: int,
           other: Sequence[Image]) -> Sequence[Image]:
     """Frames that the case puts into the pool of frame ``index``."""
     if case.pool == 'other':
@@ -140,8 +140,8 @@ def _pool(case: Case, source: ClipSource, drive: Sequence, index: int, context: 
     return []
 
 
-def measure(stream: LabelStream, case: Case, source: ClipSource, context: int, num_classes: int,
-            other: Sequence[Image]) -> dict[str, float]:
+def measure(stream: LabelStream, case: Case, source: ClipSource[Any], context: int,
+            num_classes: int, other: Sequence[Image]) -> dict[str, float]:
     """
     Run a case.
 
@@ -182,8 +182,8 @@ def measure(stream: LabelStream, case: Case, source: ClipSource, context: int, n
             'ECE': good_confidence.calibration_error(), 'AUROC': bad_confidence.auroc()}
 
 
-def report(stream: LabelStream, source: ClipSource, other: ClipSource, context: int,
-           num_classes: int, chosen: Optional[Sequence[Case]] = None) -> Report:
+def report(stream: LabelStream, source: ClipSource[Any], other: ClipSource[Any], context: int,
+           num_classes: int, chosen: Sequence[Case] | None = None) -> Report:
     """
     Run cases on a source.
 
@@ -204,25 +204,23 @@ def report(stream: LabelStream, source: ClipSource, other: ClipSource, context: 
             for case in (chosen or cases()) if context or case.pool == 'kept'}
 
 
-def report_model(model: Union[Student, Teacher], source: ClipSource, other: ClipSource,
+def report_model(model: Network, source: ClipSource[Any], other: ClipSource[Any],
                  size: Sequence[int]) -> Report:
     """``report`` of a student or teacher in eval mode, at an input size (height, width)."""
     return report(ModelStream(model, size), source, other, model.context_frames,
                   model.num_classes)
 
 
-def report_bundle(path: Path, source: ClipSource, other: ClipSource, backend: str,
+def report_bundle(path: Path, source: ClipSource[Any], other: ClipSource[Any], backend: str,
                   label_set: LabelSet) -> Report:
     """``report`` of a bundle on a backend; ValueError if the data has another label set."""
     bundle = Bundle.load(path)
-    if bundle.info.label_set.names != label_set.names:
-        raise ValueError(f'{path} has the classes of {bundle.info.label_set.name}, but the data '
-                         f'those of {label_set.name}: give the recipe of its data by --config')
+    check_classes(path, bundle, label_set)
     return report(BundleStream(backends.load(bundle, backend)), source, other,
                   bundle.info.pool_frames, bundle.num_classes)
 
 
-def plain(reports: dict[str, Report]) -> list[dict]:
+def plain(reports: dict[str, Report]) -> list[dict[str, Any]]:
     """
     Reports as JSON may hold them.
 

@@ -1,28 +1,48 @@
 # Copyright 2026 The ros_vseg authors
 # SPDX-License-Identifier: Apache-2.0
 """A model on a split, frame by frame as a stream: accuracy, steadiness over time and cost."""
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 import time
+from typing import Any, Protocol
 
 import numpy as np
+import numpy.typing as npt
 import onnx
 import torch
 
 from ros_vseg import backends
 from ros_vseg.bundle import Bundle
+from ros_vseg.labels import LabelSet
 from ros_vseg.resize import resize_image
 from ros_vseg.stream import Stream
 
+from .confusion import confusion_rows
+from .data.clips import ClipSource, Key, Pixels
 from .export import summary
 from .metrics import ConfusionMatrix, flops, parameters, TemporalConsistency, VideoConsistency
 from .models.layers import resize
+from .models.student import Student
+from .models.teacher import Teacher
 
 
 FRAME_NS = 66_666_667  # frames of a drive are fed at 15 Hz
 WARM_UP = 3  # first frames of a run that the times leave out
 WINDOWS = (8, 16)  # n of VC_n
 
+Network = Student | Teacher
+Seconds = npt.NDArray[np.float64]  # per frame
+Step = Callable[[Pixels, int, tuple[int, int]], Pixels]  # image, stamp, (H, W) -> labels
 
-def predict(stream, image, size=None):
+
+class ScoreStream(Protocol):
+    """A stream of frames through a student or a teacher."""
+
+    def step(self, image: Pixels) -> torch.Tensor:
+        """Scores [K, h, w] of the next frame, uint8 [H, W, 3] RGB."""
+
+
+def predict(stream: ScoreStream, image: Pixels, size: tuple[int, int] | None = None) -> Pixels:
     """Label image uint8 [H, W] of the next frame of a stream, at its own or another size."""
     scores = resize(stream.step(image)[None].float(), size or image.shape[:2])
     return scores[0].argmax(0).to(torch.uint8).cpu().numpy()
@@ -31,17 +51,19 @@ def predict(stream, image, size=None):
 class VideoMetrics:
     """TC and VC_n of drives that are fed frame by frame; no pair or window joins two drives."""
 
-    def __init__(self, num_classes):
+    def __init__(self, num_classes: int) -> None:
         self.temporal = TemporalConsistency(num_classes)
         self.windows = {f'VC{length}': VideoConsistency(length) for length in WINDOWS}
+        self._last: tuple[Pixels, Pixels] | None = None
 
-    def begin(self):
+    def begin(self) -> None:
         """Start a new drive."""
         self._last = None
-        for metric in (self.temporal, *self.windows.values()):
-            metric.begin()
+        self.temporal.begin()
+        for window in self.windows.values():
+            window.begin()
 
-    def update(self, image, truth, labels):
+    def update(self, image: Pixels, truth: Pixels, labels: Pixels) -> None:
         """Add a frame: image uint8 [H, W, 3] RGB, truth and prediction uint8 [H, W]."""
         if self._last is not None:
             self.temporal.update(self._last[0], image, self._last[1], labels)
@@ -49,25 +71,27 @@ class VideoMetrics:
             window.update(truth, labels)
         self._last = image, labels
 
-    def summary(self):
+    def summary(self) -> dict[str, Any]:
         """Return the values in percent, NaN where no drive is long enough."""
+        drives = [round(100 * value, 2) for value in self.temporal.per_sequence()]
+        values = {name: 100 * window.value() for name, window in self.windows.items()}
         return {'TC': 100 * self.temporal.value(), 'TC_name': self.temporal.name,
-                'TC_per_drive': [round(100 * one, 2) for one in self.temporal.per_sequence()],
-                **{name: 100 * window.value() for name, window in self.windows.items()}}
+                'TC_per_drive': drives, **values}
 
 
-def _seen_by_labels(source, drive, context):
+def _seen_by_labels(source: ClipSource[Key], drive: Sequence[Key], context: int) -> list[Key]:
     """Frames of a drive that a labelled frame attends to, and the labelled ones."""
-    return [key for number, key in enumerate(drive)
-            if any(source.has_labels(one) for one in drive[number:number + context + 1])]
+    labelled = [source.has_labels(key) for key in drive]
+    return [key for number, key in enumerate(drive) if any(labelled[number:number + context + 1])]
 
 
-def _run(source, start, num_classes, context, video):
+def _run(source: ClipSource[Key], start: Callable[[], Step], num_classes: int, context: int,
+         video: VideoMetrics | None) -> tuple[ConfusionMatrix, Seconds]:
     """
-    Stream every drive; (ConfusionMatrix, seconds per frame).
+    Stream every drive.
 
-    ``start()`` begins a drive and returns a function: image, stamp, shape -> labels. Without video
-    only frames are read that the labels of a split depend on, with context earlier ones.
+    ``start()`` begins a drive and returns what labels its frames. Without video only frames are
+    read that the labels of a split depend on, with context earlier ones.
     """
     confusion, seconds = ConfusionMatrix(num_classes), []
     for drive in source.drives:
@@ -87,19 +111,25 @@ def _run(source, start, num_classes, context, video):
     return confusion, np.array(seconds)
 
 
-def evaluate_stream(model, source, size=None, video=None):
+def evaluate_stream(model: Network, source: ClipSource[Any],
+                    size: Sequence[int] | None = None, video: VideoMetrics | None = None
+                    ) -> tuple[ConfusionMatrix, Seconds]:
     """
     Run every drive of a source through a student or teacher as a stream.
 
-    size: (height, width) that frames are resized to, None for their own. Labels are compared at
-    their own size, void ignored. video: VideoMetrics that see every frame too. Returns
-    (ConfusionMatrix, seconds per frame float64 [frames]). The model is in eval mode meanwhile,
-    and as it was afterwards.
+    Args:
+        model: In eval mode meanwhile, and afterwards in the mode that it was in.
+        source: Labels are compared at their own size; void does not count.
+        size: (height, width) that frames are resized to, None for their own.
+        video: Sees every frame too.
+
+    Returns:
+        Counts, and seconds per frame, float64 [frames].
     """
-    def start():
+    def start() -> Step:
         stream = model.stream()
 
-        def step(image, _, shape):
+        def step(image: Pixels, stamp: int, shape: tuple[int, int]) -> Pixels:
             image = resize_image(image, size or image.shape[:2])
             return predict(stream, np.ascontiguousarray(image), shape)
 
@@ -111,7 +141,9 @@ def evaluate_stream(model, source, size=None, video=None):
     return result
 
 
-def evaluate_bundle(bundle, source, backend='auto', video=None, stabilize=False):
+def evaluate_bundle(bundle: Bundle, source: ClipSource[Any], backend: str = 'auto',
+                    video: VideoMetrics | None = None, stabilize: bool = False
+                    ) -> tuple[ConfusionMatrix, Seconds]:
     """
     Run every drive of a source through an exported bundle by the runtime itself.
 
@@ -120,15 +152,16 @@ def evaluate_bundle(bundle, source, backend='auto', video=None, stabilize=False)
     """
     loaded = backends.load(bundle, backend, stabilize=stabilize)
 
-    def start():
+    def start() -> Step:
         stream = Stream(loaded)
         # kept until the next frame, when a backend on a GPU writes there again
-        return lambda image, stamp, _: np.array(stream.step(image, stamp).labels)
+        return lambda image, stamp, shape: np.array(stream.step(image, stamp).labels)
 
     return _run(source, start, bundle.num_classes, bundle.info.pool_frames, video)
 
 
-def _report(evaluate, label_set, cost):
+def _report(evaluate: Callable[[VideoMetrics], tuple[ConfusionMatrix, Seconds]],
+            label_set: LabelSet, cost: Mapping[str, float | None]) -> dict[str, Any]:
     """Everything that is reported of a model as plain values; percent, millions, GFLOPs, ms."""
     video = VideoMetrics(len(label_set.names))
     confusion, seconds = evaluate(video)
@@ -140,29 +173,44 @@ def _report(evaluate, label_set, cost):
     for name, value in report.items():
         if isinstance(value, float):
             report[name] = round(value, 2) if np.isfinite(value) else None
-    return report
+    return {**report, 'confusion': confusion_rows(confusion, label_set.names)}
 
 
-def report_model(model, source, size, label_set):
+def report_model(model: Network, source: ClipSource[Any], size: Sequence[int],
+                 label_set: LabelSet) -> dict[str, Any]:
     """
-    Report of a student or teacher on a source, at an input size (height, width).
+    Report of a student or teacher on a source.
 
-    A dict of mIoU, accuracy, TC, TC_name, TC_per_drive, VC8, VC16 and IoU by class in percent,
-    parameters_M in millions, GFLOPs of a frame with a full pool, and ms_per_frame (median) and
-    max_latency_ms of resize, network and decoding after ``WARM_UP`` frames. None: undefined here.
+    Args:
+        model: It is put into eval mode.
+        source: With labels.
+        size: (height, width) of the network's input.
+        label_set: Of the labels.
+
+    Returns:
+        mIoU, accuracy, TC, TC_name, TC_per_drive, VC8, VC16 and IoU by class in percent;
+        parameters_M in millions; GFLOPs of a frame with a full pool; ms_per_frame (median) and
+        max_latency_ms of resize, network and decoding after ``WARM_UP`` frames; confusion, see
+        ``confusion_rows``. None: undefined here.
     """
     model.eval()
     cost = {'parameters_M': parameters(model) / 1e6,
-            'GFLOPs': flops(model.stream().step, size, model.context_frames) / 1e9}
+            'GFLOPs': flops(model.stream().step, (size[0], size[1]), model.context_frames) / 1e9}
     return _report(lambda video: evaluate_stream(model, source, size, video), label_set, cost)
 
 
-def report_bundle(path, source, backend, label_set, stabilize=False):
-    """``report_model`` of a bundle by the runtime; its GFLOPs are None: count the checkpoint's."""
-    bundle = Bundle.load(path)
+def check_classes(path: Path, bundle: Bundle, label_set: LabelSet) -> None:
+    """Raise ValueError if a bundle knows other classes than the data has."""
     if bundle.info.label_set.names != label_set.names:
         raise ValueError(f'{path} has the classes of {bundle.info.label_set.name}, but the data '
                          f'those of {label_set.name}: give the recipe of its data by --config')
+
+
+def report_bundle(path: Path, source: ClipSource[Any], backend: str, label_set: LabelSet,
+                  stabilize: bool = False) -> dict[str, Any]:
+    """``report_model`` of a bundle by the runtime; its GFLOPs are None: count the checkpoint's."""
+    bundle = Bundle.load(path)
+    check_classes(path, bundle, label_set)
     graph = onnx.load_from_string(bundle.model).graph
     floats = [np.prod(value.dims) for value in graph.initializer
               if value.data_type == onnx.TensorProto.FLOAT]
@@ -176,22 +224,22 @@ COLUMNS = {'mIoU': 'mIoU', 'accuracy': 'pixel accuracy', 'TC': None, 'VC8': 'VC8
            'ms_per_frame': 'median ms/frame', 'max_latency_ms': 'max latency (ms)'}
 
 
-def _cell(value):
+def _cell(value: float | None) -> str:
     return '-' if value is None else f'{value:.2f}'
 
 
-def _markdown(head, rows):
-    lines = [head, ['---'] + ['---:'] * (len(head) - 1), *rows]
+def _markdown(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    lines = [head, ['---', *['---:'] * (len(head) - 1)], *rows]
     return '\n'.join(f'| {" | ".join(line)} |' for line in lines)
 
 
-def tables(reports):
+def tables(reports: Mapping[str, dict[str, Any]]) -> str:
     """Markdown of reports by model name: a row per model, then the IoU of a row per class."""
     temporal = next(iter(reports.values()))['TC_name']  # it names the flow method
     head = ['model', *(title or temporal for title in COLUMNS.values())]
     rows = [[name, *(_cell(report[key]) for key in COLUMNS)] for name, report in reports.items()]
-    classes = list(dict.fromkeys(one for report in reports.values() for one in report['IoU']))
-    ious = [[one, *(_cell(report['IoU'].get(one)) for report in reports.values())]
-            for one in classes]
+    classes = list(dict.fromkeys(name for report in reports.values() for name in report['IoU']))
+    ious = [[name, *(_cell(report['IoU'].get(name)) for report in reports.values())]
+            for name in classes]
     return (f'{_markdown(head, rows)}\n\nTimes are after {WARM_UP} warm-up frames; TC is pooled '
             f'over all drives.\n\n{_markdown(["IoU", *reports], ious)}')

@@ -1,9 +1,11 @@
 # Copyright 2026 The ros_vseg authors
 # SPDX-License-Identifier: Apache-2.0
 """The student alone leaves as a bundle: one ONNX file with its metadata."""
+from collections.abc import Sequence
 import logging
 from pathlib import Path
 import tempfile
+from typing import Any
 import warnings
 
 import numpy as np
@@ -11,9 +13,12 @@ import onnx
 import torch
 
 from ros_vseg.bundle import BundleInfo, FORMAT_VERSION, write_bundle
-from ros_vseg.labels import load_label_set
+from ros_vseg.labels import LabelSet, load_label_set
 
+from .metrics import ConfusionMatrix
 from .models.stream import mean_confidence
+from .models.student import Student
+from .recipe import Recipe
 
 OPSET = 18
 INPUTS, OUTPUTS = ('image', 'pool', 'pool_mask'), ('scores', 'prototypes', 'confidence')
@@ -30,12 +35,15 @@ class _Step(torch.nn.Module):
     writes the graph for another input size.
     """
 
-    def __init__(self, student, image):
+    positions: torch.Tensor | None
+
+    def __init__(self, student: Student, image: torch.Tensor) -> None:
         super().__init__()
         self.student = student
         self.register_buffer('positions', student.codes(image.permute(0, 3, 1, 2)), False)
 
-    def forward(self, image, pool=None, pool_mask=None):
+    def forward(self, image: torch.Tensor, pool: torch.Tensor | None = None,
+                pool_mask: torch.Tensor | None = None) -> tuple[torch.Tensor, ...]:
         if pool is None:
             pool = image.new_zeros(len(image), 0, self.student.prototype_dim, dtype=torch.float32)
             pool_mask = pool[..., 0]
@@ -45,20 +53,26 @@ class _Step(torch.nn.Module):
         return scores, prototypes, mean_confidence(scores)
 
 
-def count_prototypes(student, size):
+def count_prototypes(student: Student, size: Sequence[int]) -> int:
     """Prototypes per frame of (height, width): N, or the pixels of the pixel form."""
     with torch.inference_mode():
         image = student.mean.new_zeros(1, 3, *size)
         return student.eval().encode(image)[2].shape[1]
 
 
-def to_onnx(student, size, batch=1):
+def to_onnx(student: Student, size: Sequence[int], batch: int = 1) -> onnx.ModelProto:
     """
     ONNX graph of ``Student.step`` at one size.
 
-    size: (height, width) of the uint8 input. Returns onnx.ModelProto with the inputs image, pool
-    and pool_mask and the outputs scores, prototypes and confidence; without a pool (T = 0) the
-    input is image alone, and there is no confidence; without prototypes there are scores alone.
+    Args:
+        student: It is put into eval mode.
+        size: (height, width) of the uint8 input.
+        batch: B of inputs and outputs.
+
+    Returns:
+        A graph with the inputs image, pool and pool_mask and the outputs scores, prototypes and
+        confidence; without a pool (T = 0) the input is image alone, and there is no confidence;
+        without prototypes there are scores alone.
     """
     count = count_prototypes(student, size)
     slots = student.context_frames * count
@@ -66,7 +80,8 @@ def to_onnx(student, size, batch=1):
     inputs = [torch.zeros(batch, *size, 3, dtype=torch.uint8)]
     if slots:
         inputs += [torch.zeros(batch, slots, student.prototype_dim), torch.zeros(batch, slots)]
-    student = student.eval().to(memory_format=torch.contiguous_format)
+    student = student.eval().to(  # type: ignore[call-overload]  # its stub lacks this form
+        memory_format=torch.contiguous_format)
     for name in ('torch.onnx', 'onnxscript', 'onnx_ir'):
         logging.getLogger(name).setLevel(logging.ERROR)
     with warnings.catch_warnings(), tempfile.TemporaryDirectory() as folder:
@@ -79,8 +94,8 @@ def to_onnx(student, size, batch=1):
         return forget_source(onnx.load(path))
 
 
-def forget_source(model):
-    """Take out of an onnx.ModelProto, in place, which lines of which files it was traced from."""
+def forget_source(model: onnx.ModelProto) -> onnx.ModelProto:
+    """Take out of a graph, in place, which lines of which files it was traced from."""
     graph = model.graph
     for part in (graph, *graph.node, *graph.value_info, *graph.initializer, *graph.input,
                  *graph.output):
@@ -89,15 +104,26 @@ def forget_source(model):
     return model
 
 
-def export_bundle(student, recipe, path, size=None, metrics=None, temperature=None):
+def export_bundle(student: Student, recipe: Recipe, path: Path,
+                  size: Sequence[int] | None = None, metrics: dict[str, Any] | None = None,
+                  temperature: float | None = None) -> BundleInfo:
     """
     Write a student as a bundle.
 
-    size: (height, width) of the network's input, the recipe's by default. metrics: a dict that
-    goes into the metadata; temperature: the one that its scores were divided by, if any. Returns
-    the BundleInfo.
+    Args:
+        student: It is put into eval mode.
+        recipe: That it was trained by.
+        path: File to write.
+        size: (height, width) of the network's input, the recipe's by default.
+        metrics: Go into the metadata.
+        temperature: That its scores were divided by, if any.
+
+    Returns:
+        The metadata.
     """
     size = tuple(size or recipe.data.size)
+    sources = [f'{source.kind} {source.split if source.kind != "street" else list(source.seeds)}'
+               for source in recipe.data.train]
     count = count_prototypes(student, size)
     info = BundleInfo(
         format_version=FORMAT_VERSION, name=recipe.name,
@@ -106,17 +132,15 @@ def export_bundle(student, recipe, path, size=None, metrics=None, temperature=No
         num_prototypes=count, channels=student.channels if count else 0,
         pool_frames=student.context_frames, prototype_dim=student.prototype_dim if count else 0,
         has_confidence=bool(count and student.context_frames),
-        trained_on={'recipe': recipe.name, 'seed': recipe.seed,
-                    'sources': [f'{s.kind} {s.split if s.kind != "street" else list(s.seeds)}'
-                                for s in recipe.data.train]},
+        trained_on={'recipe': recipe.name, 'seed': recipe.seed, 'sources': sources},
         metrics=metrics or {}, license=recipe.data.license, rates=recipe.data.rates,
         temperature=temperature)
     write_bundle(to_onnx(student, size), info, path)
     return info
 
 
-def summary(confusion, label_set):
-    """Metrics of a ConfusionMatrix as plain numbers in percent, for metadata and tables."""
+def summary(confusion: ConfusionMatrix, label_set: LabelSet) -> dict[str, Any]:
+    """MIoU, accuracy and IoU by class as plain numbers in percent, for metadata and tables."""
     iou = {name: round(100 * float(value), 2)
            for name, value in zip(label_set.names, confusion.iou()) if np.isfinite(value)}
     return {'mIoU': round(100 * confusion.mean_iou(), 2),

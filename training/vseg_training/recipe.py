@@ -1,9 +1,10 @@
 # Copyright 2026 The ros_vseg authors
 # SPDX-License-Identifier: Apache-2.0
 """Recipes: one YAML per experiment, every key typed and with a default."""
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Dict, List, Optional, Tuple
+from typing import Any, cast, Dict, List, Optional, Tuple
 
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
@@ -11,9 +12,9 @@ from omegaconf.errors import OmegaConfBaseException
 
 VERSION = 2
 # what keys meant that a stored recipe of an earlier version lacks
-_BEFORE_2 = {'model': {'attention': 'literal', 'positions': False, 'hide_own': 0.0,
-                       'wrong_pool': 0.0},
-             'loss': {'video_id': 'softmax'}, 'optim': {'precision': 'bf16-mixed'}}
+_BEFORE_2: dict[str, Any] = {
+    'model': {'attention': 'literal', 'positions': False, 'hide_own': 0.0, 'wrong_pool': 0.0},
+    'loss': {'video_id': 'softmax'}, 'optim': {'precision': 'bf16-mixed'}}
 RECIPES = Path(__file__).parent / 'recipes'
 
 
@@ -183,12 +184,17 @@ class Recipe:
     optim: Optimisation = field(default_factory=Optimisation)
 
 
-def load_recipe(path, overrides=()):
+def load_recipe(path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
     """
-    Read a recipe: a YAML file or the name of a shipped one, with ``key.sub=value`` overrides.
+    Read a recipe; ``${oc.env:NAME}`` in it stands for an environment variable.
 
-    ``${oc.env:NAME}`` stands for an environment variable. ValueError names an unknown key, a value
-    of the wrong type or an unset variable.
+    Args:
+        path: YAML file, or the name of a shipped recipe.
+        overrides: ``key.sub=value`` each.
+
+    Raises:
+        ValueError: The file does not exist, or it has an unknown key, a value of the wrong type
+            or an unset variable; the message names it.
     """
     file = Path(path)
     if not file.is_file() and (RECIPES / f'{path}.yaml').exists():
@@ -200,7 +206,7 @@ def load_recipe(path, overrides=()):
         merged = OmegaConf.merge(
             OmegaConf.structured(Recipe), OmegaConf.load(file),
             OmegaConf.from_dotlist(list(overrides)))
-        return OmegaConf.to_object(merged)
+        return cast(Recipe, OmegaConf.to_object(merged))
     except OmegaConfBaseException as error:
         where = f', key {error.full_key}' if error.full_key else ''
         raise ValueError(f'recipe {path}{where}: {str(error).splitlines()[0]}') from error
@@ -210,23 +216,27 @@ def from_dict(tree: Any) -> Recipe:
     """
     Recipe from the plain dict that a checkpoint holds.
 
-    A key that it lacks means what it meant when the checkpoint was written. ValueError for a
-    recipe of a later version.
+    A key that it lacks means what it meant when the checkpoint was written.
+
+    Raises:
+        ValueError: The recipe is of a later version.
     """
     version = tree.get('version', 1)
     if version > VERSION:
         raise ValueError(f'the recipe has version {version}, but this vseg_training reads up to '
                          f'{VERSION}: update it')
     before = OmegaConf.create(_BEFORE_2 if version < 2 else {})
-    recipe = OmegaConf.to_object(OmegaConf.merge(
-        OmegaConf.structured(Recipe), before, OmegaConf.create(tree)))
+    merged = OmegaConf.merge(OmegaConf.structured(Recipe), before, OmegaConf.create(tree))
+    recipe = cast(Recipe, OmegaConf.to_object(merged))
     if version < 2:
-        for source in (*recipe.data.train, *filter(None, [recipe.data.val])):
-            source.step = 3  # of a street's clips, before it was an option
+        for source in (*recipe.data.train, recipe.data.val):
+            if source is not None:
+                source.step = 3  # of a street's clips, before it was an option
     recipe.version = VERSION
     return recipe
 
 
-def to_dict(recipe: Recipe) -> dict:
+def to_dict(recipe: Recipe) -> dict[str, Any]:
     """Plain dict, as stored in a checkpoint."""
-    return OmegaConf.to_container(OmegaConf.structured(recipe), resolve=True)
+    tree = OmegaConf.to_container(OmegaConf.structured(recipe), resolve=True)
+    return cast(dict[str, Any], tree)

@@ -89,7 +89,9 @@ def build_data(recipe: Recipe, cache: Path, start_step: int) -> tuple[DataLoader
         focus=class_ids(data.focus, data.label_set, 'data.focus'))
     val = None
     if data.val is not None:
-        val = DataLoader(_WholeSplit(build_source(data.val, recipe, cache)))
+        source = build_source(data.val, recipe, cache)
+        source.frames()  # ValueError without labels to measure by
+        val = DataLoader(_WholeSplit(source))
     return build_loader(dataset, start_step, data.workers, *processes()), val
 
 

@@ -1,13 +1,18 @@
 # Copyright 2026 The ros_vseg authors
 # SPDX-License-Identifier: Apache-2.0
 """Clip-consistent augmentation (MGCNet, Sec. IV-B)."""
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Optional
 
 import cv2
 import numpy as np
+import numpy.typing as npt
 
-from .clips import Clip, PADDING
+from .clips import Clip, PADDING, Pixels
+
+
+Matrices = npt.NDArray[np.float64]
+_Matrices32 = npt.NDArray[np.float32]
 
 
 @dataclass
@@ -15,47 +20,58 @@ class Augmentation:
     """
     Random flip, scale, crop, brightness and contrast; the same draw for all frames of a clip.
 
-    crop: (height, width) in pixels. scale: range of the scale factor. brightness: largest shift
-    in grey levels. contrast: largest relative change around grey level 128; saturation: largest
-    relative change around the pixel's own grey value. Padding fills what lies outside.
+    Padding fills what lies outside.
+
+    Attributes:
+        crop: (height, width) in pixels.
+        scale: Least and largest scale factor.
+        brightness: Largest shift, in grey levels.
+        contrast: Largest relative change around grey level 128.
+        saturation: Largest relative change around the pixel's own grey value.
     """
 
-    crop: tuple = (320, 320)
-    scale: tuple = (0.5, 2.0)
+    crop: tuple[int, int] = (320, 320)
+    scale: tuple[float, float] = (0.5, 2.0)
     brightness: float = 10.0
     contrast: float = 0.0
     saturation: float = 0.0
 
-    def draw(self, size, rng, paths=None):
+    def draw(self, size: Sequence[int], rng: np.random.Generator,
+             paths: Matrices | None = None) -> 'Draw':
         """
-        Draw by a numpy Generator, for all frames of a clip of size (height, width).
+        Draw for all frames of a clip.
 
-        paths: 3x3 matrices [L, 3, 3] that map each frame to the camera image it stands for
-        (``still_path``); None: frames are camera images.
+        Args:
+            size: (height, width) of the frames.
+            rng: Decides.
+            paths: Matrices [L, 3, 3] that map each frame to the camera image it stands for
+                (``still_path``); None: frames are camera images.
         """
         matrix = self._geometry(size, rng)
         gain = 1 + self.contrast * rng.uniform(-1, 1)
         shift = self.brightness * rng.uniform(-1, 1) + 128 * (1 - gain)
         colour = 1 + self.saturation * rng.uniform(-1, 1)
-        return Draw(matrix, tuple(self.crop), tuple(size), gain, shift, colour, paths)
+        crop, frame = (self.crop[0], self.crop[1]), (size[0], size[1])
+        return Draw(matrix, crop, frame, gain, shift, colour, paths)
 
-    def __call__(self, clip, rng):
-        """Clip and numpy Generator -> Clip of crop size."""
+    def __call__(self, clip: Clip, rng: np.random.Generator) -> Clip:
+        """Augment a clip: one of crop size."""
         draw = self.draw(clip.images.shape[1:3], rng)
         return Clip(draw.images(clip.images), draw.labels(clip.labels))
 
-    def _geometry(self, size, rng):
+    def _geometry(self, size: Sequence[int], rng: np.random.Generator) -> _Matrices32:
+        """Matrix 2x3 from pixels of the frame to those of the crop."""
         scale = np.exp(rng.uniform(*np.log(self.scale)))
         flip = rng.random() < 0.5
         # a crop larger than the scaled frame leaves a margin, placed at random as the crop is
         offset = [rng.uniform(min(0, scale * full - crop), max(0, scale * full - crop))
                   for full, crop in zip(size, self.crop)]
         across = scale * (size[1] - 1) if flip else 0
-        return np.float32([[-scale if flip else scale, 0, across - offset[1]],
-                           [0, scale, -offset[0]]])
+        return np.array([[-scale if flip else scale, 0, across - offset[1]],
+                         [0, scale, -offset[0]]], np.float32)
 
 
-def still_path(size, length, rng):
+def still_path(size: Sequence[int], length: int, rng: np.random.Generator) -> Matrices:
     """
     Motion of a camera that looks at a still picture: a window that moves smoothly over it.
 
@@ -66,7 +82,7 @@ def still_path(size, length, rng):
     Args:
         size: (height, width) of the still.
         length: Frames L of the clip.
-        rng: numpy Generator.
+        rng: Decides.
 
     Returns:
         Float64 [L, 3, 3], oldest frame first: pixels of the still to those of the camera image,
@@ -92,47 +108,57 @@ class Draw:
     """
     One draw of an Augmentation.
 
-    ``matrix``, 2x3, maps pixels of the camera image, of size ``frame``, to the crop; ``paths`` as
-    in ``Augmentation.draw``.
+    Attributes:
+        matrix: Float32 [2, 3], maps pixels of the camera image to those of the crop.
+        crop: (height, width) in pixels.
+        frame: (height, width) of the camera image.
+        gain: Factor of grey levels.
+        shift: Added to them.
+        colour: Factor of a pixel's distance from its own grey value.
+        paths: As in ``Augmentation.draw``.
     """
 
-    matrix: np.ndarray
-    crop: tuple
-    frame: tuple
+    matrix: _Matrices32
+    crop: tuple[int, int]
+    frame: tuple[int, int]
     gain: float
     shift: float
     colour: float
-    paths: Optional[np.ndarray] = None
+    paths: Matrices | None = None
 
-    def matrices(self, length):
+    def matrices(self, length: int) -> _Matrices32:
         """Float32 [L, 2, 3]: pixels of each frame to those of the crop."""
         if self.paths is None:
             return np.repeat(self.matrix[None], length, 0)
         return (self.matrix.astype(float) @ self.paths).astype(np.float32)
 
-    def places(self):
+    def places(self) -> _Matrices32:
         """Where in the camera image the crop lies: float32 [4], see ``position_codes``."""
-        places = []
+        places: list[float] = []
         for axis in (0, 1):
             scale, offset = self.matrix[axis, axis], self.matrix[axis, 2]
             full, crop = self.frame[1 - axis], self.crop[1 - axis]
             places += [crop / (scale * full), ((-0.5 - offset) / scale + 0.5) / full]
         return np.array(places, np.float32)
 
-    def images(self, images):
+    def images(self, images: Pixels) -> Pixels:
         """Augment images uint8 [L, H, W, 3]."""
-        return np.stack([self._recolour(
-            cv2.warpAffine(image, matrix, self.crop[::-1], flags=cv2.INTER_LINEAR))
-            for image, matrix in zip(images, self.matrices(len(images)))])
+        crops = []
+        for image, matrix in zip(images, self.matrices(len(images))):
+            crop = cv2.warpAffine(image, matrix, self.crop[::-1], flags=cv2.INTER_LINEAR)
+            crops.append(self._recolour(crop))
+        return np.stack(crops)
 
-    def labels(self, labels):
+    def labels(self, labels: Pixels) -> Pixels:
         """Augment labels uint8 [L, H, W]; what lies outside the frame is PADDING."""
-        return np.stack([cv2.warpAffine(
-            label, matrix, self.crop[::-1], flags=cv2.INTER_NEAREST,
-            borderMode=cv2.BORDER_CONSTANT, borderValue=PADDING)
-            for label, matrix in zip(labels, self.matrices(len(labels)))])
+        crops = []
+        for label, matrix in zip(labels, self.matrices(len(labels))):
+            crops.append(cv2.warpAffine(
+                label, matrix, self.crop[::-1], flags=cv2.INTER_NEAREST,
+                borderMode=cv2.BORDER_CONSTANT, borderValue=PADDING))
+        return np.stack(crops)
 
-    def _recolour(self, image):
+    def _recolour(self, image: Pixels) -> Pixels:
         if self.colour != 1:
             grey = cv2.cvtColor(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY), cv2.COLOR_GRAY2RGB)
             image = cv2.addWeighted(image, self.colour, grey, 1 - self.colour, 0)

@@ -1,12 +1,14 @@
 # Copyright 2026 The ros_vseg authors
 # SPDX-License-Identifier: Apache-2.0
 """Cityscapes: snippets of video with one labelled frame each, 19 classes."""
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 
 from .clips import VOID
 from .folders import FolderFrames
+from .label_files import Table
 
 
 # labelIds of the 19 classes in the order of their train ids; all other ids are void
@@ -24,7 +26,7 @@ class Cityscapes(FolderFrames):
     alone, each its own drive.
     """
 
-    def __init__(self, root, split, unlabelled=False):
+    def __init__(self, root: str | Path, split: str, unlabelled: bool = False) -> None:
         folders = [f'{name}/{split}' for name in ('leftImg8bit_sequence', 'leftImg8bit')]
         images = next((f for f in folders if (Path(root) / f).is_dir()), folders[0])
         count = len(_LABEL_IDS)
@@ -32,8 +34,9 @@ class Cityscapes(FolderFrames):
         self._label_ids[list(_LABEL_IDS)] = self._train_ids[:count] = range(count)
         super().__init__(root, count, None, unlabelled, images, f'gtFine/{split}')
 
-    def _group(self, paths):
-        drives, last = [], None
+    def _group(self, paths: Sequence[Path]) -> list[list[Path]]:
+        drives: list[list[Path]] = []
+        last: tuple[str, str, int] | None = None
         for path in paths:
             try:
                 city, sequence, frame = path.stem.removesuffix(_SUFFIX).rsplit('_', 2)
@@ -47,13 +50,13 @@ class Cityscapes(FolderFrames):
             last = place
         return drives
 
-    def label_path(self, key):
+    def label_path(self, key: Path) -> Path:
         """Path of a frame's label file, whether it exists or not."""
         stem = key.stem.removesuffix(_SUFFIX)
         folder = self.root / self.label_folder / key.parent.name
         train_ids = folder / f'{stem}_gtFine_labelTrainIds.png'
         return train_ids if train_ids.exists() else folder / f'{stem}_gtFine_labelIds.png'
 
-    def table_of(self, path):
+    def table_of(self, path: Path) -> Table:
         """Table of the ids in one label file."""
         return self._train_ids if path.stem.endswith('TrainIds') else self._label_ids

@@ -1,64 +1,72 @@
 # Copyright 2026 The ros_vseg authors
 # SPDX-License-Identifier: Apache-2.0
 """Clips of consecutive frames: the common form of all training data."""
-from typing import NamedTuple
+from collections.abc import Hashable, Iterable, Sequence
+from typing import Any, Generic, NamedTuple, TypeVar
 
 import numpy as np
+import numpy.typing as npt
 
 
 VOID = 255  # a pixel that no one labelled
 PADDING = 254  # a pixel outside the frame, which augmentation filled in
+Pixels = npt.NDArray[np.uint8]
+Key = TypeVar('Key', bound=Hashable)
 
 
 class Clip(NamedTuple):
     """Consecutive frames, oldest first: images uint8 [L, H, W, 3] RGB, labels uint8 [L, H, W]."""
 
-    images: np.ndarray
-    labels: np.ndarray
+    images: Pixels
+    labels: Pixels
 
 
-class ClipSource:
+class ClipSource(Generic[Key]):
     """
     Labelled frames of one kind, grouped into drives.
 
     A subclass sets ``drives``, a list of lists of frame keys in order of time, and implements
-    ``read(key)`` -> (image uint8 [H, W, 3] RGB, labels uint8 [H, W]; 255 = void or not labelled).
+    ``read`` and ``frame_name``.
     """
 
-    drives = ()
+    drives: Sequence[Sequence[Key]] = ()
     snippet_frames = 30  # frames of a drive that make one "video" of MGCNet's long-term context
     unlabelled = False  # whether training clips may end at frames without labels
 
-    def read(self, key):
-        """Image and labels of one frame."""
+    def read(self, key: Key) -> tuple[Pixels, Pixels]:
+        """Image uint8 [H, W, 3] RGB and labels uint8 [H, W], 255 = void, of one frame."""
         raise NotImplementedError
 
-    def frame_name(self, key):
+    def frame_name(self, key: Key) -> str:
         """Name of a frame in messages and on disk, unique among sources: a relative path."""
         raise NotImplementedError
 
-    def read_image(self, key):
+    def read_image(self, key: Key) -> Pixels:
         """Image of one frame."""
         return self.read(key)[0]
 
-    def has_labels(self, key):
+    def has_labels(self, key: Key) -> bool:
         """Whether a frame has labels, without reading them."""
         return True
 
-    def frames(self):
-        """Every (drive index, position) at which a training clip may end, in order."""
-        return [(d, i) for d, drive in enumerate(self.drives) for i, key in enumerate(drive)
-                if self.unlabelled or self.has_labels(key)]
+    def problems(self) -> Iterable[str]:
+        """Tell what is wrong with the source as a whole, a line for each mistake."""
+        return ()
 
-    def clip_keys(self, drive, position, length):
+    def frames(self) -> list[tuple[int, int]]:
+        """Every (drive index, position) at which a training clip may end, in order."""
+        return [(number, position) for number, drive in enumerate(self.drives)
+                for position, key in enumerate(drive) if self.unlabelled or self.has_labels(key)]
+
+    def clip_keys(self, drive: int, position: int, length: int) -> list[Key]:
         """Keys of a clip that ends at a frame; at a drive's start the first is repeated."""
         return [self.drives[drive][max(0, position - back)] for back in range(length - 1, -1, -1)]
 
-    def drive_name(self, drive):
+    def drive_name(self, drive: int) -> str:
         """Name of a drive, by its index, as ``data.train[].drives`` gives it."""
         return self.frame_name(self.drives[drive][0]).rpartition('/')[0]
 
-    def keep_drives(self, names):
+    def keep_drives(self, names: Sequence[str]) -> None:
         """Leave out all drives but those of some names; ValueError for a name of none."""
         known = [self.drive_name(drive) for drive in range(len(self.drives))]
         for name in names:
@@ -66,42 +74,60 @@ class ClipSource:
                 raise ValueError(f'there is no drive {name!r}: use {", ".join(known)}')
         self.drives = [drive for drive, name in zip(self.drives, known) if name in names]
 
-    def snippets(self):
-        """First snippet number of each drive, and the number of all: list of int."""
+    def snippets(self) -> list[int]:
+        """First snippet number of each drive, and the number of all."""
         counts = [-(-len(drive) // self.snippet_frames) for drive in self.drives]
         return np.cumsum([0, *counts]).tolist()
 
-    def distant_keys(self, drive, position, length, interval):
+    def distant_keys(self, drive: int, position: int, length: int, interval: int) -> list[Key]:
         """
         Keys of the distant frames of a clip: interval, 2 * interval ... before its end.
 
         Where that leaves the drive, the walk turns back at its ends (MGCNet Sec. III-C, R).
+
+        Args:
+            drive: Index of the drive.
+            position: Of the clip's last frame in the drive.
+            length: How many distant frames.
+            interval: In frames.
+
+        Returns:
+            Keys, the most distant first.
         """
         last = len(self.drives[drive]) - 1
-        turned = [(position - interval * step) % (2 * last) if last else 0
-                  for step in range(length, 0, -1)]
-        return [self.drives[drive][min(place, 2 * last - place)] for place in turned]
+        keys = []
+        for step in range(length, 0, -1):
+            # there and back again is 2 * last frames
+            place = (position - interval * step) % (2 * last) if last else 0
+            keys.append(self.drives[drive][min(place, 2 * last - place)])
+        return keys
 
-    def load(self, keys):
+    def load(self, keys: Sequence[Key]) -> Clip:
         """Clip of some frames; ValueError if they are not of one size."""
         images, labels = zip(*(self.read(key) for key in keys))
         return Clip(self._stack(keys, images), np.stack(labels))
 
-    def load_images(self, keys):
+    def load_images(self, keys: Sequence[Key]) -> Pixels:
         """Images uint8 [L, H, W, 3] of some frames; ValueError if they are not of one size."""
         return self._stack(keys, [self.read_image(key) for key in keys])
 
-    def _stack(self, keys, images):
+    def _stack(self, keys: Sequence[Key], images: Sequence[Pixels]) -> Pixels:
         for key, image in zip(keys, images):
             if image.shape != images[0].shape:
-                raise ValueError(
-                    f'{self.frame_name(keys[0])} is {images[0].shape[:2]}, but '
-                    f'{self.frame_name(key)} of the same drive is {image.shape[:2]}: put frames '
-                    'of one size into a drive')
+                raise two_sizes(self.frame_name(keys[0]), images[0].shape[:2],
+                                self.frame_name(key), image.shape[:2])
         return np.stack(images)
 
 
-def class_frequency(source, num_classes, most=400):
+def two_sizes(first: str, size: tuple[int, ...], other: str, other_size: tuple[int, ...]
+              ) -> ValueError:
+    """Error of two frames of one drive whose sizes (height, width) differ."""
+    return ValueError(f'{first} is {size}, but {other} of the same drive is {other_size}: put '
+                      'frames of one size into a drive')
+
+
+def class_frequency(source: ClipSource[Any], num_classes: int, most: int = 400
+                    ) -> npt.NDArray[np.float64]:
     """Share of labelled pixels per class, float64 [K], of about ``most`` labelled frames."""
     keys = [key for drive in source.drives for key in drive if source.has_labels(key)]
     counts = np.zeros(256, np.int64)

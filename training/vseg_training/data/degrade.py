@@ -8,15 +8,15 @@ Camera frames made bad: what leaves a single frame of a drive hardly readable.
 rows at most, so that a crop of 224x288 and a frame of 720x960 look alike.
 """
 from collections.abc import Callable, Sequence
-from typing import Optional
+from typing import Any
 
 import cv2
 import numpy as np
-from numpy.typing import NDArray
+import numpy.typing as npt
 
 
-Image = NDArray[np.uint8]  # [H, W, 3] RGB
-Field = NDArray[np.float32]  # [H, W]
+Image = npt.NDArray[np.uint8]  # [H, W, 3] RGB
+Field = npt.NDArray[np.float32]  # [H, W]
 
 GRAIN_ROWS = 360  # noise of a larger image is coarser than its pixels
 _LIGHT = ((np.arange(256) / 255) ** 2.2).astype(np.float32)  # of a grey level
@@ -37,26 +37,26 @@ STRENGTH = {  # range that a frame's strength is drawn from
 }
 
 
-def _linear(image: Image) -> NDArray[np.float32]:
+def _linear(image: Image) -> npt.NDArray[np.float32]:
     """Light of an image, 0..1."""
     return cv2.LUT(image, _LIGHT)
 
 
-def _encoded(light: NDArray[np.float32]) -> Image:
+def _encoded(light: npt.NDArray[np.float32]) -> Image:
     return _GREY[(np.clip(light, 0, 1) * 65535).astype(np.uint16)]
 
 
-def _rounded(values: NDArray[np.float32]) -> Image:
+def _rounded(values: npt.NDArray[np.float32]) -> Image:
     return np.clip(np.rint(values), 0, 255).astype(np.uint8)
 
 
-def _mixed(image: Image, other: NDArray, share: Field) -> Image:
+def _mixed(image: Image, other: npt.NDArray[Any], share: Field) -> Image:
     """Image with ``other`` (an image or a colour) laid over it by a share of 0..1."""
     share = share[..., None]
     return _rounded(image * (1 - share) + np.float32(other) * share)
 
 
-def _grain(shape: tuple[int, ...], rng: np.random.Generator) -> NDArray[np.float32]:
+def _grain(shape: tuple[int, ...], rng: np.random.Generator) -> npt.NDArray[np.float32]:
     """Normal noise of a shape [H, W, ...] whose grain is no finer than GRAIN_ROWS rows."""
     height, width = shape[:2]
     scale = min(1.0, GRAIN_ROWS / height)
@@ -85,8 +85,12 @@ def _covering(field: Field, share: float, edge: float) -> Field:
 def _grid(shape: tuple[int, ...]) -> tuple[Field, Field]:
     """Places x [1, W] and y [H, 1] of pixels, in heights."""
     height, width = shape[:2]
-    return (np.arange(width, dtype=np.float32)[None] / height,
-            np.arange(height, dtype=np.float32)[:, None] / height)
+    return (np.arange(width, dtype=np.float32)[None] / np.float32(height),
+            np.arange(height, dtype=np.float32)[:, None] / np.float32(height))
+
+
+def _color(red: float, green: float, blue: float) -> npt.NDArray[np.float32]:
+    return np.array([red, green, blue], np.float32)
 
 
 def _smeared(image: Image, length: float, angle: float) -> Image:
@@ -119,7 +123,7 @@ def glare(image: Image, rng: np.random.Generator) -> Image:
     radius = rng.uniform(*STRENGTH['glare'])
     away = np.hypot(x - rng.uniform(0.2, 0.8) * x.max(), y - rng.uniform(0.15, 0.65)) / radius
     glow = np.exp(-away) * 2 + rng.uniform(0.08, 0.2)
-    colour = np.float32([1, rng.uniform(0.88, 1), rng.uniform(0.7, 0.95)])
+    colour = _color(1, rng.uniform(0.88, 1), rng.uniform(0.7, 0.95))
     return _encoded(_linear(image) * np.float32(0.6) + glow[..., None] * colour)
 
 
@@ -156,7 +160,7 @@ def dirt(image: Image, rng: np.random.Generator) -> Image:
     """Mud on the lens: opaque blobs, too near to be in focus."""
     field = _clouds(image.shape, rng, int(rng.integers(3, 7)))
     share = _covering(field, rng.uniform(*STRENGTH['dirt']), rng.uniform(0.3, 0.8))
-    colour = rng.uniform(25, 110) * np.float32([1, rng.uniform(0.8, 1), rng.uniform(0.6, 0.9)])
+    colour = rng.uniform(25, 110) * _color(1, rng.uniform(0.8, 1), rng.uniform(0.6, 0.9))
     texture = 1 + 0.15 * _clouds(image.shape, rng, 6)[..., None]
     return _mixed(image, colour * texture, np.float32(0.97) * share)
 
@@ -175,7 +179,7 @@ def fog(image: Image, rng: np.random.Generator) -> Image:
     distance = (1 - horizon) / np.maximum(y - horizon, 0.08)
     sight = rng.uniform(*STRENGTH['fog'])
     thickness = distance / sight * np.exp(0.3 * _clouds(image.shape, rng, 2))
-    colour = rng.uniform(150, 225) * np.float32([1, 1, rng.uniform(0.97, 1.05)])
+    colour = rng.uniform(150, 225) * _color(1, 1, rng.uniform(0.97, 1.05))
     return _mixed(image, colour, 1 - np.exp(-thickness))
 
 
@@ -254,7 +258,7 @@ def degrade(image: Image, rng: np.random.Generator, kind: str) -> Image:
 
 
 def degradation_schedule(count: int, every: int = 5, offset: int = 4, burst: int = 1,
-                         kinds: Sequence[str] = SEEN, seed: int = 0) -> list[Optional[str]]:
+                         kinds: Sequence[str] = SEEN, seed: int = 0) -> list[str | None]:
     """
     Which frames of a drive are bad, and how.
 

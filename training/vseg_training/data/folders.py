@@ -1,104 +1,77 @@
 # Copyright 2026 The ros_vseg authors
 # SPDX-License-Identifier: Apache-2.0
 """Frames from folders: a plain folder of one's own, and CamVid's layout."""
+from collections.abc import Iterator, Sequence
 from glob import iglob
 from pathlib import Path
-import re
 
-import cv2
 import numpy as np
-from PIL import Image
-import yaml
+import numpy.typing as npt
+
+from ros_vseg.files import natural_key
+from ros_vseg.labels import LabelSet
 
 from .clips import ClipSource, VOID
+from .image_files import read_image
+from .label_files import (
+    check_palette, id_table, is_mask, read_label_file, Table, UNKNOWN)
 
 
 _IMAGES = ('.png', '.jpg', '.jpeg')
-UNKNOWN = -1  # in a table of ids: an id that must not occur
+_OTHERS = ('.bmp', '.tif', '.tiff', '.webp', '.gif')  # what else people save labels as
 
 
-def id_table(ids):
-    """Table int16 [256] from ids on disk to class ids, from a dict; void stays, others fail."""
-    table = np.full(256, UNKNOWN, np.int16)
-    table[VOID] = VOID
-    for disk, label in ids.items():
-        table[disk] = label
-    return table
-
-
-def read_label_map(path, names):
-    """
-    Table of ids from a YAML file that maps ids on disk to the label set's class names, or to void.
-
-    names: the label set's class names. ValueError names what does not fit.
-    """
-    try:
-        entries = yaml.safe_load(Path(path).read_text())
-    except (OSError, yaml.YAMLError) as error:
-        raise ValueError(f'label map {path} cannot be read: {error}') from error
-    places = {name: index for index, name in enumerate(names)} | {'void': VOID}
-    if not isinstance(entries, dict):
-        raise ValueError(f'label map {path} must map ids to class names, one "id: name" a line')
-    for disk, name in entries.items():
-        if not isinstance(disk, int) or not 0 <= disk <= 255:
-            raise ValueError(f'label map {path}: {disk!r} is no id: use 0 to 255')
-        if name not in places:
-            raise ValueError(f'label map {path}: class {name!r} is not in the label set: use '
-                             f'{", ".join(places)}')
-    return id_table({disk: places[name] for disk, name in entries.items()})
-
-
-def _by_number(name):
-    """Sort key of a path: 2.png comes before 10.png."""
-    return [int(part) if part.isdecimal() else part for part in re.split('([0-9]+)', name)]
-
-
-def _palette_indices(path, pixels):
-    """Indices of a PNG with a palette, which OpenCV paints; the pixels of any other."""
-    with Image.open(path) as image:
-        return np.asarray(image) if image.mode == 'P' else pixels
-
-
-class FolderFrames(ClipSource):
+class FolderFrames(ClipSource[Path]):
     """
     Drives as folders: ``images/<drive>/<frame>.jpg|png`` and ``labels/<drive>/<frame>.png``.
 
-    A frame without a label file is unlabelled (all void). Labels are 8-bit ids, read through
-    ``table`` (``id_table``; by default ids below ``num_classes`` are themselves). Clips end at
-    labelled frames, or with ``unlabelled`` at every frame. A drive's frames are in the order of
-    the numbers in their names. ValueError if there are no images.
+    A frame without a label file is unlabelled (all void). Clips end at labelled frames, or with
+    ``unlabelled`` at every frame. A drive's frames are in the order of the numbers in their names.
+
+    Args:
+        root: Folder of the data.
+        num_classes: Ids below it are classes, where there is no table.
+        table: Ids on disk to class ids (``id_table``).
+        unlabelled: Whether clips may end at frames without labels.
+        image_folder: Folder of images, below root.
+        label_folder: Folder of labels, below root.
+        label_set: Classes that the ids on disk are by themselves: palettes are compared with its
+            colours, and masks of 0 and 255 are a problem. None: neither is checked.
+
+    Raises:
+        ValueError: There are no images.
     """
 
-    def __init__(self, root, num_classes, table=None, unlabelled=False,
-                 image_folder='images', label_folder='labels'):
+    def __init__(self, root: str | Path, num_classes: int, table: Table | None = None,
+                 unlabelled: bool = False, image_folder: str = 'images',
+                 label_folder: str = 'labels', label_set: LabelSet | None = None) -> None:
         self.root, self.image_folder, self.label_folder = Path(root), image_folder, label_folder
         self.table = id_table({i: i for i in range(num_classes)}) if table is None else table
         self.unlabelled = unlabelled
-        # not Path.glob, which does not follow links to drives
-        names = iglob('**/*', root_dir=self.root / image_folder, recursive=True)
-        paths = [self.root / image_folder / name for name in sorted(names, key=_by_number)
-                 if name.lower().endswith(_IMAGES)]
+        self.label_set = label_set
+        paths = _files(self.root / image_folder, _IMAGES)
         if not paths:
             raise ValueError(f'no images in {self.root / image_folder}: '
                              'put one folder of .jpg or .png frames per drive there')
         self.drives = self._group(paths)
 
-    def _group(self, paths):
-        drives = {}
+    def _group(self, paths: Sequence[Path]) -> list[list[Path]]:
+        """Drives of all images, which are sorted."""
+        drives: dict[Path, list[Path]] = {}
         for path in paths:
             drives.setdefault(path.parent, []).append(path)
         return list(drives.values())
 
-    def label_path(self, key):
+    def label_path(self, key: Path) -> Path:
         """Path of a frame's label file, whether it exists or not."""
         relative = key.relative_to(self.root / self.image_folder)
         return self.root / self.label_folder / relative.with_suffix('.png')
 
-    def has_labels(self, key):
+    def has_labels(self, key: Path) -> bool:
         """Whether a frame has a label file."""
         return self.label_path(key).exists()
 
-    def frames(self):
+    def frames(self) -> list[tuple[int, int]]:
         """Every (drive index, position) at which a training clip may end; ValueError if none."""
         places = super().frames()
         if not places:
@@ -107,51 +80,84 @@ class FolderFrames(ClipSource):
                              'this source to distil from frames without')
         return places
 
-    @staticmethod
-    def _decode(path, flag):
-        data = np.fromfile(path, np.uint8)
-        pixels = cv2.imdecode(data, flag) if data.size else None
-        if pixels is None:
-            raise ValueError(f'{path} is not a readable image: replace or remove it')
-        return pixels
+    def problems(self) -> Iterator[str]:
+        """See ``ClipSource.problems``: names that cannot be matched, and masks."""
+        yield from self._doubles()
+        for path, image in self.misnamed_labels():
+            yield (f'{path} is not read as the label of {image}: save labels as 8-bit PNGs with '
+                   'the ending .png, from where they were made')
+        if self.label_set is not None and len(self.label_set.names) > 1:
+            yield from self._masks()
 
-    def frame_name(self, key):
+    def _doubles(self) -> Iterator[str]:
+        first: dict[Path, Path] = {}
+        for path in (path for drive in self.drives for path in drive):
+            other = first.setdefault(path.with_suffix(''), path)
+            if other != path:
+                yield (f'{other} and {path} are two images for the label {self.label_path(path)}: '
+                       'remove or rename one of them')
+
+    def misnamed_labels(self) -> list[tuple[Path, Path]]:
+        """Label files with another ending than .png of images without labels, and the images."""
+        bare = {self.label_path(key).with_suffix(''): key for drive in self.drives
+                for key in drive if not self.has_labels(key)}
+        if not bare:
+            return []
+        folder = self.root / self.label_folder
+        return [(path, bare[path.with_suffix('')]) for path in _files(folder, _IMAGES + _OTHERS)
+                if path.with_suffix('') in bare]
+
+    def _masks(self) -> Iterator[str]:
+        """Drives whose label files hold 0 and 255 alone; one file may do so by chance."""
+        labels = [[path for path in map(self.label_path, drive) if path.exists()]
+                  for drive in self.drives]
+        found = [(paths, is_mask(paths)) for paths in labels if paths]
+        all_are = all(mask for _, mask in found)
+        for paths, mask in found:
+            if mask and (all_are or len(paths) > 1):
+                more = ' and the other labels of its drive have' if len(paths) > 1 else ' has'
+                yield (f'{paths[0]}{more} no ids but 0 and {VOID}, and {VOID} is void: if they '
+                       f'are masks of a class, name it in a label_map of this source (0: ..., '
+                       f'{VOID}: ...); if not, put {VOID}: void there')
+
+    def frame_name(self, key: Path) -> str:
         """Name of a frame: its path from the folder of the data on, without the ending."""
         return f'{self.root.name}/{key.relative_to(self.root).with_suffix("")}'
 
-    def read_image(self, key):
-        """Image uint8 [H, W, 3] RGB of one frame; ValueError names an unreadable file."""
-        return cv2.cvtColor(self._decode(key, cv2.IMREAD_COLOR), cv2.COLOR_BGR2RGB)
+    def read_image(self, key: Path) -> npt.NDArray[np.uint8]:
+        """Image uint8 [H, W, 3] RGB of one frame; errors as of ``image_files.read_image``."""
+        return read_image(key)
 
-    def table_of(self, path):
+    def table_of(self, path: Path) -> Table:
         """Table of the ids in one label file."""
         return self.table
 
-    def read_labels(self, key):
+    def read_labels(self, key: Path) -> npt.NDArray[np.uint8] | None:
         """
-        Labels uint8 [H, W] of one frame, None without a label file.
+        Labels of one frame.
 
-        A PNG with a palette counts by its indices. ValueError names a file that is unreadable, in
-        colour, or has an id that no class has.
+        Returns:
+            uint8 [H, W], or None without a label file.
+
+        Raises:
+            ValueError: The file is not a PNG of ids (``read_label_file``), has an id that no
+                class has, or a palette that contradicts the classes (``check_palette``).
         """
         path = self.label_path(key)
         if not path.exists():
             return None
-        labels = self._decode(path, cv2.IMREAD_UNCHANGED)
-        if labels.ndim == 3:
-            labels = _palette_indices(path, labels)
-        if labels.ndim != 2 or labels.dtype != np.uint8:
-            kind = f'{labels.dtype} of shape {labels.shape}'
-            raise ValueError(f'{path} is {kind}: labels must be 8-bit single-channel PNGs of '
-                             'class ids, not of colours')
-        table = self.table_of(path)
-        mapped = table[labels]
+        ids, palette = read_label_file(path)
+        mapped = self.table_of(path)[ids]
         if mapped.min() == UNKNOWN:
-            raise ValueError(f'{path} has id {labels[mapped == UNKNOWN][0]}, which no class has '
-                             f'({VOID} is void): mend the file, or give the source a label_map')
-        return mapped.astype(np.uint8)
+            raise ValueError(f'{path} has id {ids[mapped == UNKNOWN][0]}, which no class has '
+                             f'({VOID} is void): correct the file, or give the source a '
+                             'label_map')
+        labels = mapped.astype(np.uint8)
+        if palette is not None and self.label_set is not None:
+            check_palette(path, ids, palette, self.label_set)
+        return labels
 
-    def read(self, key):
+    def read(self, key: Path) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.uint8]]:
         """Image and labels of one frame; ValueError names a file that is unreadable or misfits."""
         image, labels = self.read_image(key), self.read_labels(key)
         if labels is None:
@@ -173,16 +179,25 @@ class CamVid(FolderFrames):
 
     snippet_frames = 1
 
-    def __init__(self, root, split, unlabelled=False):
+    def __init__(self, root: str | Path, split: str, unlabelled: bool = False,
+                 label_set: LabelSet | None = None) -> None:
         table = id_table({**{i: i for i in range(11)}, 11: VOID})
-        super().__init__(root, 11, table, unlabelled, split, f'{split}annot')
+        super().__init__(root, 11, table, unlabelled, split, f'{split}annot', label_set)
 
-    def _group(self, paths):
-        drives = {}
+    def _group(self, paths: Sequence[Path]) -> list[list[Path]]:
+        drives: dict[str, list[Path]] = {}
         for path in paths:
             drives.setdefault(path.stem.rpartition('_')[0], []).append(path)
         return list(drives.values())
 
-    def drive_name(self, drive):
+    def drive_name(self, drive: int) -> str:
         """Name of a drive: its part of the file names."""
         return self.drives[drive][0].stem.rpartition('_')[0]
+
+
+def _files(folder: Path, endings: tuple[str, ...]) -> list[Path]:
+    """Files of some endings anywhere in a folder, in the order of the numbers in their names."""
+    # not Path.glob, which does not follow links to drives
+    names = [name for name in iglob('**/*', root_dir=folder, recursive=True)
+             if name.lower().endswith(endings)]
+    return [folder / name for name in sorted(names, key=natural_key)]

@@ -1,14 +1,21 @@
 # Copyright 2026 The ros_vseg authors
 # SPDX-License-Identifier: Apache-2.0
 """From sources to batches: every sample is a function of (seed, sample number) alone."""
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import torch
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader, Dataset, Sampler
 
-from .augment import still_path
+from .augment import Augmentation, Draw, Matrices, still_path
+from .clips import Clip, ClipSource, Pixels
 from .degrade import degrade, SEEN
+from .soft_labels import SoftLabels
+
+Item = dict[str, Any]
+Sample = tuple[int, int]  # number in the run, clip length
 
 INTERVAL = 5  # frames between distant frames (MGCNet, R)
 
@@ -16,33 +23,49 @@ INTERVAL = 5  # frames between distant frames (MGCNet, R)
 class DataError(ValueError):
     """A mistake in the data; loaders wrap it into their worker's traceback, its own line stays."""
 
-    def __init__(self, message):
+    def __init__(self, message: str) -> None:
         super().__init__(message.rpartition('DataError: ')[2].strip())
 
 
-class ClipDataset(Dataset):
+class ClipDataset(Dataset[Item]):
     """
     Resumable stream of augmented clips from weighted sources.
 
-    Every step draws a clip length from ``lengths`` and holds ``frames`` frames in all, so that
-    short clips bring more scenes and long ones more context. All draws are functions of the seed
-    and the step, so a resumed run sees exactly what an uninterrupted one would. Each source is
-    walked through in a new random order per pass. distant: whether clips bring as many distant
-    frames as they have, ``INTERVAL`` apart; soft_labels: a SoftLabels that has every frame's.
+    Every step draws a clip length and holds the same number of frames in all, so that short clips
+    bring more scenes and long ones more context. All draws are functions of the seed and the step,
+    so a resumed run sees exactly what an uninterrupted one would. Each source is walked through in
+    a new random order per pass.
 
     An item, by (sample number, clip length), is a dict: images uint8 [L, 3, h, w], labels int64
     [L, h, w], places float32 [4] (``position_codes``), video (int, the snippet's number among all
     sources), name (of the last frame), and if asked for distant (images like the clip's) and
     targets (a dict, see ``SoftLabels.clip``). DataError for files that cannot be used.
 
-    stills: for each source the share of its clips that are made of their last frame alone
-    (``still_path``). degrade: how often the last frame of a clip of two frames or more is
-    degraded, and how often any other frame is. focus: class ids; half of the clips take the one
-    of three crops that shows most of them.
+    Args:
+        sources: Of the clips.
+        weights: How often each source is drawn, in relation to the others.
+        lengths: Of clips, in frames.
+        frames: Of a step.
+        augmentation: Of every clip.
+        seed: Decides all draws.
+        steps: Of the whole run.
+        distant: Whether clips bring as many distant frames as they have, ``INTERVAL`` apart.
+        soft_labels: Has those of every frame.
+        stills: For each source the share of its clips that are made of their last frame alone
+            (``still_path``); none by default.
+        degrade: How often the last frame of a clip of two frames or more is degraded, and how
+            often any other frame is.
+        focus: Class ids; half of the clips take the one of three crops that shows most of them.
+
+    Raises:
+        ValueError: frames is not a multiple of every length, or a source has no frames to end at.
     """
 
-    def __init__(self, sources, weights, lengths, frames, augmentation, seed, steps,
-                 distant=False, soft_labels=None, stills=None, degrade=(0.0, 0.0), focus=()):
+    def __init__(self, sources: Sequence[ClipSource[Any]], weights: Sequence[float],
+                 lengths: Sequence[int], frames: int, augmentation: Augmentation, seed: int,
+                 steps: int, distant: bool = False, soft_labels: SoftLabels | None = None,
+                 stills: Sequence[float] | None = None,
+                 degrade: tuple[float, float] = (0.0, 0.0), focus: Sequence[int] = ()) -> None:
         if any(frames % length for length in lengths):
             raise ValueError(f'frames_per_step {frames} must be a multiple of all clip lengths '
                              f'{list(lengths)}')
@@ -51,7 +74,8 @@ class ClipDataset(Dataset):
         self.stills = stills or [0.0] * len(sources)
         self.degrade, self.focus = degrade, list(focus)
         self.snippets = [source.snippets() for source in sources]
-        self.first_video = np.cumsum([0] + [numbers[-1] for numbers in self.snippets])
+        # number of a source's first video among those of all, and the number of all
+        self.first_video = np.cumsum([0, *(numbers[-1] for numbers in self.snippets)])
         self.frames = [source.frames() for source in sources]
         rng = np.random.default_rng(seed)
         self.lengths = rng.choice(lengths, steps)
@@ -61,14 +85,14 @@ class ClipDataset(Dataset):
                                  p=np.asarray(weights, float) / np.sum(weights))
         self.rank = np.zeros(len(self.choice), np.int64)
         for index in range(len(sources)):
-            mine = self.choice == index
-            self.rank[mine] = np.arange(mine.sum())
+            drawn = self.choice == index
+            self.rank[drawn] = np.arange(drawn.sum())
 
-    def __len__(self):
+    def __len__(self) -> int:
         return len(self.choice)
 
-    def __getitem__(self, item):
-        number, length = item
+    def __getitem__(self, sample: Sample) -> Item:
+        number, length = sample
         which = self.choice[number]
         frames = self.frames[which]
         turn, place = divmod(int(self.rank[number]), len(frames))
@@ -79,7 +103,8 @@ class ClipDataset(Dataset):
         except (ValueError, OSError) as error:
             raise DataError(str(error)) from error
 
-    def _item(self, which, drive, position, length, number):
+    def _item(self, which: int, drive: int, position: int, length: int, number: int) -> Item:
+        """Sample ``number``: the clip of a source that ends at a frame of a drive."""
         source = self.sources[which]
         rng = np.random.default_rng([self.seed, number])
         still = length > 1 and rng.random() < self.stills[which]
@@ -104,37 +129,46 @@ class ClipDataset(Dataset):
                 source, keys, size, draw.matrices(length), draw.crop)
         return item
 
-    def _draw(self, clip, size, paths, rng):
+    def _draw(self, clip: Clip, size: tuple[int, ...], paths: Matrices | None,
+              rng: np.random.Generator) -> Draw:
         """One draw of the augmentation, or of three the one that shows most of ``focus``."""
         draw = self.augmentation.draw(size, rng, paths)
         if not self.focus or rng.random() < 0.5:
             return draw
-        draws = [draw, *(self.augmentation.draw(size, rng, paths) for _ in range(2))]
-        shown = [np.isin(each.labels(clip.labels)[-1], self.focus).sum() for each in draws]
+        draws = [draw]
+        for _ in range(2):
+            draws.append(self.augmentation.draw(size, rng, paths))
+        shown = []
+        for draw in draws:
+            newest = draw.labels(clip.labels)[-1]
+            shown.append(np.isin(newest, self.focus).sum())
         return draws[int(np.argmax(shown))]
 
-    def _degraded(self, images, rng):
+    def _degraded(self, images: Pixels, rng: np.random.Generator) -> Pixels:
+        """Images of a clip, some of them degraded in place."""
         last, other = self.degrade
         for index in range(len(images)):
             newest = index == len(images) - 1 and len(images) > 1
-            if rng.random() < (last if newest else other):
+            chance = last if newest else other
+            if rng.random() < chance:
                 images[index] = degrade(images[index], rng, SEEN[rng.integers(len(SEEN))])
         return images
 
     @property
-    def num_videos(self):
+    def num_videos(self) -> int:
         """Snippets of all sources (MGCNet Sec. III-C)."""
         return int(self.first_video[-1])
 
 
-def _tensor(images):
+def _tensor(images: Pixels) -> torch.Tensor:
+    """Images [L, H, W, 3] as [L, 3, H, W]."""
     return torch.from_numpy(np.ascontiguousarray(images.transpose(0, 3, 1, 2)))
 
 
-class _Batches:
+class _Batches(Sampler[list[Sample]]):
     """Batch sampler over the steps of a ClipDataset, from a step on: a process's share of each."""
 
-    def __init__(self, dataset, start_step, rank, world):
+    def __init__(self, dataset: ClipDataset, start_step: int, rank: int, world: int) -> None:
         self.dataset, self.start_step = dataset, start_step
         self.rank, self.world = rank, world
         for length, clips in zip(dataset.lengths, np.diff(dataset.starts)):
@@ -144,22 +178,25 @@ class _Batches:
                     f'{world} processes cannot share evenly: change frames_per_step, clip_lengths '
                     'or the number of processes')
 
-    def __iter__(self):
+    def __iter__(self) -> Iterator[list[Sample]]:
         starts, lengths = self.dataset.starts, self.dataset.lengths
         for step in range(self.start_step, len(lengths)):
-            numbers = range(starts[step], starts[step + 1])[self.rank::self.world]
-            yield [(number, int(lengths[step])) for number in numbers]
+            length = int(lengths[step])
+            numbers = range(starts[step] + self.rank, starts[step + 1], self.world)
+            yield [(number, length) for number in numbers]
 
-    def __len__(self):
+    def __len__(self) -> int:
         # of the whole run, also when resumed: the trainer counts batches from the first step
         return len(self.dataset.lengths)
 
 
-def build_loader(dataset, start_step, workers, rank=0, world=1):
+def build_loader(dataset: ClipDataset, start_step: int, workers: int, rank: int = 0,
+                 world: int = 1) -> DataLoader[Item]:
     """
     Loader over the batches from ``start_step`` on, for process ``rank`` of ``world``.
 
-    ValueError if the processes cannot share the clips of every step evenly.
+    Raises:
+        ValueError: The processes cannot share the clips of every step evenly.
     """
     batches = _Batches(dataset, start_step, rank, world)
     return DataLoader(dataset, batch_sampler=batches, num_workers=workers)

@@ -1,41 +1,55 @@
 # Copyright 2026 The ros_vseg authors
 # SPDX-License-Identifier: Apache-2.0
 """Soft labels on disk: a teacher's targets per frame, warped as the frame is augmented."""
+from collections.abc import Callable, Sequence
 import json
 import os
 from pathlib import Path
-from typing import NamedTuple, Optional
+from typing import Any, BinaryIO, NamedTuple
 
 import cv2
 import numpy as np
+import numpy.typing as npt
+
+from .clips import ClipSource, Key
 
 
 FORMAT = 1
 INDEX = 'index.json'
+Maps = npt.NDArray[np.float32]
 
 
 class Record(NamedTuple):
     """
-    Targets of one frame, float32 arrays.
+    Targets of one frame.
 
-    probabilities [K, h, w], uncertainty [h, w], projection [N, h', w'] or None.
+    Attributes:
+        probabilities: Float32 [K, h, w] in 0..1.
+        uncertainty: Float32 [h, w].
+        projection: Float32 [N, h', w']; None of a teacher without prototypes.
     """
 
-    probabilities: np.ndarray
-    uncertainty: np.ndarray
-    projection: Optional[np.ndarray]
+    probabilities: Maps
+    uncertainty: Maps
+    projection: Maps | None
 
 
 class SoftLabels:
     """
     A folder of soft labels: ``index.json`` with classes and strides, and one .npz per frame.
 
-    ``strides``: pixels of a frame per cell of the scores and of the projection. classes: names of
-    the label set that is trained. ValueError if the folder is no such folder or its teacher knows
-    other classes.
+    Args:
+        folder: With the files.
+        classes: Names of the label set that is trained.
+
+    Attributes:
+        strides: Pixels of a frame per cell of the scores and of the projection.
+
+    Raises:
+        ValueError: The folder holds no soft labels, or its teacher knows other classes.
     """
 
-    def __init__(self, folder, classes):
+    def __init__(self, folder: str | Path, classes: Sequence[str]) -> None:
         self.folder = Path(folder)
         try:
             index = json.loads((self.folder / INDEX).read_text())
@@ -53,31 +67,34 @@ class SoftLabels:
                              'label set')
 
     @classmethod
-    def create(cls, folder, classes, strides):
+    def create(cls, folder: str | Path, classes: Sequence[str], strides: Sequence[float]
+               ) -> 'SoftLabels':
         """Open a folder to write into, new or begun earlier."""
         folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
         if not (folder / INDEX).exists():
-            _write_whole(folder / INDEX, lambda file: file.write(json.dumps(
-                {'format': FORMAT, 'classes': list(classes), 'strides': strides}).encode()))
+            index = {'format': FORMAT, 'classes': list(classes), 'strides': strides}
+            _write_whole(folder / INDEX, lambda file: file.write(json.dumps(index).encode()))
         return cls(folder, classes)
 
-    def path(self, source, key):
+    def path(self, source: ClipSource[Key], key: Key) -> Path:
         """File of a frame."""
         return self.folder / f'{source.frame_name(key)}.npz'
 
-    def write(self, source, key, record):
+    def write(self, source: ClipSource[Key], key: Key, record: Record) -> None:
         """Write one frame, compactly: probabilities in 1/255, the projection times its area."""
-        arrays = {'probabilities': np.rint(255 * record.probabilities).astype(np.uint8),
-                  'uncertainty': record.uncertainty.astype(np.float16)}
+        arrays: dict[str, npt.NDArray[Any]] = {
+            'probabilities': np.rint(255 * record.probabilities).astype(np.uint8),
+            'uncertainty': record.uncertainty.astype(np.float16)}
         if record.projection is not None:
             area = int(np.prod(record.projection.shape[1:]))
             arrays['projection'] = (record.projection * area).astype(np.float16)
         path = self.path(source, key)
         path.parent.mkdir(parents=True, exist_ok=True)
-        _write_whole(path, lambda file: np.savez(file, **arrays))
+        _write_whole(path, lambda file: np.savez(
+            file, **arrays))  # type: ignore[arg-type]  # taken for its option
 
-    def read(self, source, key):
+    def read(self, source: ClipSource[Key], key: Key) -> Record:
         """Record of one frame; ValueError names a frame without soft labels."""
         path = self.path(source, key)
         try:
@@ -95,41 +112,53 @@ class SoftLabels:
             projection = projection.astype(np.float32) / int(np.prod(projection.shape[1:]))
         return Record(probabilities, uncertainty, projection)
 
-    def clip(self, source, keys, frame, matrices, crop):
+    def clip(self, source: ClipSource[Key], keys: Sequence[Key], frame: Sequence[int],
+             matrices: Maps, crop: Sequence[int]) -> dict[str, Maps]:
         """
         Targets of an augmented clip.
 
-        frame: (height, width) of the source's frames; matrices [L, 2, 3]: frame to crop; crop:
-        (height, width). Returns a dict of float32 arrays [L, ...] by the fields of ``Record``, on
-        grids of the teacher's strides, whatever the size of the frames was; 0 outside the frame.
+        Args:
+            source: Of the frames.
+            keys: Of the clip's L frames.
+            frame: (height, width) of the source's frames.
+            matrices: Float32 [L, 2, 3], from pixels of each frame to those of the crop.
+            crop: (height, width).
+
+        Returns:
+            Float32 arrays [L, ...] by the fields of ``Record``, on grids of the teacher's strides,
+            whatever the size of the frames was; 0 outside the frame.
         """
         records = [self.read(source, key) for key in keys]
         fine, coarse = (np.maximum(1, np.rint(np.divide(crop, stride))).astype(int)
                         for stride in self.strides)
         fields = {}
-        for name, maps, grid in zip(Record._fields, zip(*records), (fine, fine, coarse)):
+        for name, grid in (('probabilities', fine), ('uncertainty', fine), ('projection', coarse)):
+            maps = [getattr(record, name) for record in records]
             if maps[0] is not None:
-                fields[name] = np.stack([_warp(m, frame, matrix, crop, grid)
-                                         for m, matrix in zip(maps, matrices)])
+                fields[name] = np.stack([_warp(planes, frame, matrix, crop, grid)
+                                         for planes, matrix in zip(maps, matrices)])
         return fields
 
 
-def _warp(maps, frame, matrix, crop, target):
+def _warp(maps: Maps, frame: Sequence[int], matrix: Maps, crop: Sequence[int],
+          target: npt.NDArray[np.intp]) -> Maps:
     """Warp maps float32 [..., h, w] to a target grid as their frame is warped to the crop."""
     grid = np.array(maps.shape[-2:])
     # pixel centres: frame = (map + 0.5) * step - 0.5, and likewise for the crop
-    step, step_out = (np.divide(a, b)[::-1] for a, b in ((frame, grid), (crop, target)))
+    step = np.divide(frame, grid)[::-1]
+    step_out = np.divide(crop, target)[::-1]
     linear = matrix[:, :2] * step / step_out[:, None]
     offset = matrix[:, :2] @ (0.5 * step - 0.5) + matrix[:, 2]
     offset = (offset + 0.5) / step_out - 0.5
     warp = np.column_stack([linear, offset]).astype(np.float32)
     size = (int(target[1]), int(target[0]))
-    flat = [cv2.warpAffine(m, warp, size, flags=cv2.INTER_LINEAR)
-            for m in maps.reshape(-1, *grid)]
+    flat = [cv2.warpAffine(plane, warp, size, flags=cv2.INTER_LINEAR)
+            for plane in maps.reshape(-1, *grid)]
     return np.stack(flat).reshape(*maps.shape[:-2], *target)
 
 
-def _write_whole(path, write):
+def _write_whole(path: Path, write: Callable[[BinaryIO], object]) -> None:
+    """Let a function write a file, and put it in place when it is whole."""
     partial = path.with_name(f'{path.name}.{os.getpid()}.tmp')
     try:
         with partial.open('wb') as file:

@@ -1,31 +1,40 @@
 # Copyright 2026 The ros_vseg authors
 # SPDX-License-Identifier: Apache-2.0
 """The blocks of 20 metres of a rendered street: ground, houses, gardens, street furniture."""
+from collections.abc import Sequence
+from typing import Any
+
 import numpy as np
 
 from . import paint
 from . import things
-from .plan import Batch, BLOCK, GROUND, KERB, put, put_car
+from .plan import Batch, BLOCK, GROUND, KERB, Plan, put, put_car
+
+Props = dict[Any, Any]  # textures and things that all blocks share, by name
+Spans = list[tuple[float, float]]  # z0, z1
 
 
 class BlockMaker:
     """Fills one block's batch; the block's own generator makes it independent of the others."""
 
-    def __init__(self, plan, props, k):
+    def __init__(self, plan: Plan, props: Props, k: int) -> None:
         self.plan, self.props, self.k = plan, props, k
         self.rng = np.random.default_rng([plan.seed, 23, k + 1000])
         self.z0, self.z1 = k * BLOCK, (k + 1) * BLOCK
         self.batch = Batch()
-        self.cast = []       # shadows on the ground: (lateral0, lateral1, z0, z1)
+        # shadows on the ground: lateral0, lateral1, z0, z1
+        self.cast: list[tuple[float, ...]] = []
 
     # Pieces
 
-    def x(self, lateral, z):
+    def x(self, lateral: float, z: float) -> float:
         """World x; z within this block, its far end included."""
         a, b = self.plan.bend(self.z0), self.plan.bend(self.z1)
         return lateral + a + (b - a) * (z - self.z0) / BLOCK
 
-    def along(self, lateral, top, z0, z1, height, texture, side, lean=0.0, far=True, gain=None):
+    def along(self, lateral: float, top: float, z0: float, z1: float, height: float,
+              texture: paint.Texture, side: int, lean: float = 0.0, far: bool = True,
+              gain: float | None = None) -> None:
         """An upright part along the street that looks to the road; ``lean``: its foot's offset."""
         a, b = (z0, z1) if side < 0 else (z1, z0)
         origin = (self.x(lateral, a), top, a)
@@ -34,26 +43,29 @@ class BlockMaker:
         lit = 1 + 0.4 * side * -self.plan.sun if gain is None else gain
         self.batch.add(origin, u, (lean, -height, 0), texture, (self.x(lateral, z), z), lit)
 
-    def ground(self, left, right, z0, z1, y, texture):
+    def ground(self, left: float, right: float, z0: float, z1: float, y: float,
+               texture: paint.Texture) -> None:
+        """A level part of the ground between two laterals."""
         origin = (self.x(left, z1), y, z1)
         back = self.x(left, z0) - self.x(left, z1)
         self.batch.add(origin, (right - left, 0, 0), (back, 0, z0 - z1), texture,
                        (self.x(left, z0), z0), 1.0, GROUND)
 
-    def place(self, parts, lateral, z, y=0.0, yaw=0.0, gain=1.0):
+    def place(self, parts: Sequence[things.Part], lateral: float, z: float, y: float = 0.0,
+              yaw: float = 0.0, gain: float = 1.0) -> None:
         """A thing, turned by ``yaw`` and set on the ground."""
         put(self.batch, parts, (self.x(lateral, z), y, z), yaw, gain)
 
     # Ground
 
-    def road(self, junction):
+    def road(self, junction: bool) -> None:
         rng, plan = self.rng, self.plan
         ppm, half = 40, self.plan.width / 2
         height, width = int(BLOCK * ppm), int(plan.width * ppm)
         tile = self.props['asphalt'].astype(np.float32)
         tile = np.roll(tile, tuple(rng.integers(0, 500, 2)), (0, 1))[:height, :width]
         image = tile[:, ::rng.choice((-1, 1))].copy()
-        white = np.float32((188, 188, 182)) * rng.uniform(0.75, 1.1)
+        white = paint.floats((188, 188, 182)) * rng.uniform(0.75, 1.1)
         middle = int(((plan.lane[0] - plan.lane[1]) / -2 + half) * ppm)
         dash = (6, 3) if rng.random() < 0.5 else (3, 5)
         for y in range(0, int(BLOCK), sum(dash)):
@@ -78,7 +90,7 @@ class BlockMaker:
         self.ground(-half, half, self.z0, self.z1, 0,
                     paint.Texture(paint.finish(image), label=paint.ROAD))
 
-    def symbols(self, image, ppm, white, middle):
+    def symbols(self, image: paint.Image, ppm: int, white: things.Color, middle: int) -> None:
         """Zebra, stop line, arrow, hatching, words, manholes."""
         rng, (height, width) = self.rng, image.shape[:2]
         kind = rng.integers(9)
@@ -99,8 +111,8 @@ class BlockMaker:
             for y in range(0, height, 48):
                 paint.rectangle(image, middle - 24, y, middle + 24, y + 7, white)
         elif kind == 5:
-            for y in np.arange(4 * ppm, 8 * ppm, 20):
-                for x in np.arange(lane - 40, lane + 40, 16):
+            for y in range(4 * ppm, 8 * ppm, 20):
+                for x in range(lane - 40, lane + 40, 16):
                     if rng.random() < 0.55:
                         paint.rectangle(image, x, y, x + 7, y + 20, white)
         for _ in range(rng.integers(0, 3)):
@@ -108,7 +120,7 @@ class BlockMaker:
             paint.rectangle(image, x, y, x + 26, y + 26, image[y, x] * 0.6)
             image[y + 4:y + 22:5, x + 3:x + 23] *= 1.35
 
-    def cast_on(self, image, left, ppm):
+    def cast_on(self, image: paint.Image, left: float, ppm: int) -> None:
         """The sun's shadows of this block on a ground texture whose left edge is ``left``."""
         for a, b, z0, z1 in self.cast:
             shade = np.ones(image.shape[:2], np.float32)
@@ -116,7 +128,7 @@ class BlockMaker:
             paint.rectangle(shade[..., None], *box, 0.52)
             image *= shade[..., None]
 
-    def sidewalk(self, side, spans):
+    def sidewalk(self, side: int, spans: Spans) -> None:
         """Pavement and kerb on the spans (z0, z1) of the block."""
         plan, i = self.plan, int(side > 0)
         near, far = side * plan.width / 2, side * (plan.width / 2 + plan.walk[i])
@@ -134,7 +146,7 @@ class BlockMaker:
             self.along(near, KERB, z0, z1, KERB, self.props['kerb'], side, gain=0.9)
             self.batch.rows[-1] = (*self.batch.rows[-1][:-1], GROUND)
 
-    def verge(self, side, texture, spans=None):
+    def verge(self, side: int, texture: paint.Texture, spans: Spans | None = None) -> None:
         """The ground beyond the pavement."""
         edge = self.plan.width / 2 + self.plan.walk[int(side > 0)]
         left, right = sorted((side * edge, side * (edge + 34)))
@@ -143,7 +155,8 @@ class BlockMaker:
 
     # Sides
 
-    def building(self, side, line, z0, z1, pitched=None):
+    def building(self, side: int, line: float, z0: float, z1: float,
+                 pitched: bool | None = None) -> None:
         """A house: front, end wall, roof, chimney."""
         rng, plan = self.rng, self.plan
         length, height = z1 - z0, plan.storeys * rng.uniform(0.75, 1.3)
@@ -169,8 +182,7 @@ class BlockMaker:
         mask = np.full(rgba.shape[:2], 255, np.uint8)
         slant = np.abs(np.linspace(-1, 1, rgba.shape[1])) * ridge * 30
         mask[np.arange(rgba.shape[0])[:, None] < slant] = 0
-        mask = None if ridge == 0 else mask
-        texture = paint.Texture(rgba[..., :3], mask, paint.BUILDING)
+        texture = paint.Texture(rgba[..., :3], None if ridge == 0 else mask, paint.BUILDING)
         left = x - depth if side < 0 else x
         self.batch.add((self.x(left, z0), top + KERB, z0), (depth, 0, 0), (0, -top, 0), texture,
                        (self.x(x, z1), z1 - 0.01), 0.92)
@@ -178,12 +190,13 @@ class BlockMaker:
             reach = line - height * abs(plan.sun) * 1.3
             self.cast.append((*sorted((side * reach, side * (line + 1))), z0, z1))
 
-    def chimney(self, x, y, z, far):
+    def chimney(self, x: float, y: float, z: float, far: float) -> None:
+        """A chimney of bricks; far: z that orders it."""
         brick = self.props['chimney']
         self.batch.add((self.x(x, z) - 0.45, y + 1.5, z), (0.9, 0, 0), (0, -2.4, 0), brick,
                        (self.x(x, far), far - 0.02))
 
-    def fence(self, side, lateral, z0, z1):
+    def fence(self, side: int, lateral: float, z0: float, z1: float) -> None:
         """A boundary of one kind, in pieces short enough to be ordered by distance."""
         rng = self.rng
         kind = rng.integers(5)
@@ -195,7 +208,7 @@ class BlockMaker:
         for a, b in zip(*(np.linspace(z0, z1, count + 1)[s] for s in (slice(-1), slice(1, None)))):
             self.along(lateral, height + KERB, a, b, height, texture, side, far=False)
 
-    def terrace(self, side):
+    def terrace(self, side: int) -> None:
         """Houses on the pavement, or behind short gardens."""
         rng, plan, i = self.rng, self.plan, int(side > 0)
         edge = plan.width / 2 + plan.walk[i]
@@ -208,7 +221,7 @@ class BlockMaker:
             self.fence(side, side * edge, self.z0, self.z1)
             self.green(side, edge + 0.8, edge + garden - 0.4, 2, small=True)
 
-    def villas(self, side):
+    def villas(self, side: int) -> None:
         """Detached houses behind fences and trees."""
         rng, plan, i = self.rng, self.plan, int(side > 0)
         edge = plan.width / 2 + plan.walk[i]
@@ -216,20 +229,20 @@ class BlockMaker:
         self.building(side, line, self.z0 + rng.uniform(1, 4), self.z1 - rng.uniform(2, 6), True)
         self.verge(side, self.props['grass'])
         self.fence(side, side * (edge + 0.1), self.z0, self.z1 - 3)
-        self.green(side, edge + 1, line - 1.5, rng.integers(1, 4))
+        self.green(side, edge + 1, line - 1.5, int(rng.integers(1, 4)))
 
-    def park(self, side):
+    def park(self, side: int) -> None:
         """Trees behind a fence, far houses behind them."""
         rng, plan, i = self.rng, self.plan, int(side > 0)
         edge = plan.width / 2 + plan.walk[i]
         self.verge(side, self.props['grass'])
         if rng.random() < 0.8:
             self.fence(side, side * (edge + 0.1), self.z0, self.z1)
-        self.green(side, edge + 1.5, edge + 14, rng.integers(3, 7))
+        self.green(side, edge + 1.5, edge + 14, int(rng.integers(3, 7)))
         if rng.random() < 0.5:
             self.building(side, edge + 20, self.z0, self.z1)
 
-    def car_park(self, side):
+    def car_park(self, side: int) -> None:
         """Cars standing across, behind a low boundary."""
         rng, plan, i = self.rng, self.plan, int(side > 0)
         edge = plan.width / 2 + plan.walk[i]
@@ -245,7 +258,7 @@ class BlockMaker:
                     self.vehicle(model, side * (edge + row), z, yaw, KERB)
         self.building(side, edge + 24, self.z0, self.z1)
 
-    def junction(self, side):
+    def junction(self, side: int) -> Spans:
         """A side road between two corner houses."""
         rng, plan, i = self.rng, self.plan, int(side > 0)
         edge = plan.width / 2 + plan.walk[i]
@@ -264,7 +277,8 @@ class BlockMaker:
                          (a + b) / 2, side * np.pi / 2)
         return spans
 
-    def green(self, side, near, far, count, small=False):
+    def green(self, side: int, near: float, far: float, count: int, small: bool = False) -> None:
+        """Trees, or with small bushes, between two distances from the middle."""
         rng = self.rng
         for _ in range(count):
             lateral, z = side * rng.uniform(near, far), rng.uniform(self.z0 + 0.5, self.z1 - 0.5)
@@ -273,11 +287,13 @@ class BlockMaker:
             self.place(models[rng.integers(len(models))], lateral, z, KERB,
                        gain=rng.uniform(0.8, 1.15))
 
-    def vehicle(self, model, lateral, z, yaw=0.0, y=0.0):
+    def vehicle(self, model: things.Car, lateral: float, z: float, yaw: float = 0.0,
+                y: float = 0.0) -> None:
+        """A standing car."""
         parts, length, width = model
         put_car(self.batch, parts, length, width, (self.x(lateral, z), y, z), yaw)
 
-    def furnish(self, side):
+    def furnish(self, side: int) -> None:
         """What stands on the pavement and at the kerb."""
         rng, plan, i = self.rng, self.plan, int(side > 0)
         kerb, walk = plan.width / 2, plan.walk[i]
@@ -315,7 +331,8 @@ class BlockMaker:
                              + (np.pi if side > 0 and rng.random() < 0.7 else 0))
             z += rng.uniform(5.2, 7)
 
-    def make(self):
+    def make(self) -> Batch:
+        """Fill the block, and return its batch."""
         any_junction = False
         for i, side in enumerate((-1, 1)):
             kind = self.rng.choice(5, p=self.plan.side_kinds[i])

@@ -1,17 +1,21 @@
 # Copyright 2026 The ros_vseg authors
 # SPDX-License-Identifier: Apache-2.0
 """Paints parallelograms into an image, with their labels and part ids."""
+from collections.abc import Sequence
 import math
 
 import cv2
 import numpy as np
+import numpy.typing as npt
 
-from .paint import UNSEEN, VOID
+from .paint import Pixels, Texture, UNSEEN, VOID
 
 
 NEAR = 0.8    # metres ahead of the camera where parts are cut
 RATIO = 1.7   # a part whose depth varies more is drawn in pieces, each from its own reduction
 SOLID = 110   # alpha from which a texel hides what is behind
+Floats = npt.NDArray[np.float64]
+Bools = npt.NDArray[np.bool_]
 
 
 class Brush:
@@ -23,12 +27,13 @@ class Brush:
     where the part is named but one sees through it (between the bars of a railing).
     """
 
-    def __init__(self, height, width):
+    def __init__(self, height: int, width: int) -> None:
         self.canvas = np.full((2 * height, 2 * width, 4), 255, np.uint8)
         self.labels = np.full((height, width), VOID, np.uint8)
         self.ids = np.zeros((height, width), np.int32)
 
-    def part(self, matrix, inverse, depth, texture, part_id, gain, haze):
+    def part(self, matrix: Floats, inverse: Floats, depth: Floats, texture: Texture, part_id: int,
+             gain: float, haze: float) -> None:
         """
         One part: ``matrix`` [3, 3] takes its texture (0..1) to pixels, ``inverse`` back.
 
@@ -39,15 +44,16 @@ class Brush:
             start, end = min(depth[0], depth[1]), min(depth[2], depth[3])
         else:
             start, end = min(depth[0], depth[3]), min(depth[1], depth[2])
-        inverse = inverse.ravel().tolist()
+        entries = inverse.ravel().tolist()
         for a, b in cuts(start, end):
             corner = CORNERS if a == 0 and b == 1 else (
                 np.array([[0, 1, 1, 0], [a, a, b, b], [1, 1, 1, 1.]]) if along_v
                 else np.array([[a, b, b, a], [0, 0, 1, 1.], [1, 1, 1, 1]]))
             x, y, w = matrix @ corner
-            self._piece((2 * x / w), (2 * y / w), inverse, texture, part_id, gain, haze)
+            self._piece((2 * x / w), (2 * y / w), entries, texture, part_id, gain, haze)
 
-    def _piece(self, x, y, inverse, texture, part_id, gain, haze):
+    def _piece(self, x: Floats, y: Floats, inverse: Sequence[float], texture: Texture,
+               part_id: int, gain: float, haze: float) -> None:
         """The quadrangle with corners x, y [4] (samples)."""
         xs, ys = x.tolist(), y.tolist()
         x0, y0 = max(int(min(xs)), 0) & ~1, max(int(min(ys)), 0) & ~1
@@ -88,7 +94,8 @@ class Brush:
             np.copyto(self.ids[pixels], part_id, where=even)
             np.copyto(self.labels[pixels], texture.label, where=even)
 
-    def _label(self, label, part_id, back, cover, solid, pixels):
+    def _label(self, label: Pixels, part_id: int, back: Sequence[float], cover: Bools,
+               solid: Bools, pixels: tuple[slice, slice]) -> None:
         """Labels that differ over the surface, from the nearest texel at each pixel's centre."""
         target = self.labels[pixels]
         warp = to_texels(back, label.shape) @ np.diag([2., 2, 1])
@@ -103,7 +110,7 @@ class Brush:
 CORNERS = np.array([[0, 1, 1, 0], [0, 0, 1, 1], [1., 1, 1, 1]])
 
 
-def cuts(start, end):
+def cuts(start: float, end: float) -> list[tuple[float, float]]:
     """Ranges (a, b) of 0..1 between the depths ``start`` and ``end``: in sight, of like depth."""
     near, far = min(start, end), max(start, end)
     if far <= NEAR:
@@ -114,10 +121,10 @@ def cuts(start, end):
     count = max(1, math.ceil(math.log(far / first) / math.log(RATIO)))
     depths = [first * (far / first) ** (n / count) for n in range(count + 1)]
     share = [(depth - start) / (end - start) for depth in depths]
-    return [tuple(sorted(pair)) for pair in zip(share[:-1], share[1:])]
+    return [(min(a, b), max(a, b)) for a, b in zip(share[:-1], share[1:])]
 
 
-def to_texels(back, shape):
+def to_texels(back: Sequence[float], shape: Sequence[int]) -> Floats:
     """The matrix from samples to texels' centres of a texture of ``shape``."""
     a, b, c, d, e, f, g, h, i = back
     height, width = shape[:2]
@@ -125,7 +132,7 @@ def to_texels(back, shape):
                      [height * d - g / 2, height * e - h / 2, height * f - i / 2], [g, h, i]])
 
 
-def reduction(back, at, texture):
+def reduction(back: Sequence[float], at: tuple[float, float], texture: Texture) -> tuple[int, int]:
     """Halvings of a texture's width and height that bring a texel to about a sample at ``at``."""
     x, y = at
     a, b, c, d, e, f, g, h, i = back
@@ -134,4 +141,5 @@ def reduction(back, at, texture):
     # lengths of the gradients of u / w and v / w
     du = math.hypot(a * w - u * g, b * w - u * h) / (w * w) * width
     dv = math.hypot(d * w - v * g, e * w - v * h) / (w * w) * height
-    return tuple(min(8, int(math.log2(max(d, 1.0)) + 0.25)) for d in (du, dv))
+    halvings = [min(8, int(math.log2(max(texels, 1.0)) + 0.25)) for texels in (du, dv)]
+    return halvings[0], halvings[1]

@@ -4,12 +4,13 @@
 import cv2
 import numpy as np
 
-from .paint import CAR, finish, flat, fractal, grain, rectangle, Texture
-from .things import PAINTWORK, part, pick
+from .paint import CAR, Color, finish, flat, fractal, grain, Image, Pixels, rectangle, Texture
+from .things import Car, corners, PAINTWORK, Part, part, pick
 
+Profile = tuple[tuple[float, float], ...]  # z, y
 
 # length, width, profile (z, y) from the rear bumper over the roof to the front
-SHAPES = {
+SHAPES: dict[str, tuple[float, float, float, Profile]] = {
     'hatch': (3.9, 1.68, 1.46, ((0, .9), (.06, .95), (.42, 1.42), (2.3, 1.46), (3.0, .98),
                                 (3.8, .78), (3.9, .6))),
     'saloon': (4.5, 1.75, 1.42, ((0, .9), (.5, 1.0), (1.15, 1.38), (2.7, 1.42), (3.4, .98),
@@ -26,13 +27,14 @@ SHAPES = {
 KINDS = ('hatch', 'hatch', 'hatch', 'saloon', 'estate', 'suv', 'van', 'bus')  # rarer later
 
 
-def pane_tone(rng, height, width):
+def pane_tone(rng: np.random.Generator, height: int, width: int) -> Image:
     """Glass: the sky above, the dark inside below."""
     ramp = np.linspace(rng.uniform(55, 200), 20, height)
     return ramp[:, None, None] * flat(1, width, (.95, 1, 1.05))
 
 
-def glass(rng, height, width, top=1.0):
+def glass(rng: np.random.Generator, height: int, width: int, top: float = 1.0
+          ) -> tuple[Image, Pixels]:
     """A car window seen from outside: dark, with the sky at a slant; narrower above."""
     image = pane_tone(rng, height, width)
     cv2.ellipse(image, (width // 3, height), (width // 7, height // 2), 0, 180, 360,
@@ -41,12 +43,13 @@ def glass(rng, height, width, top=1.0):
                 (24, 23, 24), -1)
     mask = np.zeros((height, width), np.uint8)
     inset = (1 - top) / 2 * width
-    cv2.fillPoly(mask, [np.int32([(inset, 0), (width - inset, 0), (width, height),
-                                  (0, height)])], 255)
+    cv2.fillPoly(mask, [corners([(inset, 0), (width - inset, 0), (width, height),
+                                 (0, height)])], 255)
     return image, mask
 
 
-def car_end(rng, paint, width_m, top_m, front):
+def car_end(rng: np.random.Generator, paint: Color, width_m: float, top_m: float,
+            front: bool) -> Texture:
     """Bumper, lights, number plate, tyres: the lower rear or front, 80 texels a metre."""
     height, width = int(top_m * 80), int(width_m * 80)
     image = flat(height, width, paint) * np.linspace(1.25, 0.6, height)[:, None, None]
@@ -76,7 +79,7 @@ def car_end(rng, paint, width_m, top_m, front):
     return Texture(finish(grain(rng, image, 2)), mask, CAR)
 
 
-def car_side(paint, profile, wheel, bus):
+def car_side(paint: Color, profile: Profile, wheel: float, bus: bool) -> tuple[Image, Pixels]:
     """The side below the windows: doors, arches and wheels; the rear is at the left."""
     length, belt = profile[-1][0], profile[1][1]
     height, width = int(belt * 80), int(length * 80)
@@ -86,8 +89,8 @@ def car_side(paint, profile, wheel, bus):
     mask = np.zeros((height, width), np.uint8)
     low = height - int(0.24 * 80)
     outline = [(z * 80, (belt - min(y, belt)) * 80) for z, y in profile]
-    cv2.fillPoly(mask, [np.int32([*outline, (width, low - 14), (width - 12, low), (8, low),
-                                  (0, low - 20)])], 255)
+    cv2.fillPoly(mask, [corners([*outline, (width, low - 14), (width - 12, low), (8, low),
+                                 (0, low - 20)])], 255)
     if bus:
         mask[:low] = 255
     for x in np.linspace(0.3, 0.68, 3)[:0 if bus else 3]:
@@ -107,16 +110,17 @@ def car_side(paint, profile, wheel, bus):
     return image, mask
 
 
-def cabin_side(rng, paint, profile, length, belt, top, van):
+def cabin_side(rng: np.random.Generator, paint: Color, profile: Profile, length: float,
+               belt: float, top: float, van: bool) -> Texture:
     """The side windows between belt line and roof."""
     height, width = int((top - belt) * 80), int(length * 80)
     image = flat(height, width, paint)
     mask = np.zeros((height, width), np.uint8)
     outline = np.array([(z * 80, (top - y) * 80) for z, y in profile if y >= belt - 0.06])
     hull = np.vstack([outline, (outline[-1][0], height), (outline[0][0], height)])
-    cv2.fillPoly(mask, [np.int32(hull)], 255)
+    cv2.fillPoly(mask, [corners(hull)], 255)
     inner = np.zeros_like(mask)
-    cv2.fillPoly(inner, [np.int32((hull - hull.mean(0)) * (0.93, 0.8) + hull.mean(0))], 255)
+    cv2.fillPoly(inner, [corners((hull - hull.mean(0)) * (0.93, 0.8) + hull.mean(0))], 255)
     if van:
         inner[:, :int(width * .62)] = 0
     image = np.where(inner[..., None] > 0, pane_tone(rng, height, width), image).astype(np.float32)
@@ -125,13 +129,13 @@ def cabin_side(rng, paint, profile, length, belt, top, van):
     return Texture(finish(image), mask, CAR)
 
 
-def mirrored(texture):
+def mirrored(texture: Texture) -> Texture:
     """The same surface from the other side."""
     rgba = np.ascontiguousarray(texture.levels[0, 0][:, ::-1])
     return Texture(rgba[..., :3], np.ascontiguousarray(rgba[..., 3]), texture.label)
 
 
-def framed_pane(rng, paint, narrow):
+def framed_pane(rng: np.random.Generator, paint: Color, narrow: float) -> Texture:
     """A rear window or windscreen in its painted frame, ``narrow`` times as wide above."""
     image, mask = glass(rng, 64, 140, narrow)
     inner = np.zeros_like(mask)
@@ -140,7 +144,7 @@ def framed_pane(rng, paint, narrow):
     return Texture(finish(image), mask, CAR)
 
 
-def sheet(rng, paint, tone, rim=0):
+def sheet(rng: np.random.Generator, paint: Color, tone: float, rim: int = 0) -> Texture:
     """Painted metal seen from above; ``rim`` texels of 80 are left out at each side."""
     image = flat(40, 80, paint) * np.linspace(1.6, 1.2, 40)[:, None, None] * tone
     image *= (1 + 0.05 * fractal(rng, 40, 80, 3))[..., None]
@@ -149,7 +153,7 @@ def sheet(rng, paint, tone, rim=0):
     return Texture(finish(image), mask if rim else None, CAR)
 
 
-def car_sides(rng, paint, kind, narrow):
+def car_sides(rng: np.random.Generator, paint: Color, kind: str, narrow: float) -> list[Part]:
     """The two sides: doors and wheels below, the cabin leaning in above."""
     length, width, top, profile = SHAPES[kind]
     half, end, belt = width / 2, length / 2, profile[1][1]
@@ -165,7 +169,7 @@ def car_sides(rng, paint, kind, narrow):
             part((half - lean, top, -end), (0, 0, length), (lean, belt - top, 0), cabin)]
 
 
-def car(rng, kind=None):
+def car(rng: np.random.Generator, kind: str | None = None) -> Car:
     """A car, van or bus heading along +z, centred at the origin: its parts, length and width."""
     kind = kind or KINDS[min(len(KINDS) - 1, int(rng.exponential(2.2)))]
     length, width, _, profile = SHAPES[kind]
@@ -174,14 +178,14 @@ def car(rng, kind=None):
     half, end = width / 2, length / 2
     parts = car_sides(rng, paint, kind, narrow)
 
-    def strip(low, high, texture):
-        # Between two points of the profile; it looks to the rear where the higher one is ahead.
+    def strip(low: int, high: int, texture: Texture) -> None:
+        # Between two corners of the profile; it looks to the rear where the higher one is ahead.
         (za, ya), (zb, yb) = profile[low], profile[high]
         turn = 1 if zb >= za else -1
         parts.append(part((-half * turn, yb, zb - end), (width * turn, 0, 0),
                           (0, ya - yb, za - zb), texture))
 
-    def bumper(z, top, front):
+    def bumper(z: float, top: float, front: bool) -> None:
         turn = -1 if front else 1
         parts.append(part((-half * turn, top, z), (width * turn, 0, 0), (0, -top, 0),
                           car_end(rng, paint, width, top, front)))

@@ -1,33 +1,43 @@
 # Copyright 2026 The ros_vseg authors
 # SPDX-License-Identifier: Apache-2.0
 """Textures of the rendered street: ground, walls, fences and the sky."""
+from typing import Any
+
 import cv2
 import numpy as np
+import numpy.typing as npt
+from numpy.typing import ArrayLike
 
 
 SKY, BUILDING, POLE, ROAD, SIDEWALK, TREE, SIGN, FENCE, CAR, PEDESTRIAN, BICYCLIST = range(11)
 VOID = 255
 UNSEEN = 254  # a texel of a label map that leaves the label below it as it is
+Pixels = npt.NDArray[np.uint8]
+Image = npt.NDArray[np.floating[Any]]  # [h, w, 3], 0..255, before it is finished
+Color = npt.NDArray[np.floating[Any]]  # [3], 0..255
 
 
 class Texture:
     """
     An image on a parallelogram, with reduced copies for the distance.
 
-    ``rgb`` uint8 [h, w, 3]; ``mask`` uint8 [h, w] (0: see-through) or None for opaque;
-    ``label`` one class id, or uint8 [h, w] ids where they differ over the surface. A label map may
-    cover more than the mask: a railing or a bare crown is labelled as a whole.
-    ``shade``: the image does not replace what lies below but multiplies it (a shadow).
+    Args:
+        rgb: uint8 [h, w, 3].
+        mask: uint8 [h, w], 0 is see-through; None: opaque.
+        label: A class id, or uint8 [h, w] ids where they differ over the surface. A label map may
+            cover more than the mask: a railing or a bare crown is labelled as a whole.
+        shade: Whether the image multiplies what lies below instead of replacing it (a shadow).
     """
 
-    def __init__(self, rgb, mask=None, label=VOID, shade=False):
+    def __init__(self, rgb: Pixels, mask: Pixels | None = None, label: int | Pixels = VOID,
+                 shade: bool = False) -> None:
         self.opaque, self.shade = mask is None, shade
         alpha = np.full(rgb.shape[:2], 255, np.uint8) if mask is None else mask
         rgb = rgb if mask is None else bleed(rgb, mask)
         self.levels = {(0, 0): cv2.merge([*cv2.split(rgb), alpha])}
         self.label = label
 
-    def level(self, i, j):
+    def level(self, i: int, j: int) -> Pixels:
         """RGBA copy with width / 2**i and height / 2**j (both reductions apart, for slant)."""
         if (i, j) not in self.levels:
             height, width = self.levels[0, 0].shape[:2]
@@ -36,7 +46,7 @@ class Texture:
         return self.levels[i, j]
 
 
-def bleed(rgb, mask):
+def bleed(rgb: Pixels, mask: Pixels) -> Pixels:
     """Colours carried over the edge of the mask, so that reduced copies have no dark rim."""
     weight = (mask > 127).astype(np.float32)
     size = max(3, min(mask.shape) // 16 * 2 + 1)
@@ -46,7 +56,8 @@ def bleed(rgb, mask):
     return np.where(weight[..., None] > 0, rgb, np.clip(out, 0, 255)).astype(np.uint8)
 
 
-def fractal(rng, height, width, cells=4, octaves=5, fall=0.55):
+def fractal(rng: np.random.Generator, height: int, width: int, cells: int = 4, octaves: int = 5,
+            fall: float = 0.55) -> Image:
     """Smooth noise, float32 [height, width], mean about 0, within about -1..1."""
     out, weight, total = np.zeros((height, width), np.float32), 1.0, 0.0
     for octave in range(octaves):
@@ -59,22 +70,30 @@ def fractal(rng, height, width, cells=4, octaves=5, fall=0.55):
     return out / total * 1.8
 
 
-def flat(height, width, color):
+def floats(values: ArrayLike) -> npt.NDArray[np.float32]:
+    """Values as float32."""
+    return np.array(values, np.float32)
+
+
+def flat(height: int, width: int, color: ArrayLike) -> Image:
+    """One colour everywhere: float32 [height, width, 3]."""
     return np.full((height, width, 3), color, np.float32)
 
 
-def finish(image):
+def finish(image: npt.NDArray[Any]) -> Pixels:
+    """As uint8, cut to 0..255."""
     return np.clip(image, 0, 255).astype(np.uint8)
 
 
-def grain(rng, image, amount):
+def grain(rng: np.random.Generator, image: Image, amount: float) -> Image:
     """Fine noise of a rough surface, in place."""
     noise = rng.normal(0, amount, image.shape[:2]).astype(np.float32)
     image += noise[..., None]
     return image
 
 
-def rectangle(image, x0, y0, x1, y1, color):
+def rectangle(image: npt.NDArray[Any], x0: float, y0: float, x1: float, y1: float,
+              color: ArrayLike) -> None:
     """Fill texels [y0:y1, x0:x1]."""
     height, width = image.shape[:2]
     x0, x1 = max(int(x0), 0), min(int(x1), width)
@@ -83,9 +102,9 @@ def rectangle(image, x0, y0, x1, y1, color):
         image[y0:y1, x0:x1] = color
 
 
-def asphalt(rng, height, width, tone):
+def asphalt(rng: np.random.Generator, height: int, width: int, tone: float) -> Image:
     """Worn asphalt: stones, stains, wheel tracks, patches and cracks."""
-    image = flat(height, width, np.float32([1, 1.01, 1.04]) * tone)
+    image = flat(height, width, floats([1, 1.01, 1.04]) * tone)
     image *= (1 + 0.10 * fractal(rng, height, width, 5))[..., None]
     track = np.cos(np.linspace(0, rng.integers(3, 6) * 2 * np.pi, width)).astype(np.float32)
     image *= (1 + 0.035 * track)[None, :, None]
@@ -100,11 +119,12 @@ def asphalt(rng, height, width, tone):
     return grain(rng, image, tone * 0.09)
 
 
-def paving(rng, height, width, tone, tint, slab):
+def paving(rng: np.random.Generator, height: int, width: int, tone: float, tint: ArrayLike,
+           slab: int) -> Image:
     """Slabs of ``slab`` texels with joints, each of its own tone."""
     rows, cols = height // slab + 1, width // slab + 1
     tones = rng.normal(1, 0.05, (rows, cols)).astype(np.float32)
-    image = flat(height, width, np.float32(tint) * tone)
+    image = flat(height, width, floats(tint) * tone)
     image *= np.kron(tones, np.ones((slab, slab), np.float32))[:height, :width, None]
     image[::slab] *= 0.7
     image[:, ::slab] *= 0.7
@@ -112,13 +132,15 @@ def paving(rng, height, width, tone, tint, slab):
     return grain(rng, image, 9)
 
 
-def grass(rng, height, width):
+def grass(rng: np.random.Generator, height: int, width: int) -> Image:
+    """Mown grass: float32 [height, width, 3]."""
     image = flat(height, width, (76, 84, 54))
     image *= (1 + 0.3 * fractal(rng, height, width, 10))[..., None]
     return grain(rng, image, 11)
 
 
-def brick(rng, height, width, color, course=3):
+def brick(rng: np.random.Generator, height: int, width: int, color: ArrayLike,
+          course: int = 3) -> Image:
     """Masonry: courses of bricks, each of its own tone, with light joints."""
     rows, cols = height // course + 1, width // (course * 3) + 2
     tones = rng.normal(1, 0.10, (rows, cols)).astype(np.float32)
@@ -135,7 +157,8 @@ PAINTS = ((30, 40, 80), (120, 24, 28), (24, 70, 48), (30, 30, 34), (200, 190, 60
           (40, 90, 140), (150, 60, 20), (90, 20, 70), (16, 60, 100))
 
 
-def window(rng, image, x0, y0, x1, y1, frame):
+def window(rng: np.random.Generator, image: Image, x0: float, y0: float, x1: float, y1: float,
+           frame: ArrayLike) -> None:
     """One window: recess, frame, glass with the sky in it, curtain, bars, sill and lintel."""
     x0, y0, x1, y1 = (int(v) for v in (x0, y0, x1, y1))
     if x0 < 1 or y0 < 2 or x1 > image.shape[1] - 2 or y1 > image.shape[0] - 4:
@@ -145,11 +168,11 @@ def window(rng, image, x0, y0, x1, y1, frame):
     e = max(1, (x1 - x0) // 14)
     glass = np.linspace(rng.uniform(8, 60), rng.uniform(15, 60) if rng.random() < 0.65 else
                         rng.uniform(90, 220), y1 - y0 - 2 * e)
-    glass = glass[:, None, None] * np.float32([0.92, 1, 1.08])
+    glass = glass[:, None, None] * floats([0.92, 1, 1.08])
     image[y0 + e:y1 - e, x0 + e:x1 - e] = glass
     if rng.random() < 0.3:
         rectangle(image, x0 + e, y0 + e, x1 - e, y0 + (y1 - y0) * rng.uniform(0.2, 0.8),
-                  np.float32([1, 0.97, 0.9]) * rng.uniform(90, 170))
+                  floats([1, 0.97, 0.9]) * rng.uniform(90, 170))
     rectangle(image, x0, y0, x1, y0 + 2, image[y0 + 2, x0] * 0.45)
     rectangle(image, x0, (y0 + y1) // 2, x1, (y0 + y1) // 2 + e, frame)
     for bar in range(1, rng.integers(1, 4)):
@@ -159,9 +182,10 @@ def window(rng, image, x0, y0, x1, y1, frame):
     rectangle(image, x0 - 2, y1 + 3, x1 + 2, y1 + 4, image[y1 + 4, x0] * 0.6)
 
 
-def shopfront(rng, image, x0, x1, top, ppm):
+def shopfront(rng: np.random.Generator, image: Image, x0: int, x1: int, top: int,
+              ppm: float) -> None:
     """A shop in the ground floor: fascia with its name, display windows, door."""
-    bottom, paint = image.shape[0], np.float32(PAINTS[rng.integers(len(PAINTS))])
+    bottom, paint = image.shape[0], floats(PAINTS[rng.integers(len(PAINTS))])
     rectangle(image, x0, top, x1, bottom, paint * 0.8)
     board = top + int(rng.uniform(0.5, 0.8) * ppm)
     rectangle(image, x0, top, x1, board, paint)
@@ -185,7 +209,8 @@ def shopfront(rng, image, x0, x1, top, ppm):
         x += w + rng.uniform(0.06, 0.14) * ppm
 
 
-def ground_floor(rng, image, floor, step, frame, ppm):
+def ground_floor(rng: np.random.Generator, image: Image, floor: float, step: float,
+                 frame: ArrayLike, ppm: float) -> None:
     """Doors and windows, or shops, in the lowest storey."""
     height, width = image.shape[:2]
     top = height - int(floor)
@@ -197,7 +222,7 @@ def ground_floor(rng, image, floor, step, frame, ppm):
     for i in range(int(width // step)):
         x = (i + 0.5) * width / max(1, width // step)
         if rng.random() < 0.3:
-            paint = np.float32(PAINTS[rng.integers(len(PAINTS))])
+            paint = floats(PAINTS[rng.integers(len(PAINTS))])
             w = 0.5 * ppm
             rectangle(image, x - w - 4, height - 2.3 * ppm, x + w + 4, height, (170, 168, 160))
             rectangle(image, x - w, height - 2.15 * ppm, x + w, height, paint * 0.8)
@@ -207,10 +232,11 @@ def ground_floor(rng, image, floor, step, frame, ppm):
             window(rng, image, x - w, height - 2.3 * ppm, x + w, height - 0.9 * ppm, frame)
 
 
-def facade(rng, width_m, height_m, ppm, plain=False):
+def facade(rng: np.random.Generator, width_m: float, height_m: float, ppm: float,
+           plain: bool = False) -> Texture:
     """A house front of ``width_m`` x ``height_m`` metres; ``plain``: a side wall."""
     height, width = int(height_m * ppm), int(width_m * ppm)
-    color = np.float32(WALLS[rng.integers(len(WALLS))]) * rng.uniform(0.55, 1.25)
+    color = floats(WALLS[rng.integers(len(WALLS))]) * rng.uniform(0.55, 1.25)
     color = color.mean() + (color - color.mean()) * rng.uniform(0.35, 1)
     masonry = rng.random() < 0.65
     image = brick(rng, height, width, color) if masonry else flat(height, width, color)
@@ -219,7 +245,7 @@ def facade(rng, width_m, height_m, ppm, plain=False):
     image *= (1 + 0.035 * streak)[..., None]
     floor = rng.uniform(2.7, 3.5) * ppm
     step = rng.uniform(1.5, 3.2) * ppm
-    frame = np.float32((222, 222, 218) if rng.random() < 0.65 else (36, 33, 32))
+    frame = floats((222, 222, 218) if rng.random() < 0.65 else (36, 33, 32))
     modern = rng.random() < 0.2
     if not plain or rng.random() < 0.4:
         count = max(1, int(width // step))
@@ -249,7 +275,7 @@ def facade(rng, width_m, height_m, ppm, plain=False):
     return Texture(finish(grain(rng, image, 4)), label=BUILDING)
 
 
-def roof(rng, width_m, height_m, ppm):
+def roof(rng: np.random.Generator, width_m: float, height_m: float, ppm: float) -> Texture:
     """Slates or tiles in courses."""
     height, width = max(8, int(height_m * ppm)), int(width_m * ppm)
     color = ((74, 74, 80), (104, 66, 52), (88, 80, 76))[rng.integers(3)]
@@ -258,7 +284,7 @@ def roof(rng, width_m, height_m, ppm):
     return Texture(finish(grain(rng, image, 6)), label=BUILDING)
 
 
-def railing(rng, width_m, height_m, ppm):
+def railing(rng: np.random.Generator, width_m: float, height_m: float, ppm: float) -> Texture:
     """A see-through fence of bars, labelled as a whole."""
     height, width = int(height_m * ppm), int(width_m * ppm)
     mask = np.zeros((height, width), np.uint8)
@@ -271,7 +297,7 @@ def railing(rng, width_m, height_m, ppm):
                    np.full((height, width), FENCE, np.uint8))
 
 
-def boards(rng, width_m, height_m, ppm):
+def boards(rng: np.random.Generator, width_m: float, height_m: float, ppm: float) -> Texture:
     """A close-boarded fence."""
     height, width = int(height_m * ppm), int(width_m * ppm)
     color = ((104, 84, 60), (84, 74, 62), (70, 80, 60))[rng.integers(3)]
@@ -283,15 +309,15 @@ def boards(rng, width_m, height_m, ppm):
     return Texture(finish(image), label=FENCE)
 
 
-def garden_wall(rng, width_m, height_m, ppm):
+def garden_wall(rng: np.random.Generator, width_m: float, height_m: float, ppm: float) -> Texture:
     """A low wall of bricks (CamVid counts walls as building)."""
     image = brick(rng, int(height_m * ppm), int(width_m * ppm), WALLS[rng.integers(5)])
-    image *= (1 + 0.2 * fractal(rng, *image.shape[:2], 5))[..., None]
+    image *= (1 + 0.2 * fractal(rng, image.shape[0], image.shape[1], 5))[..., None]
     image[:4] = image[:4] * 0.4 + 80
     return Texture(finish(image), label=BUILDING)
 
 
-def hedge(rng, width_m, height_m, ppm):
+def hedge(rng: np.random.Generator, width_m: float, height_m: float, ppm: float) -> Texture:
     """Clipped leaves, ragged on top."""
     height, width = int(height_m * ppm), int(width_m * ppm)
     image = flat(height, width, (60, 68, 48)) * rng.uniform(0.7, 1.1)
@@ -302,13 +328,14 @@ def hedge(rng, width_m, height_m, ppm):
     return Texture(finish(image), mask, TREE)
 
 
-def skyline(rng, height=512, width=1536, horizon=0.8, dull=0.5):
+def skyline(rng: np.random.Generator, height: int = 512, width: int = 1536, horizon: float = 0.8,
+            dull: float = 0.5) -> Texture:
     """Sky with clouds, and the far houses and trees at the horizon."""
     level = int(height * horizon)
     ramp = np.linspace(0, 1, level)[:, None, None].astype(np.float32)
-    zenith = np.float32((168, 190, 222)) * (1 - dull) + np.float32((205, 210, 216)) * dull
+    zenith = floats((168, 190, 222)) * (1 - dull) + floats((205, 210, 216)) * dull
     image = np.full((height, width, 3), 246, np.float32)
-    image[:level] = zenith * (1 - ramp) + np.float32((250, 250, 248)) * ramp
+    image[:level] = zenith * (1 - ramp) + floats((250, 250, 248)) * ramp
     cloud = fractal(rng, height // 2, width, 5, 6, 0.6)
     cloud = cv2.resize(cloud, (width, height))
     cover = np.clip((cloud + rng.uniform(-0.3, 0.5)) * 2.2, 0, 1)[..., None]
@@ -325,5 +352,5 @@ def skyline(rng, height=512, width=1536, horizon=0.8, dull=0.5):
         labels[below] = label
         texture = tone * (1 + 0.15 * fractal(rng, height, width, 90, 3))
         tint = (1, 1, 1.02) if label == BUILDING else (0.96, 1, 0.9)
-        image[below] = texture[below][:, None] * np.float32(tint)
+        image[below] = texture[below][:, None] * floats(tint)
     return Texture(finish(image), label=labels)

@@ -8,15 +8,19 @@ Everything is a textured parallelogram in space. With the camera's matrix K and 
 motion of a pixel from one frame to the next is the homography H' H^-1: exact, without a depth
 buffer.
 """
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import cv2
 import numpy as np
+import numpy.typing as npt
 
-from .brush import Brush, NEAR
-from .paint import VOID
+from .brush import Bools, Brush, Floats, NEAR
+from .paint import floats, Pixels, VOID
 from .plan import SHADE, SKY_LAYER
 from .scene import Scene
+
+Ids = npt.NDArray[np.int32]
 
 
 @dataclass(frozen=True)
@@ -24,23 +28,25 @@ class StreetFrame:
     """
     One frame of the street.
 
-    ``image`` uint8 [H, W, 3] RGB; ``labels`` uint8 [H, W], CamVid's 11 ids, 255 = void;
-    ``flow`` float32 [H, W, 2], pixels (dx, dy) from this frame to the next;
-    ``flow_valid`` bool [H, W]: False where the point leaves the image or is hidden in the next
-    frame, and where one sees through the labelled thing. Both are None where the frame was asked
-    for without flow.
+    Attributes:
+        image: uint8 [H, W, 3] RGB.
+        labels: uint8 [H, W], CamVid's 11 ids, 255 = void.
+        flow: Float32 [H, W, 2], pixels (dx, dy) from this frame to the next; None where the frame
+            was asked for without flow.
+        flow_valid: Bool [H, W], False where the point leaves the image or is hidden in the next
+            frame, and where one sees through the labelled thing; None as flow is.
     """
 
-    image: np.ndarray
-    labels: np.ndarray
-    flow: np.ndarray | None = None
-    flow_valid: np.ndarray | None = None
+    image: Pixels
+    labels: Pixels
+    flow: npt.NDArray[np.float32] | None = None
+    flow_valid: Bools | None = None
 
 
 class View:
     """The parts in sight at one time, projected: matrices [n, 3, 3] texture (0..1) -> pixels."""
 
-    def __init__(self, street, time):
+    def __init__(self, street: 'Street', time: float) -> None:
         batches = street.scene.batches(time)
         points = np.concatenate([b.points for b in batches])
         anchor = np.concatenate([b.anchor for b in batches])
@@ -65,23 +71,34 @@ class View:
         self.inverse[self.order] = np.linalg.inv(self.matrices[self.order])
 
 
+_Drawn = tuple[Pixels, Pixels, Ids, View]  # canvas, labels, part ids, view
+
+
 class Street:
     """
-    An endless drive along a procedural street, the same for the same ``seed``.
+    An endless drive along a procedural street, the same for the same seed.
 
-    ``size`` (H, W) in pixels; ``fps`` frames per second of the drive; ``motion_blur`` smears each
-    pixel along its motion during the exposure.
+    Args:
+        seed: Decides everything.
+        size: (H, W) in pixels, 16 at least.
+        fps: Frames per second of the drive.
+        motion_blur: Whether each pixel is smeared along its motion during the exposure.
+
+    Raises:
+        ValueError: The size is too small.
     """
 
-    def __init__(self, seed, size=(360, 480), fps=15.0, motion_blur=True):
+    def __init__(self, seed: int, size: Sequence[int] = (360, 480), fps: float = 15.0,
+                 motion_blur: bool = True) -> None:
         if min(size) < 16:
             raise ValueError(f'street size {tuple(size)} is too small; use at least 16 x 16')
-        self.seed, self.size, self.fps, self.motion_blur = seed, tuple(size), fps, motion_blur
+        self.seed, self.fps, self.motion_blur = seed, fps, motion_blur
+        self.size = (size[0], size[1])
         self.scene = Scene(seed)
-        self._kept = {}
+        self._kept: dict[int, _Drawn] = {}
         self._light(np.random.default_rng([seed, 7]))
 
-    def _light(self, rng):
+    def _light(self, rng: np.random.Generator) -> None:
         """Camera, exposure, colour, haze and lens of this drive."""
         height, width = self.size
         scale = max(width / 480, height / 360)
@@ -111,7 +128,7 @@ class Street:
         self.sharpen = rng.uniform(0, 0.7)
         self.bonnet = self._bonnet(rng) if rng.random() < 0.3 else None
 
-    def _bonnet(self, rng):
+    def _bonnet(self, rng: np.random.Generator) -> tuple[Bools, Pixels]:
         """The own car at the foot of the image, void; a mask and its colour."""
         height, width = self.size
         x = np.linspace(-1, 1, width)
@@ -120,7 +137,7 @@ class Street:
         tone = rng.uniform(20, 50) + 120 * np.exp(-((rows - 1) / (0.006 * height)) ** 2)
         return rows > 0, np.repeat(np.clip(tone, 0, 255).astype(np.uint8)[..., None], 3, 2)
 
-    def pose(self, time):
+    def pose(self, time: float) -> tuple[Floats, Floats]:
         """Rotation (world to camera: x right, y down, z ahead) and position at ``time``."""
         x, z, heading = self.scene.camera(time)
         yaw = heading + 0.012 * np.sin(0.7 * time + self.seed)
@@ -133,7 +150,7 @@ class Street:
         bank = np.array([[cr, -sr, 0], [sr, cr, 0], [0, 0, 1]])
         return bank @ tilt @ turn, np.array([x, self.camera_height, z])
 
-    def in_sight(self, matrices, depth):
+    def in_sight(self, matrices: Floats, depth: Floats) -> Bools:
         """Which parts may reach into the image (those cut by the near plane always may)."""
         height, width = self.size
         corner = np.array([[0, 0, 1], [1, 0, 1], [1, 1, 1], [0, 1, 1]]).T
@@ -145,7 +162,7 @@ class Street:
         extent = (high - low).max(1) > 0.8
         return ~front | inside & extent
 
-    def _draw(self, index):
+    def _draw(self, index: int) -> _Drawn:
         """Image at twice the size, labels, part ids and the view of one frame."""
         if index in self._kept:
             return self._kept[index]
@@ -161,12 +178,13 @@ class Street:
         self._kept[index] = brush.canvas, brush.labels, brush.ids, view
         return self._kept[index]
 
-    def frame(self, index, flow=True):
+    def frame(self, index: int, flow: bool = True) -> StreetFrame:
         """Frame ``index`` (0, 1, ...) of the drive; ``flow=False`` leaves the motion out."""
         canvas, labels, ids, view = self._draw(index)
         image = cv2.LUT(canvas, self.tone)
         # Even samples lie on pixel centres, where the labels were taken: a tent about them.
-        image = cv2.sepFilter2D(image, -1, np.float32([.25, .5, .25]), np.float32([.25, .5, .25]))
+        tent = floats([.25, .5, .25])
+        image = cv2.sepFilter2D(image, -1, tent, tent)
         image = cv2.cvtColor(np.ascontiguousarray(image[::2, ::2]), cv2.COLOR_RGBA2RGB)
         if self.motion_blur:
             image = self._blur(image, index, ids, view)
@@ -185,11 +203,12 @@ class Street:
             return StreetFrame(image, labels)
         return StreetFrame(image, labels, *self._flow(index))
 
-    def clip(self, start, length, step=1, flow=True):
+    def clip(self, start: int, length: int, step: int = 1, flow: bool = True) -> list[StreetFrame]:
         """``length`` frames from ``start``, ``step`` apart (flow is to frame index + 1)."""
         return [self.frame(start + n * step, flow) for n in range(length)]
 
-    def _motion(self, ids, view, after, every):
+    def _motion(self, ids: Ids, view: View, after: View,
+                every: int) -> tuple[npt.NDArray[np.float32], Bools]:
         """Motion of every ``every``-th pixel by its part's homography, and where it is known."""
         ids = ids[::every, ::every]
         present, local = np.unique(np.abs(ids), return_inverse=True)
@@ -210,7 +229,7 @@ class Street:
                          (h[3] * xx + h[4] * yy + h[5]) / depth - yy], 2).astype(np.float32)
         return flow, known[local]
 
-    def _blur(self, image, index, ids, view):
+    def _blur(self, image: Pixels, index: int, ids: Ids, view: View) -> Pixels:
         """Average over the exposure along the motion, a field of every 4th pixel."""
         height, width = self.size
         after = View(self, (index + 1) / self.fps)
@@ -227,7 +246,7 @@ class Street:
         inner = cv2.addWeighted(taps[1], .5, taps[2], .5, 0)
         return cv2.addWeighted(outer, .5, inner, .5, 0)
 
-    def _flow(self, index):
+    def _flow(self, index: int) -> tuple[npt.NDArray[np.float32], Bools]:
         """Motion to the next frame and where its target shows the same part."""
         height, width = self.size
         _, _, ids, view = self._draw(index)

@@ -7,12 +7,20 @@ A part is a parallelogram: ``origin`` its top left corner, ``u`` and ``v`` its u
 as its viewer sees them, in metres in the thing's own frame (x right, y up, z ahead; ground at
 y = 0).
 """
+from collections.abc import Sequence
+
 import cv2
 import numpy as np
+import numpy.typing as npt
+from numpy.typing import ArrayLike
 
-from .paint import (BICYCLIST, finish, flat, fractal, grain, PEDESTRIAN, POLE, rectangle,
-                    SIGN, Texture, TREE, UNSEEN, VOID)
+from .paint import (BICYCLIST, Color, finish, flat, floats, fractal, grain, PEDESTRIAN, POLE,
+                    rectangle, SIGN, Texture, TREE, UNSEEN, VOID)
 
+
+Vector = npt.NDArray[np.float64]
+Part = tuple[Vector, Vector, Vector, Texture]  # origin, u, v, texture
+Car = tuple[list[Part], float, float]  # parts, length, width
 
 PAINTWORK = ((150, 152, 156), (60, 62, 66), (24, 26, 30), (120, 20, 24), (28, 44, 92),
              (190, 192, 194), (30, 56, 48), (92, 104, 124), (170, 168, 160), (70, 16, 24),
@@ -22,22 +30,34 @@ CLOTHES = ((24, 24, 28), (34, 38, 54), (60, 58, 56), (90, 30, 34), (44, 52, 44),
 SKIN = ((188, 144, 122), (150, 108, 86), (96, 66, 52), (204, 164, 142))
 
 
-def pick(rng, colors):
-    return np.float32(colors[rng.integers(len(colors))])
+def vector(values: ArrayLike) -> Vector:
+    """Values as float64."""
+    return np.array(values, np.float64)
 
 
-def part(origin, u, v, texture):
-    return np.float64(origin), np.float64(u), np.float64(v), texture
+def corners(values: ArrayLike) -> npt.NDArray[np.int32]:
+    """Coordinates of texels, cut to integers."""
+    return np.array(values, np.int32)
 
 
-def facing(x, top, z, width, height, texture):
+def pick(rng: np.random.Generator, colors: Sequence[ArrayLike]) -> Color:
+    """One of some colours: float32 [3]."""
+    return floats(colors[int(rng.integers(len(colors)))])
+
+
+def part(origin: ArrayLike, u: ArrayLike, v: ArrayLike, texture: Texture) -> Part:
+    """A part of float64 vectors."""
+    return vector(origin), vector(u), vector(v), texture
+
+
+def facing(x: float, top: float, z: float, width: float, height: float, texture: Texture) -> Part:
     """An upright part across the street, centred at x, seen from the camera's side."""
     return part((x - width / 2, top, z), (width, 0, 0), (0, -height, 0), texture)
 
 
 # Trees
 
-def branches(rng):
+def branches(rng: np.random.Generator) -> npt.NDArray[np.float64]:
     """Line pieces (x0, y0, x1, y1, thickness) of a bare crown that stands on (0, 0)."""
     out, stack = [], [(0.0, 0.0, -np.pi / 2, 0.2, 0.03, 0)]
     while stack:
@@ -52,7 +72,7 @@ def branches(rng):
     return np.array(out)
 
 
-def bare_crown(rng, size):
+def bare_crown(rng: np.random.Generator, size: int) -> Texture:
     """Branches and twigs; the label covers the crown as CamVid's does."""
     lines = branches(rng)
     reach = max(np.abs(lines[:, [0, 2]]).max() * 2, -lines[:, [1, 3]].min()) * 1.03
@@ -66,7 +86,7 @@ def bare_crown(rng, size):
     return Texture(finish(image), mask, label)
 
 
-def leafy_crown(rng, size, color):
+def leafy_crown(rng: np.random.Generator, size: int, color: ArrayLike) -> Texture:
     """Clumps of leaves, lit from above, with holes to the sky."""
     yy, xx = np.mgrid[0:size, 0:size].astype(np.float32) / size
     field = np.full((size, size), -1, np.float32)
@@ -82,20 +102,21 @@ def leafy_crown(rng, size, color):
     return Texture(finish(image), mask, label)
 
 
-def trunk(rng):
+def trunk(rng: np.random.Generator) -> Texture:
+    """Bark, lit from the left."""
     image = flat(128, 24, (66, 58, 50)) * (1 + 0.3 * fractal(rng, 128, 24, 8))[..., None]
     image *= np.linspace(1.25, 0.6, 24)[None, :, None]
     return Texture(finish(grain(rng, image, 6)), label=TREE)
 
 
-def tree(rng, bare):
+def tree(rng: np.random.Generator, bare: bool) -> list[Part]:
     """A tree of 5 to 12 metres: trunk and two crowns, one behind the other."""
     height = rng.uniform(5, 12)
     width = height * rng.uniform(0.55, 0.85)
     stem = height * rng.uniform(0.2, 0.35)
     thick = height * 0.035
     parts = [facing(0, stem + 0.4, 0, thick, stem + 0.4, trunk(rng))]
-    color = np.float32((74, 79, 56)) * rng.uniform(0.7, 1.25) * rng.uniform(0.88, 1.12, 3)
+    color = floats((74, 79, 56)) * rng.uniform(0.7, 1.25) * rng.uniform(0.88, 1.12, 3)
     for z in (0.7, -0.7)[:1 if bare else 2]:
         crown = bare_crown(rng, 320) if bare else leafy_crown(rng, 288, color)
         w = width * (1.3 if bare else 1)
@@ -104,20 +125,22 @@ def tree(rng, bare):
     return parts
 
 
-def bush(rng):
-    color = np.float32((68, 74, 52)) * rng.uniform(0.6, 1.15)
+def bush(rng: np.random.Generator) -> list[Part]:
+    """A bush of 1.2 to 3 metres."""
+    color = floats((68, 74, 52)) * rng.uniform(0.6, 1.15)
     size = rng.uniform(1.2, 3)
     return [facing(0, size, 0, size * 1.5, size * 1.25, leafy_crown(rng, 160, color))]
 
 
 # Street furniture
 
-def tube(rng, color, label=POLE):
+def tube(rng: np.random.Generator, color: ArrayLike, label: int = POLE) -> Texture:
+    """A round post, lit from the left."""
     image = flat(64, 12, color) * np.linspace(1.3, 0.55, 12)[None, :, None]
     return Texture(finish(image * (1 + 0.15 * fractal(rng, 64, 12, 4))[..., None]), label=label)
 
 
-def lamp_post(rng, side):
+def lamp_post(rng: np.random.Generator, side: int) -> list[Part]:
     """A street lamp whose arm reaches over the road (``side``: -1 left, 1 right)."""
     steel = tube(rng, pick(rng, ((96, 100, 98), (60, 66, 62), (120, 120, 116))))
     height, arm = rng.uniform(5.5, 9), -side * rng.uniform(0.8, 2)
@@ -131,7 +154,7 @@ def lamp_post(rng, side):
     return parts
 
 
-def plate(rng):
+def plate(rng: np.random.Generator) -> tuple[Texture, float, float]:
     """The face of a sign: its texture, width and height in metres."""
     size, kind = 96, rng.integers(7)
     mask = np.zeros((size, size), np.uint8)
@@ -150,10 +173,10 @@ def plate(rng):
         else:
             cv2.arrowedLine(image, (48, 78), (30, 26), (225, 225, 225), 9, tipLength=0.4)
     elif kind == 3:
-        points = np.int32([(48, 4), (94, 90), (2, 90)])
+        points = corners([(48, 4), (94, 90), (2, 90)])
         cv2.fillPoly(mask, [points], 255)
         image[:] = red
-        cv2.fillPoly(image, [np.int32([(48, 26), (76, 80), (20, 80)])], (215, 215, 215))
+        cv2.fillPoly(image, [corners([(48, 26), (76, 80), (20, 80)])], (215, 215, 215))
         rectangle(image, 44, 42, 53, 74, (20, 20, 20))
     else:
         mask[:] = 255
@@ -163,9 +186,9 @@ def plate(rng):
         image[:] = ink
         rectangle(image, 4, 4, 92, 92, ground)
         for row in range(14, 80, 22):
-            x = rng.integers(8, 24)
+            x = int(rng.integers(8, 24))
             while x < 80:
-                w = rng.integers(4, 16)
+                w = int(rng.integers(4, 16))
                 rectangle(image, x, row, min(x + w, 86), row + 12, ink)
                 x += w + 4
     if rng.random() < 0.22:
@@ -173,7 +196,8 @@ def plate(rng):
     return Texture(finish(image * rng.uniform(0.75, 1.05)), mask, SIGN), width, height
 
 
-def sign_post(rng):
+def sign_post(rng: np.random.Generator) -> list[Part]:
+    """One or two signs on a post."""
     height = rng.uniform(2.2, 3.4)
     parts = [facing(0, height, 0, 0.085, height, tube(rng, (110, 112, 112)))]
     for _ in range(rng.integers(1, 3)):
@@ -183,11 +207,12 @@ def sign_post(rng):
     return parts
 
 
-def traffic_light(rng):
+def traffic_light(rng: np.random.Generator) -> list[Part]:
+    """A traffic light of three lamps, one of them lit."""
     image = flat(120, 48, (22, 22, 24))
     lit = rng.integers(3)
     for i, color in enumerate(((250, 60, 40), (250, 180, 60), (90, 250, 190))):
-        tone = np.float32(color) * (1 if i == lit else 0.14)
+        tone = floats(color) * (1 if i == lit else 0.14)
         cv2.circle(image, (24, 24 + 36 * i), 12, tuple(map(float, tone)), -1)
     head = Texture(finish(image), label=SIGN)
     parts = [facing(0, 3.2, 0, 0.12, 3.2, tube(rng, (50, 52, 52))),
@@ -197,18 +222,20 @@ def traffic_light(rng):
     return parts
 
 
-def bollard(rng):
+def bollard(rng: np.random.Generator) -> list[Part]:
+    """A post of about a metre."""
     height = rng.uniform(0.8, 1.1)
     return [facing(0, height, 0, 0.17, height,
                    tube(rng, pick(rng, ((34, 34, 36), (50, 52, 50), (170, 165, 120)))))]
 
 
-def bin_(rng):
+def bin_(rng: np.random.Generator) -> list[Part]:
+    """A litter bin, which CamVid leaves void."""
     color = pick(rng, ((30, 32, 34), (30, 60, 44), (110, 24, 24)))
     return [facing(0, 1.1, 0, 0.6, 1.1, tube(rng, color, VOID))]
 
 
-def shadow(length, width):
+def shadow(length: float, width: float) -> Part:
     """The dark under a thing on the ground; multiplies what it covers."""
     soft = np.zeros((64, 64), np.float32)
     soft[14:50, 14:50] = 1
@@ -220,20 +247,21 @@ def shadow(length, width):
 
 # People
 
-def limb(color, end, label):
+def limb(color: ArrayLike, end: ArrayLike, label: int) -> Texture:
     """An arm or a leg, tapered; the last fifth in the colour of hand or shoe."""
     image = flat(64, 20, color) * np.linspace(1.15, 0.7, 20)[None, :, None]
     image[52:] = end
     mask = np.zeros((64, 20), np.uint8)
-    cv2.fillPoly(mask, [np.int32([(1, 0), (18, 0), (16, 63), (4, 63)])], 255)
+    cv2.fillPoly(mask, [corners([(1, 0), (18, 0), (16, 63), (4, 63)])], 255)
     return Texture(finish(image), mask, label)
 
 
-def torso(rng, label, coat, skin, helmet=False):
+def torso(rng: np.random.Generator, label: int, coat: ArrayLike, skin: Color,
+          helmet: bool = False) -> Texture:
     """Head, neck and trunk, 0.62 x 1.0 metres."""
     image, mask = flat(160, 100, coat), np.zeros((160, 100), np.uint8)
-    body = np.int32([(30, 46), (70, 46), (84, 62), (80, 110), (82, 159), (18, 159),
-                     (20, 110), (16, 62)])
+    body = corners([(30, 46), (70, 46), (84, 62), (80, 110), (82, 159), (18, 159),
+                    (20, 110), (16, 62)])
     cv2.fillPoly(mask, [body], 255)
     mask = cv2.threshold(cv2.GaussianBlur(mask, (0, 0), 5), 127, 255, cv2.THRESH_BINARY)[1]
     image *= np.linspace(1.2, 0.65, 100)[None, :, None]
@@ -253,7 +281,7 @@ def torso(rng, label, coat, skin, helmet=False):
 class Walker:
     """A pedestrian; ``parts(phase)`` moves arms and legs."""
 
-    def __init__(self, rng):
+    def __init__(self, rng: np.random.Generator) -> None:
         self.size = rng.uniform(0.88, 1.06)
         coat, legs, skin = pick(rng, CLOTHES), pick(rng, CLOTHES) * 0.8, pick(rng, SKIN)
         self.torso = torso(rng, PEDESTRIAN, coat, skin)
@@ -261,7 +289,7 @@ class Walker:
         self.leg = limb(legs, (18, 17, 17), PEDESTRIAN)
         self.stride = rng.uniform(0.4, 0.6)
 
-    def parts(self, phase, across=False):
+    def parts(self, phase: float, across: bool = False) -> list[Part]:
         """Walking along the street or ``across`` it; phase in radians of the double step."""
         s, out = self.size, []
         for side in (-1, 1):
@@ -273,7 +301,7 @@ class Walker:
                 ahead, down = length * np.sin(angle), -length * np.cos(angle)
                 v = (ahead, down, 0) if across else (0, down, ahead)
                 out.append(part((s * (x - width / 2), s * top, 0.02 * side), (s * width, 0, 0),
-                                s * np.float64(v), texture))
+                                s * vector(v), texture))
         wide = 0.5 if across else 0.62
         out.insert(3, facing(0, s * 1.72, 0, s * wide, s * 0.98, self.torso))
         return out
@@ -282,7 +310,7 @@ class Walker:
 class Cyclist:
     """A cyclist seen from behind or ahead; ``parts(phase)`` turns the pedals."""
 
-    def __init__(self, rng):
+    def __init__(self, rng: np.random.Generator) -> None:
         coat = pick(rng, CLOTHES + ((200, 200, 40),))
         legs, skin = pick(rng, CLOTHES), pick(rng, SKIN)
         self.torso = torso(rng, BICYCLIST, coat, skin, rng.random() < 0.6)
@@ -294,7 +322,8 @@ class Cyclist:
         bar = flat(8, 64, (40, 40, 42))
         self.bar = Texture(finish(bar), label=BICYCLIST)
 
-    def parts(self, phase, across=False):
+    def parts(self, phase: float, across: bool = False) -> list[Part]:
+        """Parts with the pedals at ``phase``, in radians; cyclists never cross."""
         del across
         out = [facing(0, 0.68, -0.4, 0.13, 0.68, self.wheel),
                facing(0, 0.95, 0.3, 0.55, 0.05, self.bar)]
@@ -307,7 +336,7 @@ class Cyclist:
         return out
 
 
-def parked_bicycle(rng):
+def parked_bicycle(rng: np.random.Generator) -> Texture:
     """A bicycle along the street (seen from the road on both sides), labelled as CamVid's are."""
     mask = np.zeros((110, 180), np.uint8)
     for x in (38, 142):

@@ -1,23 +1,40 @@
 # Copyright 2026 The ros_vseg authors
 # SPDX-License-Identifier: Apache-2.0
 """The rendered street as a bag: what the demo replays, images and exact labels."""
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
 import cv2
 import numpy as np
 from rosbags.typesys import get_typestore, Stores
 
 from ros_vseg.media.writers import BagWriter
-from vseg_training.data.street import Street
+
+from .paint import Pixels
+from .street import Street
 
 JPEG = (cv2.IMWRITE_JPEG_QUALITY, 82)
 PNG = (cv2.IMWRITE_PNG_COMPRESSION, 9)
 
 
-def write_street_bag(path, seed, seconds, size=(360, 480), fps=15):
+def write_street_bag(path: str | Path, seed: int, seconds: float,
+                     size: Sequence[int] = (360, 480), fps: float = 15) -> int:
     """
-    Write ``seconds`` of the street of ``seed`` to the bag ``path``.
+    Write a drive along a street as a bag.
 
     Topics: ``/camera/image/compressed`` (JPEG), ``/camera/label`` (PNG of class ids, 255 = void,
-    same stamps) and ``/camera/camera_info``; the first stamp is 1 s. Returns the number of frames.
+    same stamps) and ``/camera/camera_info``; the first stamp is 1 s.
+
+    Args:
+        path: Bag folder to write.
+        seed: Of the street.
+        seconds: Length of the drive.
+        size: (height, width) in pixels.
+        fps: Frames per second.
+
+    Returns:
+        The number of frames.
     """
     street = Street(seed, size, fps)
     count = round(seconds * fps)
@@ -32,7 +49,7 @@ def write_street_bag(path, seed, seconds, size=(360, 480), fps=15):
     return count
 
 
-def _camera_info(street, stamp):
+def _camera_info(street: Street, stamp: int) -> Any:
     """Return the CameraInfo of an undistorted camera."""
     types = get_typestore(Stores.ROS2_HUMBLE).types
     header = types['std_msgs/msg/Header'](
@@ -44,5 +61,5 @@ def _camera_info(street, stamp):
         types['sensor_msgs/msg/RegionOfInterest'](0, 0, 0, 0, False))
 
 
-def _encode(kind, picture):
+def _encode(kind: str, picture: Pixels) -> bytes:
     return cv2.imencode(kind, picture, JPEG if kind == '.jpg' else PNG)[1].tobytes()
