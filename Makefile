@@ -5,7 +5,7 @@
 #   make test                            every test
 #   make test-jazzy [TESTS=files]        the runtime's tests on ROS 2 Jazzy and Python 3.12
 #   make bench [ROWS='decoder dds']      the figures, measured here
-#   make lint                            style, import contracts
+#   make lint                            style, types, import contracts
 #   make docs                            the site, in build/site
 #   make clean
 #
@@ -37,14 +37,15 @@ unexport _ROS_WHEELS_BOOTSTRAP_COMPLETE
 demo: $(VENV)/.runtime
 	$(BIN)/python -m ros_vseg.commands.demo $(if $(INPUT),'$(INPUT)') $(if $(TOPIC),--topic '$(TOPIC)')
 
-# Two processes: what trains forks workers, what runs has threads of ROS and of the backends.
+# Two processes: what trains forks workers, what runs has threads of ROS and of the backends. What
+# trains runs two tests at a time; what runs has times to keep.
 # Both run even if the first fails; the last lines say how each of them ended.
 test: $(VENV)/.training
 	@trap 'exit 130' INT; code=0; ended=; \
-	for suite in test training/tests; do \
-	    $(BIN)/python -m pytest $$suite; got=$$?; \
-	    if [ $$got = 0 ]; then ended+="$$suite: passed"$$'\n'; \
-	    else code=1; ended+="$$suite: FAILED (exit code $$got of pytest)"$$'\n'; fi; \
+	for suite in test 'training/tests -n 2 --dist loadscope'; do \
+	    $(BIN)/python -m pytest $$suite; got=$$?; name=$${suite%% *}; \
+	    if [ $$got = 0 ]; then ended+="$$name: passed"$$'\n'; \
+	    else code=1; ended+="$$name: FAILED (exit code $$got of pytest)"$$'\n'; fi; \
 	done; \
 	printf '%s' "$$ended"; exit $$code
 
@@ -58,9 +59,10 @@ test-runtime: $(VENV)/.test
 bench: $(VENV)/.runtime
 	$(BIN)/vseg bench $(ROWS)
 
-lint: $(VENV)/.test
+lint: $(VENV)/.training
 	$(BIN)/python -m flake8 setup.py ros_vseg launch test tools training
 	PYTHONPATH=training $(BIN)/lint-imports
+	$(BIN)/python -m mypy
 
 docs: .venv-docs/.docs
 	NO_MKDOCS_2_WARNING=1 .venv-docs/bin/mkdocs build --strict --quiet

@@ -66,6 +66,7 @@ setup(
             'mypy',
             'pytest',
             'pytest-timeout',
+            'pytest-xdist',
             'setuptools>=70',
         ],
     },

@@ -1,6 +1,7 @@
 # Copyright 2026 The ros_vseg authors
 # SPDX-License-Identifier: Apache-2.0
 """Images at the network's size: by OpenCV on the CPU, as tables of taps for the GPU."""
+from collections.abc import Sequence
 from functools import lru_cache
 
 import cv2
@@ -10,7 +11,7 @@ import numpy.typing as npt
 Taps = tuple[npt.NDArray[np.int32], npt.NDArray[np.float32]]
 
 
-def resize_image(image: npt.NDArray[np.uint8], size: tuple[int, int]) -> npt.NDArray[np.uint8]:
+def resize_image(image: npt.NDArray[np.uint8], size: Sequence[int]) -> npt.NDArray[np.uint8]:
     """Return an image uint8 [H, W, 3] at (height, width): itself if it has that size."""
     if image.shape[:2] == tuple(size):
         return image
@@ -19,7 +20,7 @@ def resize_image(image: npt.NDArray[np.uint8], size: tuple[int, int]) -> npt.NDA
                       else cv2.INTER_LINEAR)
 
 
-def _shrinks(shape: tuple[int, ...], size: tuple[int, int]) -> bool:
+def _shrinks(shape: tuple[int, ...], size: Sequence[int]) -> bool:
     return shape[0] > size[0] or shape[1] > size[1]
 
 

@@ -29,7 +29,7 @@ EARLIER = 50  # frames between a frame and those of the pool 'earlier'
 BURSTS = {2: 6, 4: 8, 8: 12}  # bad frames in a row -> frames from one burst to the next
 
 Image = npt.NDArray[np.uint8]
-Labelled = tuple[Image, Image]  # labels, 255 times the confidence
+Labelled = tuple[Image, Image | None]  # labels, 255 times the confidence
 Report = dict[str, dict[str, float]]  # by case and pool
 
 
@@ -167,7 +167,7 @@ def measure(stream: LabelStream, case: Case, source: ClipSource[Any], context: i
         for index, kind in enumerate(case.plan(len(drive))):
             image, truth = source.read(drive[index])
             shown = degrade(image, frame_rng(0, index), kind) if kind else image
-            labels, confidence = (np.array(part) for part in (
+            labels, confidence = (np.array(part, np.uint8) for part in (
                 stream.step(shown) if case.pool == 'kept' else
                 stream.after(_pool(case, source, drive, index, context, other), shown)))
             every.update(truth, labels)

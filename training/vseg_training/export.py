@@ -44,7 +44,7 @@ class _Step(torch.nn.Module):
 
     def forward(self, image: torch.Tensor, pool: torch.Tensor | None = None,
                 pool_mask: torch.Tensor | None = None) -> tuple[torch.Tensor, ...]:
-        if pool is None:
+        if pool is None or pool_mask is None:
             pool = image.new_zeros(len(image), 0, self.student.prototype_dim, dtype=torch.float32)
             pool_mask = pool[..., 0]
             scores, prototypes = self.student.step(image, pool, pool_mask, self.positions)

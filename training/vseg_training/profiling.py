@@ -71,7 +71,7 @@ def _stages(dataset: ClipDataset, frames: int = 64) -> tuple[float, float]:
         return wrapper
 
     for source, load in zip(dataset.sources, loads):
-        source.load = timed(load)
+        setattr(source, 'load', timed(load))
     begin = time.process_time()
     for step, length in enumerate(dataset.lengths):
         if counted < frames:
@@ -80,7 +80,7 @@ def _stages(dataset: ClipDataset, frames: int = 64) -> tuple[float, float]:
                 counted += length
     whole = time.process_time() - begin
     for source, load in zip(dataset.sources, loads):
-        source.load = load
+        setattr(source, 'load', load)
     return decode / counted, (whole - decode) / counted
 
 

@@ -48,6 +48,7 @@ def projection_maps(model: Network, image: Pixels, chosen: Sequence[int]
     with torch.inference_mode():
         frame = torch.as_tensor(image, device=device).permute(2, 0, 1)[None]
         _, features, _, projection = model.encode(frame)
+    assert projection is not None   # whoever asks has prototypes
     maps = projection[0, chosen].float()
     maps = (maps - maps.mean(1, True)) / maps.std(1, keepdim=True).clamp_min(1e-12)
     return maps.sigmoid().unflatten(1, features.shape[2:]).cpu().numpy()
