@@ -24,7 +24,7 @@ from ros_vseg.processes import Child, ChildError, demo_clip, ros_environment
 
 CAMERA = '/vseg_node/camera'
 REMAPS = {'label': f'{CAMERA}/label', 'overlay': f'{CAMERA}/overlay', 'image': '/camera/image',
-          'exact_label': '/camera/exact_label', 'label_info': '/vseg_node/label_info_json'}
+          'exact_label': '/camera/exact_label', 'label_info_json': '/vseg_node/label_info_json'}
 RESULTS = ('labels', 'overlay.mp4', 'contact_sheet.png', 'summary.json')
 STAGES = ('image', 'resize', 'network', 'decode', 'publish')
 

@@ -4,8 +4,8 @@
 A node that keeps one camera's labels: bag, overlay video, contact sheet, summary of the run.
 
 Subscribes ``label`` (mono8), ``overlay`` (rgb8), ``image``, ``exact_label`` (mono8, where a
-replayed source has exact labels), ``label_info`` and ``/diagnostics``; remap them to the camera:
-``ros2 run ros_vseg record --ros-args -r label:=/vseg_node/front/label -p output:=drive``.
+replayed source has exact labels), ``label_info_json`` and ``/diagnostics``; remap them to the
+camera: ``ros2 run ros_vseg record --ros-args -r label:=/vseg_node/front/label -p output:=drive``.
 """
 import json
 from pathlib import Path
@@ -95,7 +95,7 @@ class Recorder(Node):
         self._outputs = (self.create_subscription(Image, 'label', self._on_label, 10),
                          self.create_subscription(Image, 'overlay', self._on_overlay, 10))
         self.create_subscription(Image, 'exact_label', self._on_exact, EXACT)
-        self.create_subscription(String, 'label_info', self._on_label_info, LATCHED)
+        self.create_subscription(String, 'label_info_json', self._on_label_info, LATCHED)
         self.create_subscription(DiagnosticArray, '/diagnostics', self._on_diagnostics, 10)
         self.create_timer(0.1, self._watch)
         self.create_timer(1.0, lambda: print(f'labels {self._summary.labels}', flush=True))
