@@ -15,6 +15,7 @@ import time
 from typing import Sequence
 
 import numpy as np
+import numpy.typing as npt
 import rclpy
 from rclpy.node import Node
 from sensor_msgs.msg import Image
@@ -113,7 +114,7 @@ def bench_cameras(context: Context) -> list[Measurement]:
                     f'{100 * spread:.1f} %', 'at most 10 %', bool(spread <= 0.1))]
 
 
-def _ages(milliseconds: Sequence[float]) -> str:
+def _ages(milliseconds: npt.ArrayLike) -> str:
     p50, p99 = np.percentile(milliseconds, (50, 99))
     return f'p50 {p50:.0f} ms, p99 {p99:.0f} ms'
 
