@@ -116,7 +116,7 @@ def _publishers(probe):
     publishers = {name: probe.node.create_publisher(Image, name, 10)
                   for name in ('label', 'overlay', 'image')}
     publishers['exact_label'] = probe.node.create_publisher(Image, 'exact_label', EXACT)
-    probe.label_info = probe.node.create_publisher(String, 'label_info', LATCHED)
+    probe.label_info = probe.node.create_publisher(String, 'label_info_json', LATCHED)
     probe.label_info.publish(String(data=json.dumps(CAMVID.to_dict())))
     return publishers
 

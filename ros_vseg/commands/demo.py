@@ -22,7 +22,7 @@ from ros_vseg.processes import Child, ChildError, demo_clip, ros_environment
 CAMERA = '/vseg_node/camera'
 REMAPS = {'label': f'{CAMERA}/label', 'overlay': f'{CAMERA}/overlay', 'image': '/camera/image',
           'exact_label': '/camera/exact_label', 'ended': '/camera/ended',
-          'label_info': '/vseg_node/label_info_json'}
+          'label_info_json': '/vseg_node/label_info_json'}
 BAD_FRAMES_OF = 40  # frames that are labelled again
 STAGES = ('image', 'resize', 'network', 'decode', 'publish')
 

@@ -4,7 +4,7 @@
 A node that keeps one camera's labels: bag, overlay video, contact sheet, summary of the run.
 
 Subscribes ``label`` (mono8), ``overlay`` (rgb8), ``image``, ``exact_label`` (mono8, where a
-replayed source has exact labels), ``label_info``, ``ended`` (std_msgs/UInt32: the player's last
+replayed source has exact labels), ``label_info_json``, ``ended`` (std_msgs/UInt32: the player's last
 word) and ``/diagnostics``; remap them to the camera. Ends when the player has, or by Ctrl-C:
 ``ros2 run ros_vseg record drive --ros-args -r label:=/vseg_node/front/label``.
 """
@@ -131,7 +131,7 @@ class Recorder(Node):
         self._outputs = (self.create_subscription(Image, 'label', self._on_label, 10),
                          self.create_subscription(Image, 'overlay', self._on_overlay, 10))
         self.create_subscription(Image, 'exact_label', self._on_exact, EXACT)
-        self.create_subscription(String, 'label_info', self._on_label_info, LATCHED)
+        self.create_subscription(String, 'label_info_json', self._on_label_info, LATCHED)
         self.create_subscription(UInt32, 'ended', self._on_ended, LATCHED)
         self.create_subscription(DiagnosticArray, '/diagnostics', self._on_diagnostics, 10)
         self.create_timer(0.1, self._watch)
