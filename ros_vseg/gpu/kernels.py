@@ -20,7 +20,7 @@ SOURCE = Path(__file__).with_name('kernels.cu')
 NAMES = ('resize', 'store', 'best_class', 'labels', 'confidence')
 BLOCK = (32, 8, 1)
 RUN = 4     # pixels of a thread of `labels` and of `confidence`: see kernels.cu
-OPTIONS = ('--fmad=false', '--std=c++17')
+OPTIONS = ('--fmad=false', '--std=c++17', '--maxrregcount=64')
 
 
 def compile_kernels(capability: str, source: Path = SOURCE) -> bytes:
