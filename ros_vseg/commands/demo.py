@@ -11,6 +11,7 @@ from collections.abc import Sequence
 import json
 from pathlib import Path
 import re
+import signal
 import sys
 import time
 from typing import Any
@@ -24,6 +25,7 @@ REMAPS = {'label': f'{CAMERA}/label', 'overlay': f'{CAMERA}/overlay', 'image': '
           'exact_label': '/camera/exact_label', 'ended': '/camera/ended',
           'label_info_json': '/vseg_node/label_info_json'}
 BAD_FRAMES_OF = 40  # frames that are labelled again
+DEAF = 15.0     # seconds after which a recorder that missed the player's last word is ended
 STAGES = ('image', 'resize', 'network', 'decode', 'publish')
 
 
@@ -66,10 +68,17 @@ def run(path: Path, topic: str | None, bundle: Path | None, output: Path) -> dic
         chosen = {'source_topic': topic} if topic else {}
         with start('replay', '--', str(path), parameters=chosen) as replay, \
                 tqdm(total=source.count, unit=' frames', ncols=80, disable=None) as bar:
+            last = time.monotonic()
             while record.process.poll() is None:    # it ends by itself, after the last label
                 node.check_alive()
                 replay.check()
-                bar.update(_last_number(record, 'labels (\\d+)') - bar.n)
+                new = _last_number(record, 'labels (\\d+)') - bar.n
+                bar.update(new)
+                if new or replay.process.poll() is None:
+                    last = time.monotonic()
+                elif time.monotonic() - last > DEAF:
+                    record.process.send_signal(signal.SIGINT)
+                    last = time.monotonic()
                 time.sleep(0.2)
             if record.process.returncode:
                 raise ChildError(

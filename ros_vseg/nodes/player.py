@@ -43,6 +43,7 @@ REPLAY = (
 )
 SETTLE = 0.5            # seconds from the first subscriber to the first image, for the others;
 #                         and from the last image to the end: best effort readers never confirm
+LATE = 2.0              # seconds; how late a recorder may be discovered
 CLOCK_PERIOD = 0.01     # seconds between two /clock messages
 WORTH_TELLING = 2.0     # seconds; a longer pause is announced
 LATCHED = DurabilityPolicy.TRANSIENT_LOCAL
@@ -81,6 +82,7 @@ class Replay(Node):
                 self._play()
         finally:    # interrupted too: who waits for the rest need not
             self._ended.publish(UInt32(data=self._sent))
+        self._wait_for_recorder()
         for publisher in (self._image, self._exact, self._ended):
             publisher.wait_for_all_acked(Duration(seconds=5))
         self._sleep(SETTLE)
@@ -103,6 +105,12 @@ class Replay(Node):
                 return
             self._sleep(0.02)
         self._sleep(SETTLE)
+
+    def _wait_for_recorder(self) -> None:
+        """Give a recorder that has not been discovered yet a chance to hear of the end."""
+        deadline = time.monotonic() + LATE
+        while not self._ended.get_subscription_count() and time.monotonic() < deadline:
+            self._sleep(0.02)
 
     def _play(self) -> None:
         """Send every frame at its time; late ones at once, none is left out."""

@@ -4,8 +4,8 @@
 A node that keeps one camera's labels: bag, overlay video, contact sheet, summary of the run.
 
 Subscribes ``label`` (mono8), ``overlay`` (rgb8), ``image``, ``exact_label`` (mono8, where a
-replayed source has exact labels), ``label_info_json``, ``ended`` (std_msgs/UInt32: the player's last
-word) and ``/diagnostics``; remap them to the camera. Ends when the player has, or by Ctrl-C:
+replayed source has exact labels), ``label_info_json``, ``ended`` (std_msgs/UInt32: the player's
+last word) and ``/diagnostics``; remap them to the camera. Ends when the player has, or by Ctrl-C:
 ``ros2 run ros_vseg record drive --ros-args -r label:=/vseg_node/front/label``.
 """
 from collections.abc import Callable
