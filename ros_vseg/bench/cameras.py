@@ -101,7 +101,7 @@ def bench_cameras(context: Context) -> list[Measurement]:
     many = drive_node(context, CAMERAS, RATE)
     labels = [len(ages) for ages in many.values()]
     total = sum(labels) / SECONDS
-    single = drive_node(context, CAMERAS[:1], max(1.0, total))[CAMERAS[0]]
+    single = np.array(drive_node(context, CAMERAS[:1], max(1.0, total))[CAMERAS[0]])
     together = np.concatenate(list(many.values()))
     ratio = float(np.median(together) / np.median(single))
     spread = (max(labels) - min(labels)) / np.mean(labels)
@@ -114,7 +114,7 @@ def bench_cameras(context: Context) -> list[Measurement]:
                     f'{100 * spread:.1f} %', 'at most 10 %', bool(spread <= 0.1))]
 
 
-def _ages(milliseconds: npt.ArrayLike) -> str:
+def _ages(milliseconds: npt.NDArray[np.float64]) -> str:
     p50, p99 = np.percentile(milliseconds, (50, 99))
     return f'p50 {p50:.0f} ms, p99 {p99:.0f} ms'
 
