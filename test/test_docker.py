@@ -14,6 +14,7 @@ import pytest
 
 from ros_vseg.bench import table as bench
 from ros_vseg.commands.cli import build_parser
+from ros_vseg.nodes.parameters import VSEG_NODE
 
 ROOT = Path(__file__).resolve().parents[1]
 GUIDE = (ROOT / 'docs/jetson.md').read_text()
@@ -114,8 +115,9 @@ def test_guide_names_launch_files_and_their_arguments(command):
     words = command.split()[2:]
     assert words[0] == 'ros_vseg'
     [table] = [node.value for node in ast.parse((ROOT / 'launch' / words[1]).read_text()).body
-               if isinstance(node, ast.Assign) and node.targets[0].id == 'ARGUMENTS']
-    declared = {entry.elts[0].value for entry in table.elts}
+               if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == 'ARGUMENTS']
+    declared = {entry.elts[0].value for entry in table.elts if isinstance(entry, ast.Tuple)}
+    declared |= {parameter.name for parameter in VSEG_NODE}     # the starred ones
     assert {word.partition(':=')[0] for word in words[2:]} <= declared
 
 

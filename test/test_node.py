@@ -196,7 +196,7 @@ def bad_bundles(bundle, folder):
     """Write bundles that cannot be loaded; return {path: what the error must say}."""
     (folder / 'text.onnx').write_text('not a bundle')
     (folder / 'short.onnx').write_bytes(bundle.read_bytes()[:2000])
-    return {folder / 'text.onnx': 'no ONNX file', folder / 'short.onnx': 'truncated',
+    return {folder / 'text.onnx': 'not an ONNX file', folder / 'short.onnx': 'truncated',
             folder / 'missing.onnx': 'cannot be read'}
 
 
