@@ -114,7 +114,7 @@ def bench_cameras(context: Context) -> list[Measurement]:
                     f'{100 * spread:.1f} %', 'at most 10 %', bool(spread <= 0.1))]
 
 
-def _ages(milliseconds: npt.NDArray[np.float64]) -> str:
+def _ages(milliseconds: npt.NDArray[np.float64] | Sequence[float]) -> str:
     p50, p99 = np.percentile(milliseconds, (50, 99))
     return f'p50 {p50:.0f} ms, p99 {p99:.0f} ms'
 
