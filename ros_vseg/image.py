@@ -317,15 +317,15 @@ def _decode(data: bytes, name: str, flags: int, others: bool = False) -> Pixels:
     return image
 
 
-def fill_image(message: Message, pixels: npt.NDArray[np.uint8], encoding: str) -> Message:
+def fill_image(message: Message, pixels: npt.NDArray[Any], encoding: str) -> Message:
     """
     Put pixels into a sensor_msgs/Image and return it; its header is left alone.
 
     Args:
         message: the Image to fill.
-        pixels: uint8 [H, W] or [H, W, 3]. Pixels that lie in an array.array become the message's
+        pixels: uint8 [H, W] or [H, W, 3], or float32 [H, W]. Pixels that lie in an array.array become the message's
             own without a copy: send it before they change.
-        encoding: mono8 or rgb8.
+        encoding: mono8, rgb8 or 32FC1.
     """
     pixels = np.ascontiguousarray(pixels)
     message.height, message.width = pixels.shape[:2]
@@ -335,7 +335,7 @@ def fill_image(message: Message, pixels: npt.NDArray[np.uint8], encoding: str) -
     data = _owner(pixels)
     if not isinstance(data, array) or len(data) != pixels.nbytes:
         data = array('B')
-        data.frombytes(pixels.reshape(-1).data)
+        data.frombytes(pixels.reshape(-1).view(np.uint8).data)
     # what rclpy's property does with an array.array where it checks types; else it copies it
     setattr(message, '_data' if hasattr(message, '_data') else 'data', data)
     return message

@@ -120,7 +120,9 @@ def test_all_but_the_ends_is_lowered(model, precision):
     # what only the mean confidence needs stays as it is
     kept = [name for name, kind in kinds(lowered).items() if kind == TensorProto.FLOAT]
     made = {node.output[0]: node.op_type for node in lowered.graph.node}
-    assert sorted(made[name] for name in kept) == ['ReduceMax', 'Softmax']
+    # bf16 is cast from bytes through float: TensorRT 10.3 knows no other way
+    through = ['Cast'] if precision == 'bf16' else []
+    assert sorted(made[name] for name in kept) == [*through, 'ReduceMax', 'Softmax']
     assert set(kinds(lowered).values()) == {KINDS[precision], TensorProto.FLOAT}
     assert set(kinds(model).values()) == {TensorProto.FLOAT}
     casts = [node for node in lowered.graph.node if node.op_type == 'Cast']
