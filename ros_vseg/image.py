@@ -323,8 +323,8 @@ def fill_image(message: Message, pixels: npt.NDArray[Any], encoding: str) -> Mes
 
     Args:
         message: the Image to fill.
-        pixels: uint8 [H, W] or [H, W, 3], or float32 [H, W]. Pixels that lie in an array.array become the message's
-            own without a copy: send it before they change.
+        pixels: uint8 [H, W] or [H, W, 3], or float32 [H, W]. Pixels that lie in an array.array
+            become the message's own without a copy: send it before they change.
         encoding: mono8, rgb8 or 32FC1.
     """
     pixels = np.ascontiguousarray(pixels)
