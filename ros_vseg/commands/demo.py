@@ -68,17 +68,18 @@ def run(path: Path, topic: str | None, bundle: Path | None, output: Path) -> dic
         chosen = {'source_topic': topic} if topic else {}
         with start('replay', '--', str(path), parameters=chosen) as replay, \
                 tqdm(total=source.count, unit=' frames', ncols=80, disable=None) as bar:
-            last = time.monotonic()
+            shown, last = 0, time.monotonic()
             while record.process.poll() is None:    # it ends by itself, after the last label
                 node.check_alive()
                 replay.check()
-                new = _last_number(record, 'labels (\\d+)') - bar.n
-                bar.update(new)
-                if new or replay.process.poll() is None:
+                count = _last_number(record, 'labels (\\d+)')
+                bar.update(count - shown)
+                if count > shown or replay.process.poll() is None:
                     last = time.monotonic()
                 elif time.monotonic() - last > DEAF:
                     record.process.send_signal(signal.SIGINT)
                     last = time.monotonic()
+                shown = count
                 time.sleep(0.2)
             if record.process.returncode:
                 raise ChildError(

@@ -340,10 +340,11 @@ class BagSource(Source):
             if 0 < stamp < LATEST:
                 offset = stamp - message.received
             else:
-                if not told:
+                given, stamp = stamp, min(max(message.received + offset, 0), LATEST - 1)
+                if not told and given != stamp:     # a video's bag does begin at 0
                     log.warning('%s: %s has images stamped %d ns: the time of recording is used '
-                                'instead', self._path, topic, stamp)
-                told, stamp = True, min(max(message.received + offset, 0), LATEST - 1)
+                                'instead', self._path, topic, given)
+                    told = True
             try:
                 pixels = self._pixels(message.channel, content)
             except ImageError as error:
