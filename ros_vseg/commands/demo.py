@@ -25,6 +25,7 @@ REMAPS = {'label': f'{CAMERA}/label', 'overlay': f'{CAMERA}/overlay', 'image': '
           'exact_label': '/camera/exact_label', 'ended': '/camera/ended',
           'label_info_json': '/vseg_node/label_info_json'}
 BAD_FRAMES_OF = 40  # frames that are labelled again
+START = 240.0   # seconds for a slow machine to compile the decoder and the network, once
 DEAF = 15.0     # seconds after which a recorder that missed the player's last word is ended
 STAGES = ('image', 'resize', 'network', 'decode', 'publish')
 
@@ -61,9 +62,9 @@ def run(path: Path, topic: str | None, bundle: Path | None, output: Path) -> dic
 
     print(f'demo: starting vseg_node with {student.info.name}', flush=True)
     with start('vseg_node', parameters={'bundle': student.path}) as node, \
-            start('record', '--', str(output), parameters={'clear': 'true'},
-                  remaps=REMAPS) as record:
-        record.wait_for_line('recording to', 120, others=[node])
+            start('record', '--', str(output), remaps=REMAPS,
+                  parameters={'clear': 'true', 'patience': 2 * START}) as record:
+        record.wait_for_line('recording to', START, others=[node])
         print(f'demo: replaying {source.name}', flush=True)
         chosen = {'source_topic': topic} if topic else {}
         with start('replay', '--', str(path), parameters=chosen) as replay, \
