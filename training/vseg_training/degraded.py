@@ -62,9 +62,11 @@ class ModelStream:
         return decode(scores, image.shape[:2], confidence=True)
 
     def step(self, image: Image) -> Labelled:
+        """See LabelStream."""
         return self._label(self._drive, image)
 
     def after(self, earlier: Sequence[Image], image: Image) -> Labelled:
+        """See LabelStream."""
         self._pool.reset()
         for frame in earlier:
             self._label(self._pool, frame)
@@ -79,14 +81,17 @@ class BundleStream:
         self.begin()
 
     def begin(self) -> None:
+        """See LabelStream."""
         self._drive, self._stamp = Stream(self._backend), 0
 
     def step(self, image: Image) -> Labelled:
+        """See LabelStream."""
         self._stamp += FRAME_NS
         result = self._drive.step(image, self._stamp, confidence=True)
         return result.labels, result.confidence
 
     def after(self, earlier: Sequence[Image], image: Image) -> Labelled:
+        """See LabelStream."""
         self._pool.reset()
         for frame in earlier:
             self._pool.label(frame)

@@ -59,6 +59,7 @@ class BlockMaker:
     # Ground
 
     def road(self, junction: bool) -> None:
+        """Ground of one block: lanes, kerbs, markings and, at a junction, the road across."""
         rng, plan = self.rng, self.plan
         ppm, half = 40, self.plan.width / 2
         height, width = int(BLOCK * ppm), int(plan.width * ppm)
