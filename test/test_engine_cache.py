@@ -148,7 +148,7 @@ def test_engine_that_cannot_be_read_is_an_error(tmp_path):
 
 
 def test_engine_that_may_not_be_built_is_refused(path):
-    """The message has the mend, and what there is of the same bundle."""
+    """The message has the fix, and which engines of the same bundle exist."""
     foreign = path.with_name(replace(KEY, bundle='c' * 64).file_name('tiny'))
     write_engine(foreign, KEY, ENGINE, {})
     with pytest.raises(EngineError, match='there is no engine .*sm89.*`vseg build`') as error:

@@ -17,7 +17,7 @@ from ros_vseg.rmw import middleware
 from ros_vseg.stream import Result
 
 WINDOW = 300            # frames that times are taken over
-SILENCE = 2.0           # seconds without an image that are worth a word
+SILENCE = 2.0           # seconds without an image before it is reported
 LATENCY_LIMIT = 60.0    # seconds; an older or a future stamp is of another clock
 INTENDED = ('dropped_superseded', 'dropped_max_rate', 'dropped_inactive')   # nothing is wrong
 
