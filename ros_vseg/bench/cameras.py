@@ -51,7 +51,7 @@ class Cameras(Node):
     def wait_for_subscriptions(self, timeout: float) -> bool:
         """Return whether the node subscribes to every camera within ``timeout`` seconds."""
         deadline = time.monotonic() + timeout
-        while not all(one.get_subscription_count() for one in self._publishers_of):
+        while not all(publisher.get_subscription_count() for publisher in self._publishers_of):
             if time.monotonic() > deadline:
                 return False
             time.sleep(0.05)
