@@ -13,7 +13,7 @@ from tiny_bundle import PLAIN, write_tiny_bundle
 from ros_vseg import backends
 from ros_vseg.backends import tensorrt
 from ros_vseg.bundle import Bundle
-from ros_vseg.commands import doctor
+from ros_vseg.commands import cli, doctor
 from ros_vseg.labels import load_label_set, overlay
 from ros_vseg.media.sources import open_source
 from ros_vseg.media.writers import BagWriter
@@ -295,3 +295,13 @@ def test_run_at_another_size(bundle, images, tmp_path):
         sizes[size] = cv2.imread(str(tmp_path / size / 'labels/0.png'), cv2.IMREAD_UNCHANGED)
     assert sizes['96x128'].shape == sizes['48x64'].shape == SIZE
     assert (sizes['96x128'] != sizes['48x64']).any()
+
+
+def test_commands_work_from_sources_that_are_not_installed(monkeypatch, capsys):
+    def missing(name):
+        raise cli.importlib.metadata.PackageNotFoundError(name)
+
+    monkeypatch.setattr(cli.importlib.metadata, 'version', missing)
+    with pytest.raises(SystemExit) as ended:
+        cli.build_parser().parse_args(['--version'])
+    assert ended.value.code == 0 and 'not installed' in capsys.readouterr().out

@@ -27,7 +27,6 @@ from ros_vseg.engines import build
 from ros_vseg.errors import BackendError, EngineError
 from ros_vseg.gpu import cuda
 from ros_vseg.gpu.kernels import Axes, compile_kernels, Kernels, Taps
-from ros_vseg.media.sources import open_source
 from ros_vseg.processes import demo_clip
 from ros_vseg.resize import resize_image
 
@@ -200,6 +199,7 @@ def test_tensorrt_keeps_the_labels(gpu, precision, share, tmp_path):
         build.find_module()
     except EngineError as error:
         pytest.skip(str(error))
+    from ros_vseg.media.sources import open_source  # the other tests need no rosbags
     bundle = Bundle.load(default_bundle_path())
     if precision == 'int8':
         calibrate(bundle, open_source(demo_clip()), tmp_path)

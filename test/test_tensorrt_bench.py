@@ -13,6 +13,7 @@ from ros_vseg.backends import tensorrt
 from ros_vseg.bench import device as bench_device
 from ros_vseg.bench.tools import Context
 from ros_vseg.errors import VsegError
+from ros_vseg.gpu import bandwidth
 
 pytest_plugins = ['fake_fixtures']
 
@@ -27,7 +28,7 @@ def test_stages_on_fake_gpu_are_measured_against_a_floor(load, fake, monkeypatch
         return Path('none.engine'), {'inputs': ends, 'outputs': outputs}, bundle
 
     monkeypatch.setattr(bench_device, 'engine_for', engine_for)
-    monkeypatch.setattr(bench_device, 'COPY', 1000)
+    monkeypatch.setattr(bandwidth, 'COPY', 1000)
     monkeypatch.setattr(bench_device, 'CAMERA', (135, 250))
     monkeypatch.setattr(tensorrt, 'deserialize', lambda engine, *_: FakeEngine(fake, engine))
     monkeypatch.setattr(backends, 'load', lambda *_, **__: load())
@@ -50,7 +51,7 @@ def test_device_benchmark_refuses_a_processor(bundle):
 
 def test_floor_of_a_gpu_that_we_do_not_know_is_not_made_up(load, fake, monkeypatch, bundle):
     fake._capability = (11, 0)
-    monkeypatch.setattr(bench_device, 'COPY', 1000)
+    monkeypatch.setattr(bandwidth, 'COPY', 1000)
     backend = load()
     assert bench_device.stage_floors(backend, Context(bundle).bundle)['network'] is None
     assert bench_device._floor_text('network', None, backend.gpu) == (

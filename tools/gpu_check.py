@@ -16,19 +16,27 @@ import threading
 import time
 from typing import Callable
 
+import cv2
 import numpy as np
+import numpy.typing as npt
 
+from ros_vseg.decode import decode
 from ros_vseg.errors import DeviceError
 from ros_vseg.gpu import failures
+from ros_vseg.gpu.bandwidth import bandwidths
 from ros_vseg.gpu.cuda import Gpu
-from ros_vseg.gpu.kernels import compile_kernels
+from ros_vseg.gpu.kernels import Axes, compile_kernels, Kernels, Taps
+from ros_vseg.gpu.work_queue import Queue
 
 PATIENCE = 60.0     # seconds for one experiment
 FAULT = r"""
 extern "C" __global__ void illegal(float* unused) { *(volatile float*)nullptr = 1.0f; }
 extern "C" __global__ void misaligned(float* memory) {
-  volatile float4* odd = (volatile float4*)((char*)memory + 4);
-  odd->x = odd->y;
+  float4 read;  // one load of 16 bytes, which the compiler cannot take apart
+  asm volatile("ld.global.v4.f32 {%0, %1, %2, %3}, [%4];"
+               : "=f"(read.x), "=f"(read.y), "=f"(read.z), "=f"(read.w)
+               : "l"((char*)memory + 4));
+  *memory = read.x;
 }
 extern "C" __global__ void endless(float* memory) { while (*(volatile float*)memory == 0.0f) {} }
 """
@@ -119,20 +127,145 @@ def fault(name: str) -> Callable[[], str]:
         except DeviceError as error:
             first = str(error)
         known = failures.lost() is not None
+        print(f'{first}; lost: {known}', flush=True)    # what follows may hang
         failures._lost.clear()      # ask the driver itself
         try:
             Gpu().use()
             second = 'the GPU can be opened again'
         except DeviceError as error:
             second = str(error)
-        return f'{first}; lost: {known}; then: {second}'
+        return f'then: {second}'
     return run
+
+
+def median_us(queue: Queue, work: Callable[[], None], rounds: int = 200) -> float:
+    """Return the median microseconds of some work, by the GPU's clock."""
+    taken = []
+    for _ in range(rounds):
+        queue.mark('start')
+        work()
+        queue.mark('end')
+        queue.wait()
+        taken.append(queue.times(('start', 'end'))['end'])
+    return 1e6 * float(np.median(taken))
+
+
+def street_like_scores(classes: int, height: int, width: int) -> npt.NDArray[np.float32]:
+    """Return scores float32 [K, h, w] with regions like a street's, not noise."""
+    rng = np.random.default_rng(0)
+    coarse = rng.normal(0, 3, (9, 12, classes)).astype(np.float32)
+    smooth = cv2.resize(coarse, (width, height), interpolation=cv2.INTER_CUBIC)
+    smooth = smooth.reshape(height, width, classes)
+    return np.ascontiguousarray(smooth.transpose(2, 0, 1))
+
+
+def kernels_against_floors(classes: int, network: tuple[int, int]) -> Callable[[], str]:
+    """Return an experiment that times our kernels for a camera of 1024x2048."""
+    def run() -> str:
+        gpu, camera = opened(), (1024, 2048)
+        inside = bandwidths(gpu)[2]
+        shape = (classes, network[0] // 4, network[1] // 4)
+        scores = street_like_scores(*shape)
+        kernels, queue = Kernels(gpu), gpu.queue()
+        image = gpu.upload(np.random.default_rng(0).integers(0, 256, (*camera, 3), np.uint8))
+        small, source = gpu.allocate(3 * network[0] * network[1]), gpu.upload(scores)
+        best, out = gpu.allocate(shape[1] * shape[2]), gpu.allocate(camera[0] * camera[1])
+        taps, axes = Taps(gpu, camera, network), Axes(gpu, shape[1:], camera)
+        table = gpu.upload(np.arange(256, dtype=np.uint8))
+        pixels = camera[0] * camera[1]
+        work: dict[str, tuple[Callable[[], None], int]] = {
+            'resize': (lambda: kernels.resize(queue, image, camera, small, network, taps, False),
+                       3 * pixels + 3 * network[0] * network[1]),
+            'confidence': (lambda: kernels.confidence(queue, source, shape, axes, out),
+                           scores.nbytes + pixels),
+            'best_class': (lambda: kernels.best_class(queue, source, shape, best),
+                           scores.nbytes + shape[1] * shape[2]),
+            'labels': (lambda: kernels.labels(queue, source, shape, best, axes, table, out),
+                       scores.nbytes + pixels)}
+        lines = []
+        for name, (launch, moved) in work.items():
+            taken = median_us(queue, launch)
+            lines.append(f'{name} {taken:.1f} us (floor {1e6 * moved / inside:.1f})')
+        same = bool(np.array_equal(gpu.download(out, camera, np.uint8), decode(scores, camera)[0]))
+        return (f'network {network[0]}x{network[1]}, {classes} classes, copies inside at '
+                f'{inside / 1e12:.2f} TB/s: {", ".join(lines)}; labels as the processor: {same}')
+    return run
+
+
+def graphs() -> str:
+    """Compare a graph of 85 small launches with the launches, and weigh graphs in memory."""
+    gpu = opened()
+    queue, buffer = gpu.queue(), gpu.allocate(1024)
+
+    def work() -> None:
+        for _ in range(85):
+            queue.clear(buffer)
+
+    def wall_us(run: Callable[[], None]) -> tuple[float, float]:
+        launched, whole = [], []
+        for _ in range(200):
+            begin = time.perf_counter()
+            run()
+            launched.append(time.perf_counter() - begin)
+            queue.wait()
+            whole.append(time.perf_counter() - begin)
+        return 1e6 * float(np.median(launched)), 1e6 * float(np.median(whole))
+
+    begin = time.perf_counter()
+    graph = queue.capture(work)
+    captured = time.perf_counter() - begin
+    steps, replay = wall_us(work), wall_us(lambda: queue.replay(graph))
+    before = gpu.memory()[0]
+    kept = [queue.capture(work) for _ in range(14)]
+    memory_14 = before - gpu.memory()[0]
+    kept += [queue.capture(work) for _ in range(42)]
+    memory_56 = before - gpu.memory()[0]
+    return (f'85 steps one by one: launch {steps[0]:.0f} us, done {steps[1]:.0f} us; as a graph: '
+            f'launch {replay[0]:.0f} us, done {replay[1]:.0f} us; capture {1e3 * captured:.2f} ms;'
+            f' memory of 14 graphs {memory_14}, of {len(kept)} {memory_56} bytes')
+
+
+def beside_torch() -> str:
+    """Decode while PyTorch uses the same GPU from another thread of the process."""
+    try:
+        import torch
+    except ImportError:
+        return 'skipped: no PyTorch here'
+    if not torch.cuda.is_available():
+        return 'skipped: this PyTorch has no GPU'
+    gpu, stop, size = opened(), threading.Event(), (512, 1024)
+    products = [0]
+
+    def disturb() -> None:
+        matrix = torch.randn(2048, 2048, device='cuda')
+        while not stop.is_set():
+            float((matrix @ matrix).sum())
+            products[0] += 1
+
+    thread = threading.Thread(target=disturb)
+    thread.start()
+    scores = street_like_scores(11, 100, 132)
+    expected = decode(scores, size)[0]
+    kernels, queue, wrong = Kernels(gpu), gpu.queue(), 0
+    source, best = gpu.upload(scores), gpu.allocate(100 * 132)
+    table, axes = gpu.upload(np.arange(256, dtype=np.uint8)), Axes(gpu, (100, 132), size)
+    out = gpu.allocate(size[0] * size[1])
+    for _ in range(300):
+        kernels.best_class(queue, source, (11, 100, 132), best)
+        kernels.labels(queue, source, (11, 100, 132), best, axes, table, out)
+        queue.wait()
+        wrong += not np.array_equal(gpu.download(out, size, np.uint8), expected)
+    stop.set()
+    thread.join()
+    return f'{wrong} of 300 label images differ beside {products[0]} products of PyTorch'
 
 
 EXPERIMENTS: dict[str, Callable[[], str]] = {
     'page_locked': page_locked, 'captures_beside_threads': captures_beside_threads,
-    'waits': waits, 'illegal': fault('illegal'), 'misaligned': fault('misaligned'),
-    'endless': fault('endless')}
+    'kernels_small': kernels_against_floors(11, (400, 528)),
+    'kernels_large': kernels_against_floors(19, (1024, 2048)), 'graphs': graphs,
+    'beside_torch': beside_torch, 'waits': waits, 'illegal': fault('illegal'),
+    'misaligned': fault('misaligned'), 'endless': fault('endless')}
 
 
 def main() -> int:
@@ -145,12 +278,14 @@ def main() -> int:
         try:
             done = subprocess.run([sys.executable, __file__, name], capture_output=True, text=True,
                                   timeout=PATIENCE)
-            text = done.stdout.strip() or done.stderr.strip().rpartition('\n')[2]
+            text = done.stdout.strip().replace('\n', '; ')
+            text = text or done.stderr.strip().rpartition('\n')[2]
             print(f'{name}: {text} (exit code {done.returncode})', flush=True)
             ended_badly += not done.stdout
-        except subprocess.TimeoutExpired:
-            print(f'{name}: did not end in {PATIENCE:.0f} s', flush=True)
-            ended_badly += 1
+        except subprocess.TimeoutExpired as late:
+            text = (late.stdout or b'').decode().strip()
+            print(f'{name}: {text} (did not end in {PATIENCE:.0f} s)', flush=True)
+            ended_badly += not text
     return int(ended_badly > 0)
 
 

@@ -30,7 +30,7 @@ echo "# GPU check of ros_vseg, $(date -u +%FT%TZ), commit $(git rev-parse --shor
 step 20 'GPU and driver' nvidia-smi
 step 60 'What is installed' "$PYTHON" -m ros_vseg.commands.cli doctor
 step 120 'Kernels, ring, graphs, threads and memory on the GPU' \
-    "$PYTHON" -m pytest test/test_gpu.py -q -k real -p no:cacheprovider
+    "$PYTHON" -m pytest test/test_gpu.py -q -k real --noconftest -p no:cacheprovider
 step 180 'Driver: page-locked memory, captures beside other threads, lost GPUs, waits' \
     "$PYTHON" tools/gpu_check.py
 step 300 'Stages against their floors' \

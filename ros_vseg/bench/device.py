@@ -20,12 +20,12 @@ from ros_vseg.bundle import Bundle
 from ros_vseg.engines.engine import engine_for
 from ros_vseg.engines.jit import Contexts
 from ros_vseg.errors import VsegError
+from ros_vseg.gpu.bandwidth import bandwidths
 from ros_vseg.gpu.cuda import Gpu
 from ros_vseg.graph import ring_model
 
 CAMERAS = 4
 CAMERA = (1024, 2048)   # height, width of the images: few cameras send the network's size
-COPY = 64 * 2**20   # bytes, far beyond every cache
 # dense float16 operations per clock and multiprocessor, by compute capability (data sheets)
 HALF_RATE = {'sm75': 1024, 'sm80': 2048, 'sm86': 1024, 'sm87': 2048, 'sm89': 1024, 'sm90': 4096,
              'sm100': 8192, 'sm120': 1024, 'sm121': 1024}
@@ -131,26 +131,6 @@ def network_floor(gpu: Gpu, bundle: Bundle, ends: float, inside: float) -> float
     rate = (HALF_RATE[gpu.capability] * gpu.attribute('MULTIPROCESSOR_COUNT')
             * gpu.attribute('CLOCK_RATE') * 1e3)
     return max(operations / rate, weights / 2 / inside + ends)
-
-
-def bandwidths(gpu: Gpu) -> tuple[float, float, float]:
-    """Return bytes a second to the GPU, from it, and inside it (read and written), by copies."""
-    host, queue = gpu.pinned((COPY,)), gpu.queue()
-    source, target = gpu.allocate(COPY), gpu.allocate(COPY)
-    work = {'up': lambda: queue.copy_to_gpu(source, host),
-            'down': lambda: queue.copy_to_host(host, source),
-            'inside': lambda: queue.copy_inside(target, source)}
-    rates = {}
-    for name, copy in work.items():
-        seconds = []
-        for _ in range(6):
-            queue.mark('start')
-            copy()
-            queue.mark(name)
-            queue.wait()
-            seconds.append(queue.times(('start', name))[name])
-        rates[name] = COPY / min(seconds)
-    return rates['up'], rates['down'], 2 * rates['inside']
 
 
 def cost(bundle: Bundle) -> tuple[float, float]:

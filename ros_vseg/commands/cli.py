@@ -157,13 +157,20 @@ def _bench(options: argparse.Namespace) -> int:
         Context(options.bundle, options.rounds, options.backend, size), names)
 
 
+def _version() -> str:
+    try:
+        return importlib.metadata.version('ros_vseg')
+    except importlib.metadata.PackageNotFoundError:
+        return 'unknown: ros_vseg is not installed, but run from its sources'
+
+
 def build_parser() -> argparse.ArgumentParser:
     """Return the argument parser of vseg."""
     parser = argparse.ArgumentParser(
         'vseg', description='Semantic segmentation of video, with the context of earlier frames.',
         epilog=EXAMPLES, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('--version', action='version',
-                        version=importlib.metadata.version('ros_vseg'))
+                        version=_version())
     commands = parser.add_subparsers(required=True, metavar='COMMAND')
     run = commands.add_parser('run', help='label a bag, a video or a folder of images')
     run.add_argument('input', type=Path, help='bag, video file or folder of images')
