@@ -232,7 +232,8 @@ def _trainer(recipe: Recipe, output: Path, validated: bool) -> lightning.Trainer
         val_check_interval=options.validate_every if validated else None,
         check_val_every_n_epoch=None, num_sanity_val_steps=0,
         log_every_n_steps=min(20, options.checkpoint_every),
-        limit_val_batches=1 if validated else 0, use_distributed_sampler=False)
+        limit_val_batches=1 if validated else 0, use_distributed_sampler=False,
+        benchmark=True)  # cuDNN tries its algorithms: all steps have one shape
 
 
 def _checkpoints(recipe: Recipe, output: Path, validated: bool) -> list[Callback]:

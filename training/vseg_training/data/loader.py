@@ -199,4 +199,5 @@ def build_loader(dataset: ClipDataset, start_step: int, workers: int, rank: int 
         ValueError: The processes cannot share the clips of every step evenly.
     """
     batches = _Batches(dataset, start_step, rank, world)
-    return DataLoader(dataset, batch_sampler=batches, num_workers=workers)
+    return DataLoader(dataset, batch_sampler=batches, num_workers=workers,
+                      pin_memory=torch.cuda.is_available())
