@@ -211,8 +211,8 @@ def load_recipe(path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
         where = f', key {error.full_key}' if error.full_key else ''
         raise ValueError(f'recipe {path}{where}: {str(error).splitlines()[0]}') from error
     except TypeError as error:  # an override that takes a list for a mapping, such as a.0.b=1
-        raise ValueError(f'recipe {path} with {" ".join(overrides)}: {error}; a list is given as a '
-                         'whole, KEY=[...]') from error
+        raise ValueError(f'recipe {path} with {" ".join(overrides)}: {error}; a list is given as '
+                         'a whole, KEY=[...]') from error
 
 
 def from_dict(tree: Any) -> Recipe:
