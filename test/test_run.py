@@ -163,7 +163,7 @@ def test_a_signal_leaves_nothing_half_written(bundle, tmp_path, number):
             [sys.executable, '-m', 'ros_vseg.commands.cli', 'run', drive, '-o', out, '--bundle',
              bundle, '--backend', 'onnxruntime', '--save', *ALL], stderr=subprocess.PIPE,
             text=True) as process:
-        while not list(out.glob('labels/*.png')):
+        while not list(out.glob('color/*.png')):  # written after the labels
             assert process.poll() is None
         process.send_signal(number)
         process.send_signal(number)

@@ -8,7 +8,6 @@ camera while somebody listens to ``~/points``; ``camera_info`` is the depth's. S
 the points are the depth's.
 ``ros2 run ros_vseg cloud --ros-args -r label:=/vseg_node/camera/label``
 """
-import signal
 import sys
 from typing import Any
 
@@ -19,6 +18,7 @@ from rclpy.qos import QoSProfile, ReliabilityPolicy
 from rclpy.signals import SignalHandlerOptions
 from sensor_msgs.msg import CameraInfo, Image, PointCloud2, PointField
 
+from ros_vseg import interrupts
 from ros_vseg.cloud import back_project, depth_in_metres, FIELDS, labelled_points, POINT
 from ros_vseg.errors import ImageError, VsegError
 from ros_vseg.image import to_label_array, to_rgb
@@ -139,20 +139,19 @@ def cloud_message(found: dict[str, Image], info: CameraInfo) -> PointCloud2:
 def main(args: list[str] | None = None) -> int:
     """Run the node until it is interrupted, and return the exit code."""
     rclpy.init(args=args, signal_handler_options=SignalHandlerOptions.NO)
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, signal.default_int_handler)
+    interrupts.defer()
+    code = 0
     try:
         executor = SingleThreadedExecutor()
         executor.add_node(Cloud())
-        executor.spin()
-    except KeyboardInterrupt:
-        pass
+        while rclpy.ok() and not interrupts.asked():
+            executor.spin_once(timeout_sec=0.2)
     except VsegError as error:
         rclpy.logging.get_logger('cloud').fatal(str(error))
-        return 1
+        code = 1
     finally:
         rclpy.try_shutdown()
-    return 0
+    interrupts.leave(code)
 
 
 if __name__ == '__main__':

@@ -31,7 +31,7 @@ class Program(NamedTuple):
 
 def run(load: Callable[[], Program], args: Sequence[str] | None = None) -> int:
     """
-    Run a program and return its exit code: 1, with one line on stderr, for a VsegError.
+    Run a program and end the process with its exit code: 1, with one line, for a VsegError.
 
     ``load`` imports what takes time; a Ctrl-C meanwhile ends the process without a traceback.
     """
@@ -44,15 +44,15 @@ def run(load: Callable[[], Program], args: Sequence[str] | None = None) -> int:
     interrupts.raise_once()
     try:
         _init(argv)
-        return program.run([] if value is None else [Override(program.positional, value=value)])
+        code = program.run([] if value is None else [Override(program.positional, value=value)])
     except VsegError as error:
         print(f'{program.name}: error: {error}', file=sys.stderr)
-        return 1
+        code = 1
     except interrupts.Interrupted as error:
-        return error.exit_code
+        code = error.exit_code
     finally:
         rclpy.try_shutdown()
-        interrupts.end_at_once()
+    interrupts.leave(code)
 
 
 def _plain(arguments: list[str]) -> list[str]:

@@ -3,9 +3,7 @@
 """The lifecycle node ``vseg_node``: camera images in, label images out."""
 import json
 import logging
-import os
 from pathlib import Path
-import signal
 import sys
 import textwrap
 import traceback
@@ -21,7 +19,7 @@ from rclpy.publisher import Publisher
 from rclpy.signals import SignalHandlerOptions
 from std_srvs.srv import Trigger
 
-from ros_vseg import backends
+from ros_vseg import backends, interrupts
 from ros_vseg.backends.base import Backend
 from ros_vseg.bundle import Bundle, default_bundle_path
 from ros_vseg.engines.engine import engine_for
@@ -87,6 +85,9 @@ class VsegNode(LifecycleNode):
         """Load the bundle; what fails is logged, and shown in /diagnostics."""
         try:
             self._configure()
+        except interrupts.Interrupted:
+            self._clean_up()
+            return FAILURE
         except Exception as error:
             self._problem = str(error)
             known = isinstance(error, VsegError)
@@ -158,7 +159,8 @@ class VsegNode(LifecycleNode):
         label_set = load_label_set(chosen) if chosen else bundle.info.label_set
         more = extras(label_set, bundle.info.label_set, parameters.masks(self),
                       self._value('probabilities'))
-        backend = self._load(bundle)
+        with interrupts.interruptible():    # it may build an engine
+            backend = self._load(bundle)
         if more.probabilities and backend.name in backends.WITHOUT_SCORES:
             raise BackendError(
                 f'probabilities need scores on the host, which backend {backend.name} leaves on '
@@ -241,38 +243,39 @@ def main(args: list[str] | None = None) -> int:
     if HELP.intersection(sys.argv[1:] if args is None else args):
         print(usage())
         return 0
+    interrupts.defer()
     node, code = None, 0
     try:
-        for number in (signal.SIGINT, signal.SIGTERM):
-            signal.signal(number, signal.default_int_handler)
         _init(args)
         node = VsegNode()
-        if node.get_parameter('build_only').value:
-            node.build()
-            return 0
-        executor = Executor()
-        executor.add_node(node)
-        node.autostart()
-        while rclpy.ok():   # not spin(): in some builds EventsExecutor's never sleeps
-            executor.spin_once(timeout_sec=1.0)
-            if node.must_restart():     # after the frame, which the CPU labels
-                code = GPU_LOST
-                break
-    except KeyboardInterrupt:
+        code = _run(node)
+    except interrupts.Interrupted:
         pass
     except VsegError as error:
         rclpy.logging.get_logger('vseg_node').fatal(str(error))
-        return 2 if isinstance(error, parameters.ParameterError) else 1
+        code = 2 if isinstance(error, parameters.ParameterError) else 1
     finally:
-        for number in (signal.SIGINT, signal.SIGTERM):
-            signal.signal(number, signal.SIG_IGN)       # it is ending already
         if node is not None:
             node.destroy_node()
         rclpy.try_shutdown()
-    if code == GPU_LOST:    # the libraries' exit handlers could wait for the GPU for ever
-        sys.stdout.flush(), sys.stderr.flush()
-        os._exit(code)
-    return code
+    interrupts.leave(code)
+
+
+def _run(node: VsegNode) -> int:
+    """Label until a signal comes or the GPU is lost, and return the exit code."""
+    if node.get_parameter('build_only').value:
+        with interrupts.interruptible():
+            node.build()
+        return 0
+    executor = Executor()
+    executor.add_node(node)
+    node.autostart()
+    while rclpy.ok() and not interrupts.asked():
+        # not spin(): in some builds EventsExecutor's never sleeps
+        executor.spin_once(timeout_sec=1.0)
+        if node.must_restart():     # after the frame, which the CPU labels
+            return GPU_LOST
+    return 0
 
 
 def usage() -> str:
