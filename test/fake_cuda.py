@@ -171,7 +171,8 @@ class FakeCudaDriver:
                        for start, (length, _) in list(self._memory.items())), 'not on the device')
         return address
 
-    def _is_pinned(self, address, size):
+    def is_pinned(self, address, size):
+        """Return whether host memory is page-locked."""
         return any(start <= address and address + size <= start + length
                    for start, length in list(self._registered.items()))
 
@@ -193,20 +194,23 @@ class FakeCudaDriver:
         return self._total - self.allocated(), self._total
 
     def _cuMemHostRegister(self, address, size, flags):
+        if any(start < address + size and address < start + length
+               for start, length in list(self._registered.items())):
+            return self.CUresult.CUDA_ERROR_HOST_MEMORY_ALREADY_REGISTERED
         self._registered[address] = size
 
     def _cuMemHostUnregister(self, address):
         del self._registered[address]
 
     def _cuMemcpyHtoDAsync(self, target, source, size, stream):
-        if self._is_pinned(source, size):
+        if self.is_pinned(source, size):
             self.queue(stream, lambda: ctypes.memmove(self.place(target, size), source, size))
             return
         values = ctypes.string_at(source, size)     # pageable: it is read now, written later
         self.queue(stream, lambda: ctypes.memmove(self.place(target, size), values, size))
 
     def _cuMemcpyDtoHAsync(self, target, source, size, stream):
-        assert self._is_pinned(target, size) or not self._capturing.get(int(stream))
+        assert self.is_pinned(target, size) or not self._capturing.get(int(stream))
         self.queue(stream, lambda: ctypes.memmove(target, self.place(source, size), size))
 
     def _cuMemcpyDtoDAsync(self, target, source, size, stream):

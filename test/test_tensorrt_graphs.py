@@ -3,6 +3,7 @@
 """CUDA graphs on a FAKE driver: addresses, captures, and what disturbs them."""
 import gc
 import threading
+import weakref
 
 from fake_backend import CAMERA, frame, on_processor
 import numpy as np
@@ -152,6 +153,18 @@ def test_captures_on_fake_gpu_stand_beside_cameras_that_start(load, fake):
         thread.join(120)
     assert failed == [] and backend.report() == {'graph_captures_failed': '0'}
     assert not {'cuMemsetD8', 'cuMemcpyHtoD', 'cuMemcpyDtoH'} & {name for name, _ in fake.calls}
+
+
+def test_host_memory_outlives_its_page_lock_on_fake_gpu(load, fake):
+    """Or another array has its address by then, and loses a page lock that it needs."""
+    gpu = load().gpu
+    pinned = gpu.pinned((4096,))
+    address, memory = pinned.ctypes.data, weakref.ref(pinned.base.base.obj)
+    with gpu.capturing():
+        del pinned
+        assert fake.is_pinned(address, 4096) and memory() is not None
+    gpu.use()
+    assert not fake.is_pinned(address, 4096) and memory() is None
 
 
 def test_work_that_breaks_a_capture_leaves_fake_stream_usable(load, fake):

@@ -78,7 +78,8 @@ class Gpu:
         version = self.call('cuDriverGetVersion')
         self.cuda_version = f'{version // 1000}.{version % 1000 // 10}'
         self._context: Any = None
-        self._waste: deque[tuple[str, tuple[Any, ...]]] = deque()   # what is still to be freed
+        # what is still to be freed: function, arguments, and what must live until then
+        self._waste: deque[tuple[str, tuple[Any, ...], Any]] = deque()
         self._is_capturing = False
         self._transfers: Queue | None = None
 
@@ -153,7 +154,7 @@ class Gpu:
         with self.lock:
             self.call('cuMemHostRegister', address, size, 0)
         flat = np.frombuffer(memory, np.uint8)      # lives as long as any view of it
-        weakref.finalize(flat, self.give_back, 'cuMemHostUnregister', address)
+        weakref.finalize(flat, self.give_back, 'cuMemHostUnregister', address, keep=memory)
         return flat.reshape(shape)
 
     @contextmanager
@@ -175,14 +176,20 @@ class Gpu:
                 if was_enabled:
                     gc.enable()
 
-    def give_back(self, function: str, *arguments: Any) -> None:
+    def give_back(self, function: str, *arguments: Any, keep: Any = None) -> None:
         """
         Free something with a function of the driver, now or soon; waits for no lock.
 
         Garbage collection may call it while the thread, or another, holds any lock. Of a GPU that
         is lost there is nothing to free.
+
+        Args:
+            function: of the driver.
+            arguments: of the function.
+            keep: lives until then: host memory that is freed while it is page-locked would be
+                another array's, which then loses its page lock.
         """
-        self._waste.append((function, arguments))
+        self._waste.append((function, arguments, keep))
         self._sweep()
 
     def _sweep(self) -> None:
@@ -191,7 +198,7 @@ class Gpu:
             try:
                 if self._is_capturing:
                     return
-                function, arguments = self._waste.popleft()
+                function, arguments, _kept = self._waste.popleft()
                 self.call('cuCtxSetCurrent', self._context)
                 self.call(function, *arguments)
             except Exception:
