@@ -113,7 +113,7 @@ def test_cameras_share_the_device_evenly(node, front, rear):
     def labelled(camera):
         return sum(ros.stamp_of(label) >= start for label in camera.received['label'])
 
-    deadline = time.monotonic() + ros.PATIENCE
+    deadline = time.monotonic() + 4 * ros.PATIENCE   # the sender takes most of a busy machine
     while min(map(labelled, (front, rear))) < 6:
         assert time.monotonic() < deadline
         raw.header = ros.header(start + number * FRAME)

@@ -170,6 +170,8 @@ class Recipe:
     """
     A whole experiment.
 
+    ``terms``: further terms of the loss by name (``terms.METHODS``), each with its weight, ``of``
+    (scores or features) and options: a sum of methods.
     ``version``: of the meaning of what a recipe leaves out. What is stored in a checkpoint keeps
     its own: see ``from_dict``.
     """
@@ -181,6 +183,7 @@ class Recipe:
     data: Data = field(default_factory=Data)
     loss: Loss = field(default_factory=Loss)
     distill: Distillation = field(default_factory=Distillation)
+    terms: Dict[str, Dict[str, Any]] = field(default_factory=dict)
     optim: Optimisation = field(default_factory=Optimisation)
 
 

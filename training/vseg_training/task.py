@@ -12,7 +12,7 @@ from ros_vseg.labels import load_label_set
 
 from .backbones import load_pretrained
 from .data import class_frequency, PADDING
-from .distill import distillation_terms, Targets, teacher_targets
+from .distill import distillation_terms, maps_of, Targets, teacher_maps, teacher_targets
 from .evaluate import evaluate_stream
 from .losses import (
     co_training_loss, diversity, diversity_loss, ohem_cross_entropy, video_id_loss)
@@ -22,6 +22,7 @@ from .models.network import Output
 from .models.student import Student
 from .models.teacher import Teacher
 from .recipe import from_dict, Recipe, to_dict
+from .terms import Maps, Terms, Widths
 
 
 NETWORKS: dict[str, type[Student] | type[Teacher]] = {'ssc': Student, 'msc': Teacher}
@@ -107,6 +108,8 @@ class SegmentationTask(lightning.LightningModule):
             self.long_term = LongTermContext(self.network.channels, num_videos)
         # in a list, which hides its weights from Lightning and from the checkpoint
         self._teacher = [] if teacher is None else [teacher.requires_grad_(False)]
+        self.terms = Terms(self.recipe.terms, _widths(self.network),
+                           None if teacher is None else _widths(teacher))
         if self.recipe.model.frozen_backbone:
             self.network.backbone.requires_grad_(False)
 
@@ -197,11 +200,20 @@ class SegmentationTask(lightning.LightningModule):
                 output['features'], features.unflatten(0, distant.shape[:2]))
             terms['long_term'] = video_id_loss(
                 scores, batch['video'], self.recipe.loss.video_id)
-        if self.recipe.distill.teacher:
-            counted = batch['labels'].flatten(0, 1) != PADDING
-            terms |= distillation_terms(output, self._targets(batch), counted, self.class_weights,
-                                        bool(self.recipe.distill.structural))
+        distill, counted = self.recipe.distill, batch['labels'] != PADDING
+        if distill.teacher and (distill.uncertainty or distill.structural):
+            terms |= distillation_terms(
+                output, self._targets(batch), counted.flatten(0, 1), self.class_weights,
+                bool(distill.structural))
+        if self.terms.weights:
+            terms |= self.terms(maps_of(output), self._maps(batch), batch, counted)
         return terms
+
+    def _maps(self, batch: Batch) -> Maps | None:
+        """Return the teacher's maps of a batch, where there is a teacher at work."""
+        if not self._teacher:
+            return None
+        return teacher_maps(self._teacher[0], batch['images'], batch['places'])
 
     def _targets(self, batch: Batch) -> Targets:
         """Targets of a batch, from the teacher at work or from its soft labels."""
@@ -213,7 +225,8 @@ class SegmentationTask(lightning.LightningModule):
         loss, distill = self.recipe.loss, self.recipe.distill
         return {'scores': 1.0, 'auxiliary': loss.auxiliary, 'diversity': loss.diversity,
                 'long_term': loss.long_term, 'co_training': loss.co_training,
-                'uncertainty': distill.uncertainty, 'structural': distill.structural}
+                'uncertainty': distill.uncertainty, 'structural': distill.structural,
+                **self.terms.weights}
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """
@@ -301,6 +314,10 @@ class SegmentationTask(lightning.LightningModule):
         if options.optimizer == 'adamw':
             return torch.optim.AdamW(groups, weight_decay=options.weight_decay)
         raise ValueError(f'optimizer {options.optimizer!r} is unknown: use adamw or sgd')
+
+
+def _widths(network: Student | Teacher) -> Widths:
+    return Widths(network.num_classes, network.channels)
 
 
 def _gather(names: list[str], processes: int) -> list[list[str]]:

@@ -28,6 +28,7 @@ from .progress import ProgressBar, SpeedReport, WaitTimer
 from .recipe import Recipe, to_dict
 from .resume import resume_step, WholeCheckpoints
 from .task import class_ids, SegmentationTask
+from .terms import needs
 
 
 BUNDLE_FRAMES = 32  # frames that the batch norms of a bundle's weights are computed from
@@ -86,7 +87,8 @@ def build_data(recipe: Recipe, cache: Path, start_step: int) -> tuple[DataLoader
         recipe.seed, recipe.optim.max_steps, distant=bool(recipe.loss.long_term),
         soft_labels=soft_labels, stills=[s.stills for s in data.train],
         degrade=(data.degrade, data.degrade_other),
-        focus=class_ids(data.focus, data.label_set, 'data.focus'))
+        focus=class_ids(data.focus, data.label_set, 'data.focus'),
+        flow=bool(needs(recipe.terms, 'flow')))
     val = None
     if data.val is not None:
         source = build_source(data.val, recipe, cache)

@@ -103,6 +103,30 @@ def still_path(size: Sequence[int], length: int, rng: np.random.Generator) -> Ma
     return np.array(matrices)
 
 
+def still_flow(matrices: _Matrices32, crop: Sequence[int]) -> _Matrices32:
+    """
+    Flow of a clip made of a still, by the geometry that made it.
+
+    Args:
+        matrices: Float32 [L, 2, 3], pixels of the still to those of each frame
+            (``Draw.matrices``).
+        crop: (height, width) of the frames.
+
+    Returns:
+        Float32 [L - 1, 2, h, w]: what is at (x, y) in a frame is at (x + flow[0], y + flow[1]) in
+        the next one.
+    """
+    last_row = np.array([[0, 0, 1]], np.float64)
+    whole = [np.concatenate([matrix, last_row]) for matrix in matrices]
+    rows, columns = np.mgrid[:crop[0], :crop[1]].astype(np.float64)
+    places = np.stack([columns, rows, np.ones_like(rows)])
+    flows = np.empty((len(whole) - 1, 2, *crop), np.float32)
+    for number, (now, later) in enumerate(zip(whole, whole[1:])):
+        moved = np.tensordot((later @ np.linalg.inv(now))[:2], places, 1)
+        flows[number] = moved - places[:2]
+    return flows
+
+
 @dataclass
 class Draw:
     """

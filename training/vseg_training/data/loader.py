@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch.utils.data import DataLoader, Dataset, Sampler
 
-from .augment import Augmentation, Draw, Matrices, still_path
+from .augment import Augmentation, Draw, Matrices, still_flow, still_path
 from .clips import Clip, ClipSource, Pixels
 from .degrade import degrade, SEEN
 from .soft_labels import SoftLabels
@@ -38,8 +38,9 @@ class ClipDataset(Dataset[Item]):
 
     An item, by (sample number, clip length), is a dict: images uint8 [L, 3, h, w], labels int64
     [L, h, w], places float32 [4] (``position_codes``), video (int, the snippet's number among all
-    sources), name (of the last frame), and if asked for distant (images like the clip's) and
-    targets (a dict, see ``SoftLabels.clip``). DataError for files that cannot be used.
+    sources), name (of the last frame), and if asked for distant (images like the clip's), targets
+    (a dict, see ``SoftLabels.clip``), and flow float32 [L - 1, 2, h, w] with flow_known (bool).
+    DataError for files that cannot be used.
 
     Args:
         sources: Of the clips.
@@ -56,6 +57,8 @@ class ClipDataset(Dataset[Item]):
         degrade: How often the last frame of a clip of two frames or more is degraded, and how
             often any other frame is.
         focus: Class ids; half of the clips take the one of three crops that shows most of them.
+        flow: Whether clips bring their exact flow (``still_flow``); it is known of those that are
+            made of stills.
 
     Raises:
         ValueError: frames is not a multiple of every length, or a source has no frames to end at.
@@ -65,14 +68,15 @@ class ClipDataset(Dataset[Item]):
                  lengths: Sequence[int], frames: int, augmentation: Augmentation, seed: int,
                  steps: int, distant: bool = False, soft_labels: SoftLabels | None = None,
                  stills: Sequence[float] | None = None,
-                 degrade: tuple[float, float] = (0.0, 0.0), focus: Sequence[int] = ()) -> None:
+                 degrade: tuple[float, float] = (0.0, 0.0), focus: Sequence[int] = (),
+                 flow: bool = False) -> None:
         if any(frames % length for length in lengths):
             raise ValueError(f'frames_per_step {frames} must be a multiple of all clip lengths '
                              f'{list(lengths)}')
         self.sources, self.augmentation, self.seed = sources, augmentation, seed
         self.distant, self.soft_labels = distant, soft_labels
         self.stills = stills or [0.0] * len(sources)
-        self.degrade, self.focus = degrade, list(focus)
+        self.degrade, self.focus, self.flow = degrade, list(focus), flow
         self.snippets = [source.snippets() for source in sources]
         # number of a source's first video among those of all, and the number of all
         self.first_video = np.cumsum([0, *(numbers[-1] for numbers in self.snippets)])
@@ -124,6 +128,9 @@ class ClipDataset(Dataset[Item]):
         if self.distant:
             far = source.load_images(source.distant_keys(drive, position, length, INTERVAL))
             item['distant'] = _tensor(replace(draw, paths=None).images(far))
+        if self.flow:
+            item['flow'] = torch.from_numpy(still_flow(draw.matrices(length), draw.crop))
+            item['flow_known'] = still
         if self.soft_labels:
             item['targets'] = self.soft_labels.clip(
                 source, keys, size, draw.matrices(length), draw.crop)

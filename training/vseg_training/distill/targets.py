@@ -13,6 +13,7 @@ from ..models.layers import resize_labels
 from ..models.network import Output
 from ..models.student import Student
 from ..models.teacher import mean_prediction, Teacher
+from ..terms import Maps
 
 
 class Targets(NamedTuple):
@@ -54,6 +55,25 @@ def teacher_targets(network: Student | Teacher, clip: Tensor, places: Tensor | N
     if projection is not None:
         projection = projection.unflatten(3, output['features'].shape[-2:])
     return Targets(mean_prediction(streams), uncertainty_map(streams), projection)
+
+
+def maps_of(output: Output) -> Maps:
+    """Take what terms compare from a network's output; scores are the mean over its streams."""
+    streams = output.get('streams') or [output['scores']]
+    return Maps(mean_prediction([scores.float() for scores in streams]), output['features'])
+
+
+@torch.no_grad()
+def teacher_maps(network: Student | Teacher, clip: Tensor, places: Tensor | None = None) -> Maps:
+    """
+    Scores and features of a fixed network for a clip, without dropout.
+
+    Args:
+        network: Put into eval mode.
+        clip: [B, L, 3, H, W] in 0..255.
+        places: As in the network's ``forward``.
+    """
+    return maps_of(network.eval()(clip, places))
 
 
 def distillation_terms(output: Output, targets: Targets, counted: Tensor,

@@ -9,6 +9,7 @@ Adapters, which match the student's width to the teacher's, are the term's own: 
 with the student and not exported.
 """
 from .attention import AttentionTransfer
+from .build import Maps, METHODS, needs, Terms, Widths
 from .channel import ChannelWise
 from .inter_class import InterClassDistance
 from .intra_class import IntraClassVariation
@@ -18,4 +19,5 @@ from .temporal import TemporalConsistencyLoss, visibility
 
 
 __all__ = ['AttentionTransfer', 'ChannelWise', 'InterClassDistance', 'IntraClassVariation',
-           'PairWise', 'PixelWise', 'TemporalConsistencyLoss', 'visibility']
+           'METHODS', 'Maps', 'PairWise', 'PixelWise', 'TemporalConsistencyLoss', 'Terms',
+           'Widths', 'needs', 'visibility']

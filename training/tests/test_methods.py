@@ -1,0 +1,190 @@
+# Copyright 2026 The ros_vseg authors
+# SPDX-License-Identifier: Apache-2.0
+"""Terms in recipes: a sum of methods is trained, resumed and exported by the real commands."""
+import csv
+
+import cv2
+import numpy as np
+import onnx
+import pytest
+import torch
+
+from folders import write_folder
+from vseg_training.ablate import load_suite
+from vseg_training.checkpoint import load_student
+from vseg_training.cli import main
+from vseg_training.data.augment import Augmentation, still_flow, still_path
+from vseg_training.recipe import load_recipe, to_dict
+from vseg_training.task import SegmentationTask
+from vseg_training.terms import ChannelWise, Maps, METHODS, PairWise, Terms, Widths
+from vseg_training.train import build_data, fit
+
+RECIPE = """
+model: {{weights: null, channels: 32, key_channels: 16, num_prototypes: 8, head_widths: [16, 16],
+        dropout: 0.0}}
+data:
+  train: [{{kind: folder, root: {root}, stills: {stills}}}]
+  crop: [64, 96]
+  scale: [1.0, 1.2]
+  brightness: 0
+  clip_lengths: [2]
+  frames_per_step: 4
+  size: [64, 96]
+  workers: 0
+loss: {{long_term: 0}}
+optim: {{max_steps: 4, warmup_steps: 2, ema: 0.5, lr: 0.003, checkpoint_every: 2,
+        precision: 32-true}}
+"""
+CHANNEL = 'terms.channel={weight: 50, of: features, tau: 1}'
+PAIR = 'terms.pair={weight: 10}'
+
+
+@pytest.fixture(scope='module')
+def recipe(tmp_path_factory):
+    folder = tmp_path_factory.mktemp('methods')
+    path = folder / 'recipe.yaml'
+    path.write_text(RECIPE.format(root=write_folder(folder / 'blocks', drives=2), stills=0.0))
+    return path
+
+
+@pytest.fixture(scope='module')
+def teacher(recipe):
+    """Teacher of another width, so that features need an adapter."""
+    return fit(load_recipe(recipe, ['model.short_term=msc', 'model.channels=24']),
+               recipe.parent / 'teacher')
+
+
+def plain(teacher):
+    """Overrides for a teacher at work without MGCNet's own two terms."""
+    return [f'distill.teacher={teacher}', 'distill.uncertainty=0', 'distill.structural=0']
+
+
+def logged(folder):
+    with (folder / 'metrics' / 'metrics.csv').open() as file:
+        rows = list(csv.DictReader(file))
+    return {name: float(value) for name, value in rows[-1].items() if value}
+
+
+def test_a_sum_of_terms_is_trained_resumed_and_exported(recipe, teacher, tmp_path):
+    overrides = [*plain(teacher), CHANNEL, PAIR]
+    whole = fit(load_recipe(recipe, overrides), tmp_path / 'whole')
+    values = logged(tmp_path / 'whole')
+    assert values['loss/channel'] > 0 and values['loss/pair'] > 0
+    assert 'loss/uncertainty' not in values
+    # broken off after step 2, and gone on with
+    broken = tmp_path / 'broken'
+
+    class Stop(Exception):
+        pass
+
+    stored = SegmentationTask.training_step
+
+    def stop(task, batch, number):
+        if task.global_step == 2:
+            raise Stop
+        return stored(task, batch, number)
+
+    SegmentationTask.training_step = stop
+    try:
+        with pytest.raises(Stop):
+            fit(load_recipe(recipe, overrides), broken)
+    finally:
+        SegmentationTask.training_step = stored
+    again = fit(load_recipe(recipe, overrides), broken)
+    first, second = (torch.load(path, weights_only=True)['state_dict'] for path in (whole, again))
+    adapters = [key for key in first if key.startswith('terms.')]
+    assert len(adapters) == 2 and first[adapters[0]].shape == (24, 32, 1, 1)
+    for key, value in first.items():
+        torch.testing.assert_close(second[key], value)
+    # nothing of it leaves with the student
+    student, _ = load_student(whole)
+    assert not [name for name, _ in student.named_parameters() if 'adapter' in name]
+    bundle = tmp_path / 'student.onnx'
+    assert main(['export', str(whole), '-o', str(bundle), '--no-evaluate']) == 0
+    assert not [t.name for t in onnx.load(bundle).graph.initializer if 'adapter' in t.name]
+
+
+def test_terms_are_the_modules_on_flattened_clips(recipe):
+    torch.manual_seed(0)
+    terms = Terms({'channel': {'weight': 3, 'tau': 2}, 'pair': {'weight': 10, 'patch': 1}},
+                  Widths(5, 8), Widths(5, 6))
+    student = Maps(torch.randn(2, 3, 5, 4, 6), torch.randn(2, 3, 8, 4, 6))
+    teacher = Maps(torch.randn(2, 3, 5, 8, 12), torch.randn(2, 3, 6, 4, 6))
+    counted = torch.rand(2, 3, 16, 24) < 0.8
+    found = terms(student, teacher, {}, counted)
+    flat = counted.flatten(0, 1)
+    expected = ChannelWise(2)(student.scores.flatten(0, 1), teacher.scores.flatten(0, 1), flat)
+    torch.testing.assert_close(found['channel'], expected)
+    expected = PairWise(1)(student.features.flatten(0, 1), teacher.features.flatten(0, 1), flat)
+    torch.testing.assert_close(found['pair'], expected)
+    assert terms.weights == {'channel': 3, 'pair': 10}
+
+
+def test_the_weight_counts_and_no_gradient_reaches_the_teacher(recipe, teacher):
+    from vseg_training.train import load_teacher
+    settings = load_recipe(recipe, [*plain(teacher), CHANNEL])
+    task = SegmentationTask(to_dict(settings), teacher=load_teacher(settings))
+    loader, _ = build_data(settings, recipe.parent / 'cache', 0)
+    batch = next(iter(loader))
+    terms = task._context_terms(batch, task.network(batch['images'], batch['places']))
+    terms['channel'].backward()
+    assert task.terms.modules_by_name['channel'].adapter.weight.grad.abs().sum() > 0
+    assert task.network.reduce[0].weight.grad.abs().sum() > 0
+    assert all(parameter.grad is None for parameter in task._teacher[0].parameters())
+    assert task._weights()['channel'] == 50
+
+
+@pytest.mark.parametrize('override, message', [
+    ('terms.banana={weight: 1}', 'terms.banana is unknown: use pixel, channel'),
+    ('terms.pixel={tau: 2}', 'terms.pixel has no weight'),
+    ('terms.pixel={weight: 1, of: features}', "terms.pixel.of is 'features': use scores"),
+    ('terms.pixel={weight: 1, tua: 2}', 'terms.pixel.tua is unknown: use weight, of, tau')])
+def test_mistakes_in_terms_are_named_before_the_first_step(recipe, teacher, tmp_path, override,
+                                                           message):
+    with pytest.raises(ValueError, match=message):
+        fit(load_recipe(recipe, [*plain(teacher), override]), tmp_path / 'out')
+
+
+def test_a_term_without_a_teacher_at_work_is_refused(recipe, teacher, tmp_path):
+    with pytest.raises(ValueError, match='terms.pair compares with a teacher at work: set'):
+        fit(load_recipe(recipe, [PAIR]), tmp_path / 'none')
+    soft = tmp_path / 'soft'
+    assert main(['soft-labels', str(teacher), '-o', str(soft), '--config', str(recipe)]) == 0
+    with pytest.raises(ValueError, match='soft labels on disk hold probabilities alone'):
+        fit(load_recipe(recipe, [f'distill.teacher={soft}', PAIR]), tmp_path / 'disk')
+
+
+def test_flow_of_stills_moves_a_frame_onto_the_next():
+    rng = np.random.default_rng(3)
+    still = cv2.resize(rng.integers(0, 256, (12, 16, 3), np.uint8), (128, 96),
+                       interpolation=cv2.INTER_CUBIC)
+    draw = Augmentation((64, 96), (0.9, 1.1), 0).draw(
+        still.shape[:2], rng, still_path(still.shape[:2], 3, rng))
+    images = draw.images(np.stack([still] * 3))
+    flow = still_flow(draw.matrices(3), draw.crop)
+    assert flow.shape == (2, 2, 64, 96) and np.abs(flow).max() > 1
+    rows, columns = np.mgrid[:64, :96].astype(np.float32)
+    for now, later, (across, down) in zip(images, images[1:], flow):
+        warped = cv2.remap(later, columns + across, rows + down, cv2.INTER_LINEAR)
+        inside = (slice(16, 48), slice(16, 80))
+        moved = np.abs(warped[inside].astype(int) - now[inside])
+        assert moved.mean() < 2 < np.abs(later[inside].astype(int) - now[inside]).mean() / 3
+
+
+@pytest.mark.parametrize('stills', [0.0, 1.0])
+def test_the_temporal_term_counts_on_clips_whose_flow_is_known(recipe, tmp_path, stills):
+    path = tmp_path / 'recipe.yaml'
+    path.write_text(RECIPE.format(root=recipe.parent / 'blocks', stills=stills))
+    fit(load_recipe(path, ['terms.temporal={weight: 1}', 'optim.max_steps=2']), tmp_path / 'out')
+    assert (logged(tmp_path / 'out')['loss/temporal'] > 0) == (stills > 0)
+
+
+def test_the_suite_has_every_method(monkeypatch):
+    monkeypatch.setenv('CAMVID', 'somewhere')
+    suite = load_suite('methods')
+    used = set()
+    for row in suite.rows:
+        settings = load_recipe(suite.recipe, [*suite.set, *row.set])
+        used |= set(settings.terms)
+        Terms(settings.terms, Widths(11, 128), Widths(11, 128))
+    assert used == set(METHODS)
