@@ -31,7 +31,7 @@ static void launch(void (*kernel)(A...), const unsigned* grid, const unsigned* b
 
 HOST(resize)
 HOST(store)
-HOST(best_class)
+HOST(candidates)
 HOST(labels)
 HOST(confidence)
 HOST(network)

@@ -3,6 +3,9 @@
 //
 // What kernels.cu needs of CUDA, so that it compiles as C++ and runs thread after thread.
 #pragma once
+#include <strings.h>
+
+#include <cmath>
 #include <cstddef>
 
 struct Index {
@@ -13,3 +16,5 @@ static thread_local Index blockIdx, blockDim, threadIdx;
 
 #define KERNEL extern "C" void
 #define DEVICE static inline
+
+DEVICE int __ffs(int bits) { return ffs(bits); }

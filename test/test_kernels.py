@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 import numpy as np
 import pytest
 
-from ros_vseg.decode import decode
+from ros_vseg.decode import _candidates, _cells, decode
 from ros_vseg.errors import DeviceError
 from ros_vseg.gpu import kernels
 from ros_vseg.resize import resize_image
@@ -100,13 +100,13 @@ class HostGpu:
         """Labels and confidence, as the TensorRT backend has them made."""
         shape, memory = scores.shape, Memory(scores)
         axes = kernels.Axes(self, shape[1:], size)
-        best = Memory(np.full(shape[1:], 200, np.uint8))
+        masks = Memory(np.full((-(-shape[0] // 32), *shape[1:]), 200, np.uint32))
+        assert masks.array.nbytes == kernels.mask_bytes(shape)
         labels, sure = (Memory(np.full(size, fill, np.uint8)) for fill in (201, 202))
-        self.kernels.best_class(self, memory, shape, best)
-        self.kernels.labels(self, memory, shape, best, axes, Memory(table), labels)
-        self.kernels.confidence(self, memory, shape, axes, sure)
-        finite = np.where(np.isnan(scores), -np.inf, scores).clip(-1e38, 1e38)
-        np.testing.assert_array_equal(best.guarded(), finite.argmax(0))
+        self.kernels.candidates(self, memory, shape, masks)
+        self.kernels.labels(self, memory, shape, masks, axes, Memory(table), labels)
+        self.kernels.confidence(self, memory, shape, masks, axes, sure)
+        np.testing.assert_array_equal(masks.guarded(), can_win(scores))
         return labels.guarded(), sure.guarded()
 
     def resize(self, image, size, swap=False):
@@ -114,6 +114,23 @@ class HostGpu:
         self.kernels.resize(self, Memory(image), image.shape[:2], out, size,
                             kernels.Taps(self, image.shape[:2], size), swap)
         return out.guarded()
+
+
+def can_win(scores):
+    """Return the classes that decode.py computes in each cell, as bits uint32 [words, h, w]."""
+    cells = _cells(scores)
+    height, width = scores.shape[1:]
+    masks = np.zeros((-(-len(scores) // 32), height, width), np.uint32)
+    keep = np.empty(len(scores), np.int64)
+    best = cells.argmax(2)
+    for y, x in np.ndindex(height, width):
+        corners = best[y:y + 2, x:x + 2]
+        classes = corners.flat[:1]
+        if (corners != classes).any():
+            classes = keep[:_candidates(cells, y, x, keep)]
+        for c in classes:
+            masks[c // 32, y, x] |= np.uint32(1 << c % 32)
+    return masks
 
 
 @pytest.fixture(scope='module')

@@ -22,7 +22,7 @@ from ros_vseg.errors import BackendError, DeviceError, EngineError
 from ros_vseg.gpu import failures
 from ros_vseg.gpu.cuda import Gpu
 from ros_vseg.gpu.frame import Frame
-from ros_vseg.gpu.kernels import Kernels
+from ros_vseg.gpu.kernels import Kernels, mask_bytes
 
 STAGES = ('start', 'upload', 'resize', 'network', 'decode', 'download')
 LONGEST_PAUSE = 256     # frames between two attempts to capture a graph
@@ -135,7 +135,7 @@ class TensorRtStream(RingStream):
         self._coarse = classes, height, width
         self._network_image = self._gpu.allocate(int(np.prod(shapes['image'])))
         self._scores = self._gpu.allocate(4 * classes * height * width)
-        self._best = self._gpu.allocate(height * width)
+        self._masks = self._gpu.allocate(mask_bytes(self._coarse))
         self._table = self._gpu.upload(
             np.arange(256, dtype=np.uint8) if table is None else np.asarray(table, np.uint8))
         self._confidence = self._gpu.allocate(4) if info.has_confidence else None
@@ -240,11 +240,11 @@ class TensorRtStream(RingStream):
                           (self.info.num_prototypes, self.info.prototype_dim), frame.gpu_slot,
                           self._pool)
         queue.mark('network')
-        kernels.best_class(queue, self._scores, self._coarse, self._best)
-        kernels.labels(queue, self._scores, self._coarse, self._best, frame.axes, self._table,
+        kernels.candidates(queue, self._scores, self._coarse, self._masks)
+        kernels.labels(queue, self._scores, self._coarse, self._masks, frame.axes, self._table,
                        frame.gpu_labels)
         if confidence:
-            kernels.confidence(queue, self._scores, self._coarse, frame.axes,
+            kernels.confidence(queue, self._scores, self._coarse, self._masks, frame.axes,
                                frame.gpu_confidence)
         queue.mark('decode')
         queue.copy_to_host(frame.labels, frame.gpu_labels)
