@@ -29,7 +29,9 @@ static void launch(void (*kernel)(A...), const unsigned* grid, const unsigned* b
     launch(name, grid, block, values);                                                      \
   }
 
-HOST(resize)
+HOST(resize_packed)
+HOST(resize_yuv)
+HOST(resize_bayer)
 HOST(store)
 HOST(candidates)
 HOST(labels)

@@ -15,6 +15,6 @@ struct Index {
 static thread_local Index blockIdx, blockDim, threadIdx;
 
 #define KERNEL extern "C" void
-#define DEVICE static inline
+#define DEVICE inline
 
 DEVICE int __ffs(int bits) { return ffs(bits); }

@@ -138,7 +138,7 @@ def test_kernel_resizes_as_opencv_does(gpu, before, after):
     image = frame(0, before)
     source, out, queue = gpu.upload(image), gpu.allocate(3 * after[0] * after[1]), gpu.queue()
     taps = Taps(gpu, before, after)
-    Kernels(gpu).resize(queue, source, before, out, after, taps, False)
+    Kernels(gpu).resize(queue, source, 'rgb8', before, out, after, taps, False)
     queue.wait()
     found = gpu.download(out, (*after, 3), np.uint8).astype(int)
     assert np.abs(found - resize_image(image, after)).max() <= 1

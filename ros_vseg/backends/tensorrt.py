@@ -15,13 +15,15 @@ import numpy.typing as npt
 
 from ros_vseg.backends.base import Labels, Options, probability, RingStream
 from ros_vseg.bundle import Bundle
+from ros_vseg.encoding import Picture, RawImage
 from ros_vseg.engines import build
 from ros_vseg.engines.engine import engine_for
 from ros_vseg.engines.jit import Contexts
 from ros_vseg.errors import BackendError, DeviceError, EngineError
 from ros_vseg.gpu import failures
 from ros_vseg.gpu.cuda import Gpu
-from ros_vseg.gpu.frame import Frame
+from ros_vseg.gpu.formats import RAW, RGB
+from ros_vseg.gpu.frame import Frame, Key
 from ros_vseg.gpu.kernels import Kernels, mask_bytes
 
 STAGES = ('start', 'upload', 'resize', 'network', 'decode', 'download')
@@ -102,6 +104,7 @@ class TensorRtBackend:
 
     name = 'tensorrt'
     problem: str | None = None
+    raw_encodings = RAW
 
     def __init__(self, bundle: Bundle, gpu: Gpu, contexts: Contexts, precision: str,
                  folder: Path | None = None) -> None:
@@ -146,16 +149,18 @@ class TensorRtStream(RingStream):
         self._frame: Frame | None = None
         self._failed, self._pause = 0, 0    # captures that failed, and frames until the next one
 
-    def label(self, image: npt.NDArray[np.uint8], confidence: bool = False) -> Labels:
+    def label(self, image: Picture, confidence: bool = False) -> Labels:
         """See BackendStream; times are the GPU's own, by events."""
         self._gpu.use()
-        shape = image.shape[0], image.shape[1]
+        encoding, pixels = ((image.encoding, image.pixels) if isinstance(image, RawImage)
+                            else (RGB, image))
+        key = encoding, (image.shape[0], image.shape[1]), pixels.shape
         frame = self._frame
-        if frame is None or frame.shape != shape:
+        if frame is None or frame.key != key:
             del frame       # its memory is freed first
             self._frame = None
-            self._frame = frame = self._open(shape)
-        np.copyto(frame.image, image)
+            self._frame = frame = self._open(key)
+        np.copyto(frame.image, pixels)
         frame.mask[:] = self.ring.masks[self.ring.state]
         frame.slot[0] = self.ring.slot
         self.context_frames = self.ring.frames
@@ -177,9 +182,9 @@ class TensorRtStream(RingStream):
         self.label(image)
         return self._gpu.download(self._scores, self._coarse)
 
-    def _open(self, shape: tuple[int, int]) -> Frame:
-        """Make ready for images of another size, and tell the engine where it reads and writes."""
-        frame = Frame(self._gpu, shape, self.info, self._coarse[1:])
+    def _open(self, key: Key) -> Frame:
+        """Make ready for images of another kind, and tell the engine where it reads and writes."""
+        frame = Frame(self._gpu, key, self.info, self._coarse[1:])
         image = frame.gpu_image if self._fits(frame) else self._network_image
         places = {'image': image, 'scores': self._scores,
                   'confidence': self._confidence, 'prototypes': self._prototypes,
@@ -193,7 +198,7 @@ class TensorRtStream(RingStream):
     def _fits(self, frame: Frame) -> bool:
         """Whether the network reads the camera's image as it is."""
         return (frame.shape == (self.info.height, self.info.width)
-                and self.info.color_order == 'rgb')
+                and frame.encoding == f'{self.info.color_order}8')
 
     def _step_by_step(self, frame: Frame, confidence: bool) -> None:
         """Do a frame without a graph, then capture its graphs: TensorRT asks for this order."""
@@ -230,8 +235,8 @@ class TensorRtStream(RingStream):
         queue.copy_to_gpu(frame.gpu, frame.host[:frame.gpu.size])
         queue.mark('upload')
         if not self._fits(frame):
-            kernels.resize(queue, frame.gpu_image, frame.shape, self._network_image,
-                           (self.info.height, self.info.width), frame.taps,
+            kernels.resize(queue, frame.gpu_image, frame.encoding, frame.shape,
+                           self._network_image, (self.info.height, self.info.width), frame.taps,
                            self.info.color_order == 'bgr')
         queue.mark('resize')
         self._run_network()

@@ -25,14 +25,77 @@ DEVICE int row() { return blockIdx.y * blockDim.y + threadIdx.y; }
 // NaN counts as lowest: fmaxf leaves it out.
 DEVICE float finite(float score) { return fminf(fmaxf(score, -LIMIT), LIMIT); }
 
-// Image uint8 [H, W, 3] -> uint8 [h, w, 3], by taps of rows and columns: see resize.py.
+struct Color {
+  int red, green, blue;
+};
+
+DEVICE int at_most(int value, int limit) { return value < limit ? value : limit; }
+
+DEVICE int at_least(int value, int limit) { return value > limit ? value : limit; }
+
+// Pixels that lie side by side: `bytes` of each, and where in them the colours are.
+struct Packed {
+  const uint8* image;
+  int width, bytes, red, green, blue;
+
+  DEVICE Color operator()(int y, int x) const {
+    const uint8* pixel = image + ((size_t)y * width + x) * bytes;
+    return {pixel[red], pixel[green], pixel[blue]};
+  }
+};
+
+// Luma for each pixel, chroma for two of a row and for 2^`shift` rows.
+struct Yuv {
+  const uint8* image;
+  int luma, luma_pitch, luma_step, u, v, pitch, step, shift;
+
+  // ITU-R BT.601 of 16..235 in 20 bits: OpenCV's numbers and rounding.
+  DEVICE Color operator()(int y, int x) const {
+    const size_t chroma = (size_t)(y >> shift) * pitch + (size_t)(x >> 1) * step;
+    const int blue = image[chroma + u] - 128, red = image[chroma + v] - 128;
+    const int light = image[(size_t)y * luma_pitch + (size_t)x * luma_step + luma];
+    const int bright = at_least(light - 16, 0) * 1220542 + (1 << 19);
+    return {byte(bright + 1673527 * red), byte(bright - 409993 * blue - 852492 * red),
+            byte(bright + 2116026 * blue)};
+  }
+
+  DEVICE int byte(int value) const { return at_most(at_least(value >> 20, 0), 255); }
+};
+
+// A Bayer mosaic whose first red pixel is at (red_y, red_x), each 0 or 1: the means of the nearest.
+// A pixel of the edge is the one beside it, further in.
+struct Bayer {
+  const uint8* image;
+  int height, width, red_y, red_x;
+
+  DEVICE Color operator()(int y, int x) const {
+    y = at_most(at_least(y, 1), height - 2);
+    x = at_most(at_least(x, 1), width - 2);
+    const uint8* at = image + (size_t)y * width + x;
+    const int up = at[-width], down = at[width], left = at[-1], right = at[1], here = *at;
+    const bool in_red_row = ((y ^ red_y) & 1) == 0, in_red_column = ((x ^ red_x) & 1) == 0;
+    if (in_red_row != in_red_column) {  // a green pixel
+      const int across = (left + right + 1) >> 1, along = (up + down + 1) >> 1;
+      return in_red_row ? Color{across, here, along} : Color{along, here, across};
+    }
+    const int green = (up + down + left + right + 2) >> 2;
+    const int corners = (at[-width - 1] + at[-width + 1] + at[width - 1] + at[width + 1] + 2) >> 2;
+    return in_red_row ? Color{here, green, corners} : Color{corners, green, here};
+  }
+};
+
+// Where a resized image comes from and goes to: by taps of rows and columns, see resize.py.
 // swap: 1 to turn RGB into BGR.
-KERNEL resize(const uint8* image, int height, int width, uint8* out, int out_height, int out_width,
-              const int* first_y, const float* weights_y, int taps_y,
-              const int* first_x, const float* weights_x, int taps_x, int swap) {
+#define RESIZE                                                                                 \
+  int height, int width, uint8 *out, int out_height, int out_width, const int *first_y,        \
+      const float *weights_y, int taps_y, const int *first_x, const float *weights_x,          \
+      int taps_x, int swap
+
+template <typename Source>
+DEVICE void resize_from(const Source& source, RESIZE) {
   const int x = column(), y = row();
   if (x >= out_width || y >= out_height) return;
-  float sum[3] = {0.0f, 0.0f, 0.0f};
+  float red = 0.0f, green = 0.0f, blue = 0.0f;
   for (int j = 0; j < taps_y; ++j) {
     const int from_y = first_y[y] + j;
     if (from_y >= height) break;
@@ -43,12 +106,34 @@ KERNEL resize(const uint8* image, int height, int width, uint8* out, int out_hei
       if (from_x >= width) break;
       const float weight = down * weights_x[x * taps_x + i];
       if (weight == 0.0f) continue;
-      const uint8* pixel = image + 3 * ((size_t)from_y * width + from_x);
-      for (int c = 0; c < 3; ++c) sum[c] += weight * pixel[c];
+      const Color color = source(from_y, from_x);
+      red += weight * color.red;
+      green += weight * color.green;
+      blue += weight * color.blue;
     }
   }
   uint8* pixel = out + 3 * ((size_t)y * out_width + x);
-  for (int c = 0; c < 3; ++c) pixel[swap ? 2 - c : c] = (uint8)(sum[c] + 0.5f);
+  pixel[swap ? 2 : 0] = (uint8)(red + 0.5f);
+  pixel[1] = (uint8)(green + 0.5f);
+  pixel[swap ? 0 : 2] = (uint8)(blue + 0.5f);
+}
+
+#define RESIZED                                                                                \
+  height, width, out, out_height, out_width, first_y, weights_y, taps_y, first_x, weights_x,   \
+      taps_x, swap
+
+// Image uint8 of [H, W] pixels in some encoding -> RGB uint8 [h, w, 3].
+KERNEL resize_packed(const uint8* image, int bytes, int red, int green, int blue, RESIZE) {
+  resize_from(Packed{image, width, bytes, red, green, blue}, RESIZED);
+}
+
+KERNEL resize_yuv(const uint8* image, int luma, int luma_pitch, int luma_step, int u, int v,
+                  int pitch, int step, int shift, RESIZE) {
+  resize_from(Yuv{image, luma, luma_pitch, luma_step, u, v, pitch, step, shift}, RESIZED);
+}
+
+KERNEL resize_bayer(const uint8* image, int red_y, int red_x, RESIZE) {
+  resize_from(Bayer{image, height, width, red_y, red_x}, RESIZED);
 }
 
 // Prototypes float [N, D] -> the slot of the pool float [T + 1, N, D] that ``slot`` points to.

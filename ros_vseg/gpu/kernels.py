@@ -14,11 +14,13 @@ from ros_vseg.decode import axis
 from ros_vseg.engines import cache
 from ros_vseg.errors import DeviceError, EngineError
 from ros_vseg.gpu.cuda import Buffer, Gpu
+from ros_vseg.gpu.formats import FORMATS
 from ros_vseg.gpu.work_queue import Memory, Queue
 from ros_vseg.resize import resize_taps
 
 SOURCE = Path(__file__).with_name('kernels.cu')
-NAMES = ('resize', 'store', 'candidates', 'labels', 'confidence')
+NAMES = ('resize_packed', 'resize_yuv', 'resize_bayer', 'store', 'candidates', 'labels',
+         'confidence')
 BLOCK = (32, 8, 1)
 RUN = 4     # rows of a thread that decodes: see kernels.cu
 OPTIONS = ('--fmad=false', '--std=c++17', '--maxrregcount=64')
@@ -114,11 +116,12 @@ class Kernels:
         self._functions = {
             name: gpu.call('cuModuleGetFunction', self._module, name.encode()) for name in NAMES}
 
-    def resize(self, queue: Queue, image: Memory, shape: tuple[int, int], out: Memory,
-               size: tuple[int, int], taps: 'Taps', swap: bool) -> None:
-        """Image uint8 [H, W, 3] of ``shape`` -> out of ``size``; swap: RGB to BGR."""
-        self._launch(queue, 'resize', size, image, *shape, out, *size, *taps.rows, *taps.columns,
-                     int(swap))
+    def resize(self, queue: Queue, image: Memory, encoding: str, shape: tuple[int, int],
+               out: Memory, size: tuple[int, int], taps: 'Taps', swap: bool) -> None:
+        """Image of ``shape`` in an encoding of FORMATS -> RGB out of ``size``; swap: to BGR."""
+        form = FORMATS[encoding]
+        self._launch(queue, form.kernel, size, image, *form.numbers(*shape), *shape, out, *size,
+                     *taps.rows, *taps.columns, int(swap))
 
     def store(self, queue: Queue, prototypes: Memory, shape: tuple[int, int], slot: Memory,
               pool: Memory) -> None:
