@@ -174,7 +174,8 @@ def kernels_against_floors(classes: int, network: tuple[int, int]) -> Callable[[
         table = gpu.upload(np.arange(256, dtype=np.uint8))
         pixels = camera[0] * camera[1]
         work: dict[str, tuple[Callable[[], None], int]] = {
-            'resize': (lambda: kernels.resize(queue, image, camera, small, network, taps, False),
+            'resize': (lambda: kernels.resize(queue, image, 'rgb8', camera, small, network,
+                                              taps, False),
                        3 * pixels + 3 * network[0] * network[1]),
             'candidates': (lambda: kernels.candidates(queue, source, shape, masks),
                            scores.nbytes + mask_bytes(shape)),
