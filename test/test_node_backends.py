@@ -67,7 +67,7 @@ def test_network_runs_at_another_size(probe, bundle, tmp_path):
 
 
 def test_fake_gpu_lost_in_mid_drive_costs_no_frame(probe, bundle, tmp_path):
-    """The frame at which it is lost is labelled by the backend that stood by; bgr8 is raw there."""
+    """The frame at which it is lost is labelled by the backend that stood by; bgr8 goes up raw."""
     pytest.importorskip('cuda.bindings')
     host_kernels(tmp_path)
     program = Path(__file__).with_name('fake_gpu_node.py')

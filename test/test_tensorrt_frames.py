@@ -142,7 +142,8 @@ def test_events_on_fake_driver_stand_between_the_stages(load, fake):
     mark = 'cuEventRecordWithFlags'
     work = [name for name in first if name not in ('cuEventCreate', 'cuStreamQuery')]
     assert work == [mark, 'cuMemcpyHtoDAsync', mark, 'resize_packed', mark, 'store', mark,
-                    'candidates', 'labels', 'confidence', mark, 'cuMemcpyDtoHAsync', 'cuMemcpyDtoHAsync', mark]
+                    'candidates', 'labels', 'confidence', mark, 'cuMemcpyDtoHAsync',
+                    'cuMemcpyDtoHAsync', mark]
     assert list(times) == STAGES and all(0 < seconds < 1 for seconds in times.values())
 
 
