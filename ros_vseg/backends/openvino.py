@@ -1,6 +1,6 @@
 # Copyright 2026 The ros_vseg authors
 # SPDX-License-Identifier: Apache-2.0
-"""OpenVINO on the CPU: bfloat16 where the processor computes in it, else float32."""
+"""OpenVINO on the CPU: bfloat16 where the processor computes in it, else float32; or int8."""
 from typing import Any, Optional
 
 import numpy as np
@@ -9,6 +9,7 @@ import openvino
 
 from ros_vseg.backends.base import HostStream, Options, probability
 from ros_vseg.bundle import Bundle
+from ros_vseg.engines import cpu_int8
 from ros_vseg.errors import BackendError
 from ros_vseg.graph import ring_model
 
@@ -82,7 +83,7 @@ def compile_graph(graph: bytes, precision: str, **properties: Any) -> openvino.C
 
     Args:
         graph: ONNX, whose inputs have a batch as their first axis.
-        precision: 'fp32' or 'bf16'.
+        precision: 'fp32', 'bf16', or 'int8' for a graph that is quantised.
         **properties: of OpenVINO's own, beside those that this sets.
 
     Raises:
@@ -94,7 +95,7 @@ def compile_graph(graph: bytes, precision: str, **properties: Any) -> openvino.C
                    for port in model.inputs})
     return core.compile_model(model, 'CPU', {
         'PERFORMANCE_HINT': 'LATENCY',
-        'INFERENCE_PRECISION_HINT': {'bf16': 'bf16', 'fp32': 'f32'}[precision], **properties})
+        'INFERENCE_PRECISION_HINT': 'bf16' if precision == 'bf16' else 'f32', **properties})
 
 
 def missing(name: str) -> Optional[str]:
@@ -105,9 +106,12 @@ def missing(name: str) -> Optional[str]:
 def load(bundle: Bundle, options: Options, name: str = 'openvino') -> OpenVinoBackend:
     """Return the backend of a bundle; BackendError where the processor lacks the precision."""
     native = 'BF16' in openvino.Core().get_property('CPU', 'OPTIMIZATION_CAPABILITIES')
-    if options.precision not in ('auto', 'fp32', 'bf16'):
-        raise BackendError(f'openvino runs in fp32 or bf16 here, not in {options.precision}: set '
-                           'precision to auto or one of these, or use another backend')
+    if options.precision not in ('auto', 'fp32', 'bf16', 'int8'):
+        raise BackendError(f'openvino runs in fp32, bf16 or int8 here, not in {options.precision}:'
+                           ' set precision to auto or one of these, or use another backend')
+    if options.precision == 'int8':
+        return OpenVinoBackend(bundle, cpu_int8.read(bundle, options.engines), 'int8',
+                               options.threads, options.stabilize)
     if options.precision == 'bf16' and not native:
         raise BackendError('this processor has no bf16 arithmetic: set precision to auto or fp32')
     precision = 'bf16' if native and options.precision != 'fp32' else 'fp32'

@@ -101,6 +101,8 @@ def _build(options: argparse.Namespace) -> int:
     if options.batch < 1:
         raise VsegError(f'batch {options.batch} is too small: give 1 or more')
     bundle = _bundle(options)
+    if options.targets == 'cpu':
+        return _build_for_cpu(options, bundle)
     if options.targets is None:
         targets = [Gpu(options.device).capability]
     else:
@@ -115,6 +117,19 @@ def _build(options: argparse.Namespace) -> int:
         layers = ', '.join(f'{count} {kind}' for kind, count in header['layers'].items())
         print(f'{path}\n  {len(engine) / 1e6:.1f} MB, {len(engine) / len(bundle.model):.1f} x the '
               f'bundle, built in {header["seconds"]:.1f} s\n  {layers}')
+    return 0
+
+
+def _build_for_cpu(options: argparse.Namespace, bundle: Any) -> int:
+    from ros_vseg.calibrate import calibrate_for_cpu
+    from ros_vseg.media.sources import open_source
+    if options.precision != 'int8' or not options.calibrate:
+        raise VsegError('for cpu only int8 has something to build: give --precision int8 '
+                        '--calibrate PATH')
+    path, frames, bits, share = calibrate_for_cpu(
+        bundle, open_source(options.calibrate), options.engines)
+    print(f'{path}\n  calibrated with {frames} frames, weights of {bits} bits, '
+          f'{100 * share:.2f} % of the labels of fp32')
     return 0
 
 
@@ -271,7 +286,8 @@ def _add_build(commands: Any) -> None:
     build.add_argument('--batch', type=int, default=1, help='images at once (default: 1)')
     build.add_argument('--size', metavar='HxW', help="the network's size (default: the bundle's)")
     build.add_argument('--for', dest='targets', metavar='sm86,...',
-                       help='GPUs to build for, by compute capability (default: the one here)')
+                       help='GPUs to build for, by compute capability (default: the one here), or '
+                       'cpu for int8 in OpenVINO')
     build.add_argument('--calibrate', type=Path, metavar='PATH',
                        help='frames for int8: a folder of images, a video or a bag')
     build.add_argument('--engines', type=Path,
