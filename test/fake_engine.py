@@ -56,6 +56,7 @@ class FakeContext:
 
     def set_device_memory(self, memory, size):
         assert memory % ALIGNMENT == 0 and size >= WORKING_MEMORY
+        self.memory = memory
         self._driver.place(memory, size)
         self._needs_memory = False
 

@@ -8,6 +8,7 @@ waited for once.
 """
 import logging
 from pathlib import Path
+import threading
 from typing import Any
 
 import numpy as np
@@ -25,6 +26,7 @@ from ros_vseg.gpu.cuda import Gpu
 from ros_vseg.gpu.formats import RAW, RGB
 from ros_vseg.gpu.frame import Frame, Key
 from ros_vseg.gpu.kernels import Kernels, mask_bytes
+from ros_vseg.gpu.ranges import in_range
 
 STAGES = ('start', 'upload', 'resize', 'network', 'decode', 'download')
 LONGEST_PAUSE = 256     # frames between two attempts to capture a graph
@@ -112,6 +114,7 @@ class TensorRtBackend:
         self.device = f'{gpu.name} {precision}'
         self.kernels = Kernels(gpu, folder)
         self.captures_failed = 0    # of all cameras
+        self.turn = threading.Lock()    # the cameras' contexts share their working memory
 
     def stream(self, table: npt.NDArray[np.uint8] | None = None) -> 'TensorRtStream':
         """See Backend."""
@@ -160,15 +163,17 @@ class TensorRtStream(RingStream):
             del frame       # its memory is freed first
             self._frame = None
             self._frame = frame = self._open(key)
-        np.copyto(frame.image, pixels)
+        with in_range('vseg: copy the image'):
+            np.copyto(frame.image, pixels)
         frame.mask[:] = self.ring.masks[self.ring.state]
         frame.slot[0] = self.ring.slot
         self.context_frames = self.ring.frames
-        if confidence in frame.graphs:
-            self._queue.replay(frame.graphs[confidence])
-            self._queue.wait()
-        else:
-            self._step_by_step(frame, confidence)
+        with self._backend.turn, in_range('vseg: frame on the GPU'):
+            if confidence in frame.graphs:
+                self._queue.replay(frame.graphs[confidence])
+                self._queue.wait()
+            else:
+                self._step_by_step(frame, confidence)
         return Labels(frame.labels, frame.confidence if confidence else None,
                       self._queue.times(STAGES),
                       probability(frame.mean_confidence) if self._confidence else None)
@@ -195,8 +200,9 @@ class TensorRtStream(RingStream):
         assert frame is not None
         self._context.profiler = profiler
         for _ in range(rounds):
-            self._enqueue(frame, False)
-            self._queue.wait()
+            with self._backend.turn:
+                self._enqueue(frame, False)
+                self._queue.wait()
         return profiler.seconds
 
     def _open(self, key: Key) -> Frame:
