@@ -9,7 +9,6 @@ from onnx import numpy_helper
 import pytest
 
 from ros_vseg import backends, calibrate as calibration
-from ros_vseg.bundle import Bundle, default_bundle_path
 from ros_vseg.calibrate import calibrate_for_cpu
 from ros_vseg.commands.cli import main
 from ros_vseg.commands.compare import compare
@@ -19,11 +18,6 @@ from ros_vseg.media.sources import open_source
 from ros_vseg.processes import demo_clip
 
 CALIBRATED = 8
-
-
-@pytest.fixture(scope='module')
-def student():
-    return Bundle.load(default_bundle_path())
 
 
 def drive(first=0, count=CALIBRATED):
@@ -85,11 +79,6 @@ def fake_quantisation(monkeypatch, exact, kept):
     monkeypatch.setattr(calibration, 'quantize', quantize)
     monkeypatch.setattr(calibration, '_share_kept', lambda *_: kept.pop(tried[-1]))
     monkeypatch.setattr(cpu_int8, 'multiplies_exactly', lambda: exact)
-
-
-@pytest.fixture
-def tiny(bundle):
-    return Bundle.load(bundle)
 
 
 def test_what_was_not_calibrated_for_the_processor_has_a_mend(tiny, student, tmp_path,
