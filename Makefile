@@ -4,6 +4,7 @@
 #   make demo [INPUT=bag|video|folder [TOPIC=image_topic]]   see it work
 #   make test                            every test
 #   make test-jazzy [TESTS=files]        the runtime's tests on ROS 2 Jazzy and Python 3.12
+#   make test-cuda12                     the GPU backend's tests with the CUDA bindings of JetPack 6
 #   make bench [ROWS='decoder dds']      the figures, measured here
 #   make lint                            style, types, import contracts
 #   make docs                            the site, in build/site
@@ -31,7 +32,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet
 # Set by the ROS wheels for their own children; another environment must not inherit it.
 unexport _ROS_WHEELS_BOOTSTRAP_COMPLETE
 
-.PHONY: demo test test-jazzy test-runtime bench lint docs clean
+.PHONY: demo test test-jazzy test-runtime test-cuda12 bench lint docs clean
 .DELETE_ON_ERROR:
 
 demo: $(VENV)/.runtime
@@ -55,6 +56,19 @@ test-jazzy:
 
 test-runtime: $(VENV)/.test
 	$(BIN)/python -m pytest $(or $(TESTS),test)
+
+# An environment of its own has the other major version of cuda-bindings and NVRTC, and borrows all
+# else; ROS from wheels needs its libraries named.
+test-cuda12: $(VENV)/.test
+	$(BIN)/python -m venv --clear .venv-cuda12
+	.venv-cuda12/bin/python -m pip --disable-pip-version-check install --quiet \
+	    'cuda-bindings>=12.9,<13' nvidia-cuda-nvrtc-cu12
+	purelib='import sysconfig; print(sysconfig.get_path("purelib"))' && \
+	    $(BIN)/python -c "$$purelib" > "$$(.venv-cuda12/bin/python -c "$$purelib")/borrowed.pth"
+	libraries=$$($(BIN)/python -c 'import os; print(os.environ.get("LD_LIBRARY_PATH", ""))') && \
+	    PYTHONPATH=. LD_LIBRARY_PATH=$$libraries .venv-cuda12/bin/python -m pytest \
+	    test/test_gpu.py test/test_kernels.py test/test_tensorrt_frames.py \
+	    test/test_tensorrt_graphs.py test/test_tensorrt_fallback.py test/test_cuda12.py
 
 bench: $(VENV)/.runtime
 	$(BIN)/vseg bench $(ROWS)

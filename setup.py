@@ -54,6 +54,7 @@ setup(
             'cuda-bindings>=12.9,<13',
             'nvidia-cuda-nvrtc-cu12>=12.6',
         ],
+        'nvtx': ['nvtx'],   # names what the host does in Nsight Systems
         'test': [
             'flake8',
             'flake8-builtins',

@@ -1,7 +1,8 @@
 # Copyright 2026 The ros_vseg authors
 # SPDX-License-Identifier: Apache-2.0
 """The encodings of sensor_msgs/Image: how each lies in memory, and how it becomes RGB."""
-from typing import Any, Callable, NamedTuple, Optional
+from dataclasses import dataclass
+from typing import Any, Callable, NamedTuple, Optional, Union
 
 import cv2
 import numpy as np
@@ -105,3 +106,64 @@ LAYOUTS = {
     **{f'bayer_{name}8': Layout('u1', 1, convert) for name, convert in BAYER.items()},
     **{f'bayer_{name}16': Layout('u2', 1, convert) for name, convert in BAYER.items()},
 }
+
+
+@dataclass(frozen=True)
+class RawImage:
+    """
+    An image of 8 bits as its camera sent it, for backends that convert it themselves.
+
+    Attributes:
+        encoding: of LAYOUTS.
+        pixels: uint8 [rows, W] or [rows, W, channels]; planes lie one after the other. A row of
+            yuv422 of an odd width has one pixel more.
+        height: of the picture.
+        width: of the picture.
+    """
+
+    encoding: str
+    pixels: npt.NDArray[np.uint8]
+    height: int
+    width: int
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """Shape of the picture in RGB."""
+        return self.height, self.width, 3
+
+    def rgb(self) -> Rgb:
+        """Return the picture, uint8 [H, W, 3]."""
+        return self._convert(self.pixels)
+
+    def rows(self, every: int) -> Rgb:
+        """Return the same as ``rgb()[::every]``, without converting the other rows."""
+        rows = np.arange(0, self.height, every)
+        if self.encoding.startswith('bayer_'):
+            # four rows around each, from an even one on: the pattern goes on from strip to strip
+            inside = rows.clip(1, self.height - 2)
+            begins = (inside - 1) // 2 * 2
+            strips = (begins[:, None] + np.arange(4)).clip(max=self.height - 1).reshape(-1)
+            return self._convert(self.pixels[strips])[
+                4 * np.arange(len(rows)) + inside - begins]
+        if LAYOUTS[self.encoding].block[0] == 1:
+            return self._convert(self.pixels[::every])
+        # each row twice, with the chroma that it shares with a neighbour
+        luma, chroma = self.pixels[:self.height], self.pixels[self.height:]
+        planes = len(LAYOUTS[self.encoding].planes) - 1
+        shared = chroma.reshape(planes, self.height // 2, -1)[:, rows // 2]
+        parts = np.concatenate([luma[rows.repeat(2)].reshape(-1), shared.reshape(-1)])
+        return self._convert(parts.reshape(-1, self.width))[::2]
+
+    def _convert(self, pixels: npt.NDArray[np.uint8]) -> Rgb:
+        convert = LAYOUTS[self.encoding].convert
+        pixels = np.ascontiguousarray(pixels)
+        rgb = convert(pixels) if convert else pixels
+        return np.ascontiguousarray(rgb[:, :self.width])
+
+
+Picture = Union[Rgb, RawImage]      # what a Stream and its backend take
+
+
+def to_rgb_pixels(picture: Picture) -> Rgb:
+    """Return a picture as uint8 [H, W, 3]."""
+    return picture.rgb() if isinstance(picture, RawImage) else picture

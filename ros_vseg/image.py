@@ -12,14 +12,15 @@ the sensor saw it, because camera_info describes those pixels.
 from array import array
 import logging
 from pathlib import Path
-from typing import Any, cast, NamedTuple, Optional, Protocol, TypeVar, Union
+from typing import Any, cast, Collection, NamedTuple, Optional, Protocol, TypeVar, Union
 
 import cv2
 import numpy as np
 import numpy.typing as npt
 
 from ros_vseg.encoding import (
-    BAYER, BGR, Convert, DEPTH, GREY, Layout, LAYOUTS, Pixels, Rgb, scale_to_8_bits)
+    BAYER, BGR, Convert, DEPTH, GREY, Layout, LAYOUTS, Picture, Pixels, RawImage, Rgb,
+    scale_to_8_bits)
 from ros_vseg.errors import ImageError
 from ros_vseg.jpeg import find_damage
 
@@ -27,6 +28,7 @@ BIT_DEPTHS = (8, 10, 12, 14, 16)
 WATCHED = 100       # 16-bit images whose brightest values are looked at
 DARK = 256          # below it an image may be of a covered lens: wait for a brighter one ...
 PATIENCE = 5        # ... for this many images
+SMALLEST_RAW = 4    # pixels: OpenCV has rules of its own for smaller Bayer mosaics
 _JPEG, _PNG = b'\xff\xd8\xff', b'\x89PNG'
 _STORED = cv2.IMREAD_ANYCOLOR | cv2.IMREAD_ANYDEPTH
 _SENSOR = _STORED | cv2.IMREAD_IGNORE_ORIENTATION
@@ -94,6 +96,23 @@ class ImageReader:
             compressed = cast(CompressedMessage, message)
             return self._rgb(_unpack_compressed(compressed, self._depth_as_grey))
         return self._rgb(_unpack(message, self._depth_as_grey))
+
+    def read_raw(self, message: Union[ImageMessage, CompressedMessage],
+                 encodings: Collection[str]) -> Picture:
+        """
+        Return an Image of one of some encodings of 8 bits as it is, and all else as ``read`` does.
+
+        Raises:
+            ImageError: the message is damaged, of an unknown encoding, or depth.
+        """
+        encoding = getattr(message, 'encoding', None)
+        if encoding not in encodings:
+            return self.read(message)
+        plain = cast(ImageMessage, message)
+        if min(plain.height, plain.width) < SMALLEST_RAW:
+            return self.read(message)
+        raw = _unpack(plain, self._depth_as_grey)
+        return RawImage(plain.encoding, raw.pixels, plain.height, plain.width)
 
     def read_file(self, path: Path) -> Rgb:
         """Return the pixels of an image file, upright, uint8 [H, W, 3]; ImageError."""

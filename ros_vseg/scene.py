@@ -7,6 +7,8 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
+from ros_vseg.encoding import Picture, RawImage
+
 CELLS = (24, 32)    # rows and columns of a thumbnail
 SAMPLES = 4         # at least so many pixels are sampled along each side of a cell
 AROUND = (9, 9)     # cells that a cell's contrast is relative to
@@ -35,12 +37,12 @@ class SceneChange:
         self._suspect: Optional[npt.NDArray[np.float32]] = None
         self._held_back = 0     # in a row
 
-    def is_cut(self, image: npt.NDArray[np.uint8]) -> bool:
+    def is_cut(self, image: Picture) -> bool:
         """
         Look at the next frame, before it is labelled.
 
         Args:
-            image: uint8 [H, W, 3] of any size.
+            image: of any size.
 
         Returns:
             Whether the frame before it was the first of another scene, which this one shows too.
@@ -62,12 +64,12 @@ class SceneChange:
             self._suspect = self._now
 
 
-def thumbnail(image: npt.NDArray[np.uint8]) -> Optional[npt.NDArray[np.float32]]:
+def thumbnail(image: Picture) -> Optional[npt.NDArray[np.float32]]:
     """
     Return what a frame shows in 24x32 numbers, whatever its exposure.
 
     Args:
-        image: uint8 [H, W, 3]; its green channel is sampled.
+        image: uint8 [H, W, 3], or raw; its green channel is sampled.
 
     Returns:
         float32 [24, 32] of unit length: the contrast of each cell to those around it, relative to
@@ -76,7 +78,8 @@ def thumbnail(image: npt.NDArray[np.uint8]) -> Optional[npt.NDArray[np.float32]]
     """
     down, right = (max(1, side // (cells * SAMPLES))
                    for side, cells in zip(image.shape, CELLS))
-    small = np.ascontiguousarray(image[::down, ::right, 1])
+    rows = image.rows(down) if isinstance(image, RawImage) else image[::down]
+    small = np.ascontiguousarray(rows[:, ::right, 1])
     cells = cv2.resize(small, CELLS[::-1], interpolation=cv2.INTER_AREA).astype(np.float32)
     contrast = cells - cv2.blur(cells, AROUND)
     usual = np.sqrt(cv2.blur(contrast * contrast, AROUND))

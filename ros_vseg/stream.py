@@ -2,13 +2,14 @@
 # SPDX-License-Identifier: Apache-2.0
 """Algorithm 1 of MGCNet as a stream of one camera: warm-up, pool of good frames, reset rules."""
 from collections import Counter, deque
-from typing import NamedTuple, Optional
+from typing import Collection, NamedTuple, Optional
 
 import numpy as np
 import numpy.typing as npt
 
 from ros_vseg.admission import Admission
 from ros_vseg.backends.base import Backend
+from ros_vseg.encoding import Picture
 from ros_vseg.labels import LabelSet, remap_table
 from ros_vseg.rate import FrameRate
 from ros_vseg.scene import SceneChange
@@ -80,7 +81,7 @@ class Stream:
 
     def __init__(self, backend: Backend, *, max_gap: float = 1.0,
                  label_set: Optional[LabelSet] = None) -> None:
-        self.info = backend.bundle.info
+        self.info, self._backend = backend.bundle.info, backend
         self.label_set = label_set or self.info.label_set
         renamed = self.label_set != self.info.label_set
         self._stream = backend.stream(
@@ -103,6 +104,11 @@ class Stream:
         self._stream.label(blank, confidence=True)
         self._stream.reset()
 
+    @property
+    def raw_encodings(self) -> Collection[str]:
+        """Encodings in which the backend would rather have a RawImage than RGB."""
+        return getattr(self._backend, 'raw_encodings', ())
+
     def reset(self, cause: str = 'request') -> None:
         """Forget all earlier frames; the next result names the cause."""
         self._stream.reset()
@@ -112,13 +118,13 @@ class Stream:
         self.resets[cause] += 1
         self._last, self._pending = None, cause
 
-    def step(self, image: npt.NDArray[np.uint8], stamp: int, frame_id: str = '',
+    def step(self, image: Picture, stamp: int, frame_id: str = '',
              confidence: bool = False) -> Result:
         """
         Label the next frame.
 
         Args:
-            image: uint8 [H, W, 3] RGB of any size.
+            image: uint8 [H, W, 3] RGB of any size, or a RawImage.
             stamp: nanoseconds.
             frame_id: of the camera.
             confidence: whether to compute it.

@@ -36,6 +36,7 @@ except DynamicLibNotFoundError:
 SOURCES = Path(__file__).parent
 KERNELS = SOURCES.parent / 'ros_vseg/gpu/kernels.cu'
 ALIGNMENT = 256
+BINDINGS = threading.RLock()    # without a driver they look for it at each call, under a lock
 # not allowed in a thread that captures in mode THREAD_LOCAL: they break its capture
 UNSAFE = {'cuMemAlloc', 'cuMemFree', 'cuMemHostRegister', 'cuMemHostUnregister',
           'cuModuleLoadData', 'cuModuleUnload', 'cuStreamDestroy',
@@ -102,7 +103,7 @@ class FakeCudaDriver:
         def call(*arguments):
             self.calls.append((name, arguments))
             if WITHOUT_DRIVER:
-                with pytest.raises(DynamicLibNotFoundError):
+                with BINDINGS, pytest.raises(DynamicLibNotFoundError):
                     getattr(driver, name)(*arguments)
             self.check(not (self.hangs and name in WAITING), f'{name} would wait for ever')
             error = self._error(name)

@@ -29,9 +29,11 @@ static void launch(void (*kernel)(A...), const unsigned* grid, const unsigned* b
     launch(name, grid, block, values);                                                      \
   }
 
-HOST(resize)
+HOST(resize_packed)
+HOST(resize_yuv)
+HOST(resize_bayer)
 HOST(store)
-HOST(best_class)
+HOST(candidates)
 HOST(labels)
 HOST(confidence)
 HOST(network)

@@ -3,6 +3,9 @@
 //
 // What kernels.cu needs of CUDA, so that it compiles as C++ and runs thread after thread.
 #pragma once
+#include <strings.h>
+
+#include <cmath>
 #include <cstddef>
 
 struct Index {
@@ -12,4 +15,6 @@ struct Index {
 static thread_local Index blockIdx, blockDim, threadIdx;
 
 #define KERNEL extern "C" void
-#define DEVICE static inline
+#define DEVICE inline
+
+DEVICE int __ffs(int bits) { return ffs(bits); }

@@ -59,8 +59,18 @@ def extra(name):
     raise AssertionError('setup.py has no extras_require')
 
 
-def test_there_are_two_dockerfiles():
-    assert [path.suffix for path in DOCKERFILES] == ['.desktop', '.jetson']
+def test_there_are_three_dockerfiles():
+    assert [path.suffix for path in DOCKERFILES] == ['.desktop', '.jetson', '.jetson7']
+
+
+@pytest.mark.parametrize('name, ros, ubuntu, cuda', [
+    ('jetson', 'humble', 'jammy', 12), ('jetson7', 'jazzy', 'noble', 13)])
+def test_a_jetpack_s_image_has_the_ros_and_cuda_that_belong_to_it(name, ros, ubuntu, cuda):
+    path = ROOT / f'docker/Dockerfile.{name}'
+    text, words = path.read_text(), sum(instructions(path), [])
+    assert f'ROS_DISTRO={ros}' in words and f"'cuda-bindings=={cuda}.*'" in words
+    assert f'.{ubuntu}_all.deb' in text and f'docker/Dockerfile.{name} ' in text
+    assert f'docker/Dockerfile.{name}`' in GUIDE
 
 
 @pytest.mark.parametrize('path', DOCKERFILES, ids=lambda path: path.name)
@@ -102,7 +112,8 @@ def test_guide_names_commands_of_vseg(command):
                if isinstance(action, argparse._SubParsersAction)]
     assert words[0] in known
     options = parser.parse_args(words)
-    assert words[0] != 'bench' or set(options.names) <= {*bench.NAMES, *bench.ON_GPU}
+    figures = {*bench.NAMES, *bench.ON_GPU, *bench.ON_REQUEST}
+    assert words[0] != 'bench' or set(options.names) <= figures
 
 
 def test_guide_names_the_main_commands():

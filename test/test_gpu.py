@@ -26,7 +26,7 @@ from ros_vseg.decode import decode
 from ros_vseg.engines import build
 from ros_vseg.errors import BackendError, EngineError
 from ros_vseg.gpu import cuda
-from ros_vseg.gpu.kernels import Axes, compile_kernels, Kernels, Taps
+from ros_vseg.gpu.kernels import Axes, compile_kernels, Kernels, mask_bytes, Taps
 from ros_vseg.processes import demo_clip
 from ros_vseg.resize import resize_image
 
@@ -119,12 +119,12 @@ def test_kernels_decode_to_the_bit(gpu, shape, size):
     scores = rng.integers(-4, 5, shape).astype(np.float32) + rng.choice(
         [0, 0.25, np.nan, np.inf], shape, p=[0.6, 0.38, 0.01, 0.01]).astype(np.float32)
     kernels, queue = Kernels(gpu), gpu.queue()
-    source, best = gpu.upload(scores), gpu.allocate(shape[1] * shape[2])
+    source, masks = gpu.upload(scores), gpu.allocate(mask_bytes(shape))
     labels, sure = gpu.allocate(size[0] * size[1]), gpu.allocate(size[0] * size[1])
     table, axes = gpu.upload(np.arange(256, dtype=np.uint8)), Axes(gpu, shape[1:], size)
-    kernels.best_class(queue, source, shape, best)
-    kernels.labels(queue, source, shape, best, axes, table, labels)
-    kernels.confidence(queue, source, shape, axes, sure)
+    kernels.candidates(queue, source, shape, masks)
+    kernels.labels(queue, source, shape, masks, axes, table, labels)
+    kernels.confidence(queue, source, shape, masks, axes, sure)
     queue.wait()
     expected = decode(scores, size, confidence=True)
     np.testing.assert_array_equal(gpu.download(labels, size, np.uint8), expected[0])
@@ -138,7 +138,7 @@ def test_kernel_resizes_as_opencv_does(gpu, before, after):
     image = frame(0, before)
     source, out, queue = gpu.upload(image), gpu.allocate(3 * after[0] * after[1]), gpu.queue()
     taps = Taps(gpu, before, after)
-    Kernels(gpu).resize(queue, source, before, out, after, taps, False)
+    Kernels(gpu).resize(queue, source, 'rgb8', before, out, after, taps, False)
     queue.wait()
     found = gpu.download(out, (*after, 3), np.uint8).astype(int)
     assert np.abs(found - resize_image(image, after)).max() <= 1

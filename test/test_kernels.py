@@ -11,10 +11,12 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 import numpy as np
 import pytest
+from raw_images import raw_image
 
-from ros_vseg.decode import decode
+from ros_vseg.decode import _candidates, _cells, decode
 from ros_vseg.errors import DeviceError
 from ros_vseg.gpu import kernels
+from ros_vseg.gpu.formats import RAW
 from ros_vseg.resize import resize_image
 
 GUARD, EDGE = 0xA5, 64
@@ -100,20 +102,41 @@ class HostGpu:
         """Labels and confidence, as the TensorRT backend has them made."""
         shape, memory = scores.shape, Memory(scores)
         axes = kernels.Axes(self, shape[1:], size)
-        best = Memory(np.full(shape[1:], 200, np.uint8))
+        masks = Memory(np.full((-(-shape[0] // 32), *shape[1:]), 200, np.uint32))
+        assert masks.array.nbytes == kernels.mask_bytes(shape)
         labels, sure = (Memory(np.full(size, fill, np.uint8)) for fill in (201, 202))
-        self.kernels.best_class(self, memory, shape, best)
-        self.kernels.labels(self, memory, shape, best, axes, Memory(table), labels)
-        self.kernels.confidence(self, memory, shape, axes, sure)
-        finite = np.where(np.isnan(scores), -np.inf, scores).clip(-1e38, 1e38)
-        np.testing.assert_array_equal(best.guarded(), finite.argmax(0))
+        self.kernels.candidates(self, memory, shape, masks)
+        self.kernels.labels(self, memory, shape, masks, axes, Memory(table), labels)
+        self.kernels.confidence(self, memory, shape, masks, axes, sure)
+        np.testing.assert_array_equal(masks.guarded(), can_win(scores))
         return labels.guarded(), sure.guarded()
 
     def resize(self, image, size, swap=False):
+        return self.convert('rgb8', image, image.shape[:2], size, swap)
+
+    def convert(self, encoding, pixels, shape, size, swap=False):
+        """RGB of a picture of ``shape`` whose pixels are encoded."""
         out = Memory(np.full((*size, 3), GUARD, np.uint8))
-        self.kernels.resize(self, Memory(image), image.shape[:2], out, size,
-                            kernels.Taps(self, image.shape[:2], size), swap)
+        self.kernels.resize(self, Memory(pixels), encoding, shape, out, size,
+                            kernels.Taps(self, shape, size), swap)
         return out.guarded()
+
+
+def can_win(scores):
+    """Return the classes that decode.py computes in each cell, as bits uint32 [words, h, w]."""
+    cells = _cells(scores)
+    height, width = scores.shape[1:]
+    masks = np.zeros((-(-len(scores) // 32), height, width), np.uint32)
+    keep = np.empty(len(scores), np.int64)
+    best = cells.argmax(2)
+    for y, x in np.ndindex(height, width):
+        corners = best[y:y + 2, x:x + 2]
+        classes = corners.flat[:1]
+        if (corners != classes).any():
+            classes = keep[:_candidates(cells, y, x, keep)]
+        for c in classes:
+            masks[c // 32, y, x] |= np.uint32(1 << c % 32)
+    return masks
 
 
 @pytest.fixture(scope='module')
@@ -200,3 +223,30 @@ def test_resize_kernel_at_any_size_is_opencvs_within_one(gpu, before, after):
     image = picture(before)
     found = gpu.resize(image, after)
     assert np.abs(found.astype(int) - resize_image(image, after)).max() <= 1
+
+
+@pytest.mark.parametrize('shape', [(48, 64), (4, 4), (6, 10), (34, 38)])
+@pytest.mark.parametrize('encoding', sorted(RAW))
+def test_kernels_convert_each_encoding_to_the_bit_as_opencv_does(gpu, encoding, shape):
+    image = raw_image(encoding, shape)
+    assert image.encoding == encoding and len(np.unique(image.pixels)) > 10
+    found = gpu.convert(encoding, image.pixels, shape, shape)
+    np.testing.assert_array_equal(found, image.rgb())
+    swapped = gpu.convert(encoding, image.pixels, shape, shape, swap=True)
+    np.testing.assert_array_equal(swapped, image.rgb()[..., ::-1])
+
+
+@pytest.mark.parametrize('encoding', ['bgr8', 'rgba8', 'mono8', 'yuv422', 'yuyv', 'bayer_gbrg8'])
+def test_kernels_convert_images_of_odd_sides(gpu, encoding):
+    image = raw_image(encoding, (33, 45))
+    np.testing.assert_array_equal(
+        gpu.convert(encoding, image.pixels, (33, 45), (33, 45)), image.rgb())
+
+
+@pytest.mark.parametrize('encoding', sorted(RAW))
+def test_kernels_convert_and_resize_at_once_within_one(gpu, encoding):
+    """As an image that is converted first; the rounding of OpenCV's resizing is what differs."""
+    image = raw_image(encoding, (90, 120))
+    for size in [(45, 60), (37, 53), (96, 128)]:
+        found = gpu.convert(encoding, image.pixels, (90, 120), size)
+        assert np.abs(found.astype(int) - resize_image(image.rgb(), size)).max() <= 1

@@ -67,7 +67,7 @@ def test_network_runs_at_another_size(probe, bundle, tmp_path):
 
 
 def test_fake_gpu_lost_in_mid_drive_costs_no_frame(probe, bundle, tmp_path):
-    """The frame at which it is lost is labelled by the backend that stood by."""
+    """The frame at which it is lost is labelled by the backend that stood by; bgr8 goes up raw."""
     pytest.importorskip('cuda.bindings')
     host_kernels(tmp_path)
     program = Path(__file__).with_name('fake_gpu_node.py')
@@ -79,7 +79,8 @@ def test_fake_gpu_lost_in_mid_drive_costs_no_frame(probe, bundle, tmp_path):
         camera = ros.CameraProbe(probe, 'lost/vseg_node', 'camera', topic='/lost/camera/image')
         begin, used = next(stamps), {probe.status('lost/vseg_node: node')[2]['backend']}
         for number, picture in enumerate(ros.pictures(30)):
-            camera.label(ros.image(picture, begin + number * FRAME))
+            bgr = np.ascontiguousarray(picture[..., ::-1])
+            camera.label(ros.image(bgr, begin + number * FRAME, 'bgr8'))
             used.add(probe.last('lost/vseg_node: node')[2]['backend'])
         level, message, values = probe.status('lost/vseg_node: node')
         counts = probe.status('lost/vseg_node: camera')[2]

@@ -2,7 +2,11 @@
 # SPDX-License-Identifier: Apache-2.0
 """The TensorRT backend labels frames on a FAKE driver and engine as the processor does."""
 from array import array
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext
 import gc
+import time
+from types import SimpleNamespace
 
 from fake_backend import by_taps, CAMERA, frame, on_processor, STAGES
 import numpy as np
@@ -11,6 +15,8 @@ from streaming import label, step
 from tiny_bundle import PLAIN
 
 from ros_vseg.decode import decode
+from ros_vseg.gpu import ranges
+from ros_vseg.gpu.work_queue import Queue
 from ros_vseg.image import fill_image
 from ros_vseg.stream import Stream
 
@@ -141,8 +147,9 @@ def test_events_on_fake_driver_stand_between_the_stages(load, fake):
     first = first[first.index('cuEventRecordWithFlags'):first.index('cuStreamBeginCapture')]
     mark = 'cuEventRecordWithFlags'
     work = [name for name in first if name not in ('cuEventCreate', 'cuStreamQuery')]
-    assert work == [mark, 'cuMemcpyHtoDAsync', mark, 'resize', mark, 'store', mark, 'best_class',
-                    'labels', 'confidence', mark, 'cuMemcpyDtoHAsync', 'cuMemcpyDtoHAsync', mark]
+    assert work == [mark, 'cuMemcpyHtoDAsync', mark, 'resize_packed', mark, 'store', mark,
+                    'candidates', 'labels', 'confidence', mark, 'cuMemcpyDtoHAsync',
+                    'cuMemcpyDtoHAsync', mark]
     assert list(times) == STAGES and all(0 < seconds < 1 for seconds in times.values())
 
 
@@ -155,6 +162,56 @@ def test_cameras_on_fake_gpu_share_the_engine_and_nothing_else(load):
         np.testing.assert_array_equal(label(one, frame(number)).labels, expected)
     pools = {run['pool'] for context in backend.engine.contexts for run in context.runs}
     assert len(backend.engine.contexts) == len(pools) == 3
+
+
+def test_cameras_on_fake_gpu_share_one_working_memory_and_take_turns(load, fake, monkeypatch):
+    backend = load()
+    streams = [backend.stream() for _ in range(3)]
+    assert len({context.memory for context in backend.engine.contexts}) == 1
+    running, most = [], []
+    replay, wait = Queue.replay, Queue.wait
+
+    def watched_replay(queue, graph):
+        running.append(queue)
+        most.append(len(running))
+        time.sleep(1e-3)    # another camera would come in here
+        replay(queue, graph)
+
+    def watched_wait(queue):
+        wait(queue)
+        if queue in running:
+            running.remove(queue)
+
+    for stream in streams:
+        label(stream, frame(0))
+    monkeypatch.setattr(Queue, 'replay', watched_replay)
+    monkeypatch.setattr(Queue, 'wait', watched_wait)
+
+    def drive(stream):
+        return [np.array(label(stream, frame(number)).labels) for number in range(1, 9)]
+
+    with ThreadPoolExecutor(3) as workers:
+        first, *others = workers.map(drive, streams)
+    assert len(most) == 24 and set(most) == {1}
+    for labels in others:
+        np.testing.assert_array_equal(first, labels)
+    address = backend.engine.contexts[0].memory
+    del streams, workers, stream
+    gc.collect()
+    assert address not in fake._memory      # given back with the last camera
+
+
+def test_nsight_ranges_have_names_where_nvtx_is_installed(load, monkeypatch):
+    stream, names = load().stream(), []
+
+    def annotate(name):
+        names.append(name)
+        return nullcontext()
+
+    expected = np.array(stream.label(frame(0)).labels)
+    monkeypatch.setattr(ranges, 'nvtx', SimpleNamespace(annotate=annotate))
+    np.testing.assert_array_equal(stream.label(frame(0)).labels, expected)
+    assert names == ['vseg: copy the image', 'vseg: frame on the GPU']
 
 
 def test_labels_go_into_the_message_without_a_copy(load):

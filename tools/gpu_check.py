@@ -25,7 +25,7 @@ from ros_vseg.errors import DeviceError
 from ros_vseg.gpu import failures
 from ros_vseg.gpu.bandwidth import bandwidths
 from ros_vseg.gpu.cuda import Gpu
-from ros_vseg.gpu.kernels import Axes, compile_kernels, Kernels, Taps
+from ros_vseg.gpu.kernels import Axes, compile_kernels, Kernels, mask_bytes, Taps
 from ros_vseg.gpu.work_queue import Queue
 
 PATIENCE = 60.0     # seconds for one experiment
@@ -169,18 +169,19 @@ def kernels_against_floors(classes: int, network: tuple[int, int]) -> Callable[[
         kernels, queue = Kernels(gpu), gpu.queue()
         image = gpu.upload(np.random.default_rng(0).integers(0, 256, (*camera, 3), np.uint8))
         small, source = gpu.allocate(3 * network[0] * network[1]), gpu.upload(scores)
-        best, out = gpu.allocate(shape[1] * shape[2]), gpu.allocate(camera[0] * camera[1])
+        masks, out = gpu.allocate(mask_bytes(shape)), gpu.allocate(camera[0] * camera[1])
         taps, axes = Taps(gpu, camera, network), Axes(gpu, shape[1:], camera)
         table = gpu.upload(np.arange(256, dtype=np.uint8))
         pixels = camera[0] * camera[1]
         work: dict[str, tuple[Callable[[], None], int]] = {
-            'resize': (lambda: kernels.resize(queue, image, camera, small, network, taps, False),
+            'resize': (lambda: kernels.resize(queue, image, 'rgb8', camera, small, network,
+                                              taps, False),
                        3 * pixels + 3 * network[0] * network[1]),
-            'confidence': (lambda: kernels.confidence(queue, source, shape, axes, out),
+            'candidates': (lambda: kernels.candidates(queue, source, shape, masks),
+                           scores.nbytes + mask_bytes(shape)),
+            'confidence': (lambda: kernels.confidence(queue, source, shape, masks, axes, out),
                            scores.nbytes + pixels),
-            'best_class': (lambda: kernels.best_class(queue, source, shape, best),
-                           scores.nbytes + shape[1] * shape[2]),
-            'labels': (lambda: kernels.labels(queue, source, shape, best, axes, table, out),
+            'labels': (lambda: kernels.labels(queue, source, shape, masks, axes, table, out),
                        scores.nbytes + pixels)}
         lines = []
         for name, (launch, moved) in work.items():
@@ -247,12 +248,12 @@ def beside_torch() -> str:
     scores = street_like_scores(11, 100, 132)
     expected = decode(scores, size)[0]
     kernels, queue, wrong = Kernels(gpu), gpu.queue(), 0
-    source, best = gpu.upload(scores), gpu.allocate(100 * 132)
+    source, masks = gpu.upload(scores), gpu.allocate(mask_bytes((11, 100, 132)))
     table, axes = gpu.upload(np.arange(256, dtype=np.uint8)), Axes(gpu, (100, 132), size)
     out = gpu.allocate(size[0] * size[1])
     for _ in range(300):
-        kernels.best_class(queue, source, (11, 100, 132), best)
-        kernels.labels(queue, source, (11, 100, 132), best, axes, table, out)
+        kernels.candidates(queue, source, (11, 100, 132), masks)
+        kernels.labels(queue, source, (11, 100, 132), masks, axes, table, out)
         queue.wait()
         wrong += not np.array_equal(gpu.download(out, size, np.uint8), expected)
     stop.set()

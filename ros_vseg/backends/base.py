@@ -13,6 +13,7 @@ import numpy.typing as npt
 
 from ros_vseg.bundle import Bundle, BundleInfo, EMPTY_SLOT
 from ros_vseg.decode import decode
+from ros_vseg.encoding import Picture, to_rgb_pixels
 from ros_vseg.resize import resize_image
 from ros_vseg.stabilize import Stabilizer
 
@@ -81,8 +82,8 @@ class BackendStream(Protocol):
     def context_frames(self) -> int:
         """Earlier frames that the last step attended to, 0..T."""
 
-    def label(self, image: npt.NDArray[np.uint8], confidence: bool = False) -> Labels:
-        """Label an RGB image uint8 [H, W, 3] of any size; say whether confidence is wanted."""
+    def label(self, image: Picture, confidence: bool = False) -> Labels:
+        """Label an image of any size, RGB or raw; say whether confidence is wanted."""
 
     def step(self, image: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
         """Return scores float32 [K, h, w] of an image of the network's size and colour order."""
@@ -98,7 +99,12 @@ class BackendStream(Protocol):
 
 
 class Backend(Protocol):
-    """A bundle made ready to run; shared by all cameras."""
+    """
+    A bundle made ready to run; shared by all cameras.
+
+    One that converts images itself has ``raw_encodings``: those in which a RawImage costs it less
+    than RGB would.
+    """
 
     @property
     def name(self) -> str:
@@ -202,10 +208,10 @@ class HostStream(RingStream, ABC):
     def step(self, image: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
         """See BackendStream."""
 
-    def label(self, image: npt.NDArray[np.uint8], confidence: bool = False) -> Labels:
+    def label(self, image: Picture, confidence: bool = False) -> Labels:
         """See BackendStream."""
         start = time.perf_counter()
-        resized = self.resize(image)
+        resized = self.resize(to_rgb_pixels(image))
         sized = time.perf_counter()
         scores = self.step(resized)
         scored = time.perf_counter()

@@ -3,13 +3,14 @@
 """A backend with another one standing by, for the GPU that fails in mid-drive."""
 import logging
 import threading
-from typing import Callable, TypeVar
+from typing import Callable, Collection, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
 from ros_vseg.backends.base import Backend, BackendStream, Labels
 from ros_vseg.bundle import Bundle
+from ros_vseg.encoding import Picture
 from ros_vseg.gpu import failures
 
 Made = TypeVar('Made')
@@ -46,6 +47,11 @@ class FallbackBackend:
     def device(self) -> str:
         """See Backend."""
         return self.current.device
+
+    @property
+    def raw_encodings(self) -> Collection[str]:
+        """See Backend."""
+        return getattr(self.current, 'raw_encodings', ())
 
     def report(self) -> dict[str, str]:
         """Return what /diagnostics shows of the backend at work."""
@@ -85,7 +91,7 @@ class FallbackStream:
         """See BackendStream."""
         return self._stream.context_frames
 
-    def label(self, image: npt.NDArray[np.uint8], confidence: bool = False) -> Labels:
+    def label(self, image: Picture, confidence: bool = False) -> Labels:
         """See BackendStream."""
         return self._do(lambda stream: stream.label(image, confidence))
 

@@ -99,13 +99,13 @@ class OnnxRuntimeStream(HostStream):
 
 
 class OnnxRuntimeBackend:
-    """Backend that runs the bundle's graph in ONNX Runtime."""
+    """Backend that runs ``graph``, the bundle's, in ONNX Runtime."""
 
     problem: Optional[str] = None
 
-    def __init__(self, bundle: Bundle, session: onnxruntime.InferenceSession, name: str,
-                 precision: str, stabilize: bool = False) -> None:
-        self.bundle, self.name, self._session = bundle, name, session
+    def __init__(self, bundle: Bundle, graph: bytes, session: onnxruntime.InferenceSession,
+                 name: str, precision: str, stabilize: bool = False) -> None:
+        self.bundle, self.graph, self.name, self._session = bundle, graph, name, session
         self._stabilize = stabilize
         self._memory = PROVIDERS[name].memory
         self.device = f'{"CPU" if self._memory == "cpu" else "GPU"} {precision}'
@@ -171,17 +171,17 @@ def load(bundle: Bundle, options: Options, name: str = 'onnxruntime') -> OnnxRun
     session_options.intra_op_num_threads = options.threads
     session_options.log_severity_level = 3
     session_options.add_free_dimension_override_by_name('batch', 1)
-    providers = _providers(provider.name, precision, options)
+    providers, graph = _providers(provider.name, precision, options), ring_model(bundle)
     try:
         session = onnxruntime.InferenceSession(
-            ring_model(bundle), session_options, providers=providers, enable_fallback=0)
+            graph, session_options, providers=providers, enable_fallback=0)
     except Exception as error:  # its errors have no common base
         raise BackendError(f'onnxruntime {onnxruntime.__version__} refuses {bundle.path}: '
                            f'{_first_line(error)}') from error
     if provider.name not in session.get_providers():    # it falls back without an error
         raise DeviceError(f'{name} could not be started: {provider.name} needs an NVIDIA driver '
                           'and the CUDA libraries of its version')
-    return OnnxRuntimeBackend(bundle, session, name, precision, options.stabilize)
+    return OnnxRuntimeBackend(bundle, graph, session, name, precision, options.stabilize)
 
 
 def _providers(provider: str, precision: str, options: Options) -> list[Any]:

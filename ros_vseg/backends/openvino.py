@@ -1,6 +1,6 @@
 # Copyright 2026 The ros_vseg authors
 # SPDX-License-Identifier: Apache-2.0
-"""OpenVINO on the CPU: bfloat16 where the processor computes in it, else float32."""
+"""OpenVINO on the CPU: bfloat16 where the processor computes in it, else float32; or int8."""
 from typing import Any, Optional
 
 import numpy as np
@@ -9,6 +9,7 @@ import openvino
 
 from ros_vseg.backends.base import HostStream, Options, probability
 from ros_vseg.bundle import Bundle
+from ros_vseg.engines import cpu_int8
 from ros_vseg.errors import BackendError
 from ros_vseg.graph import ring_model
 
@@ -49,19 +50,52 @@ class OpenVinoStream(HostStream):
 
 
 class OpenVinoBackend:
-    """Backend that runs the bundle's graph in OpenVINO, tuned for latency."""
+    """
+    Backend that runs the bundle's graph in OpenVINO, tuned for latency.
+
+    Attributes:
+        graph: the ONNX file that it runs.
+        precision: in which it does.
+    """
 
     name = 'openvino'
     problem: Optional[str] = None
 
-    def __init__(self, bundle: Bundle, compiled: openvino.CompiledModel, precision: str,
+    def __init__(self, bundle: Bundle, graph: bytes, precision: str, threads: int = 0,
                  stabilize: bool = False) -> None:
-        self.bundle, self.device, self._compiled = bundle, f'CPU {precision}', compiled
+        self.bundle, self.graph, self.precision = bundle, graph, precision
+        self.device = f'CPU {precision}'
+        try:
+            self._compiled = compile_graph(graph, precision, INFERENCE_NUM_THREADS=threads)
+        except RuntimeError as error:
+            raise BackendError(f'openvino {openvino.__version__} refuses {bundle.path}: '
+                               f'{str(error).strip().splitlines()[-1]}') from error
         self._stabilize = stabilize
 
     def stream(self, table: Optional[npt.NDArray[np.uint8]] = None) -> OpenVinoStream:
         """See Backend."""
         return OpenVinoStream(self._compiled, self.bundle, table, self._stabilize)
+
+
+def compile_graph(graph: bytes, precision: str, **properties: Any) -> openvino.CompiledModel:
+    """
+    Return an ONNX graph compiled for one frame at a time.
+
+    Args:
+        graph: ONNX, whose inputs have a batch as their first axis.
+        precision: 'fp32', 'bf16', or 'int8' for a graph that is quantised.
+        **properties: of OpenVINO's own, beside those that this sets.
+
+    Raises:
+        RuntimeError: OpenVINO refuses it.
+    """
+    core = openvino.Core()
+    model = core.read_model(graph)
+    model.reshape({port: [1, *(dim.get_length() for dim in list(port.partial_shape)[1:])]
+                   for port in model.inputs})
+    return core.compile_model(model, 'CPU', {
+        'PERFORMANCE_HINT': 'LATENCY',
+        'INFERENCE_PRECISION_HINT': 'bf16' if precision == 'bf16' else 'f32', **properties})
 
 
 def missing(name: str) -> Optional[str]:
@@ -71,25 +105,15 @@ def missing(name: str) -> Optional[str]:
 
 def load(bundle: Bundle, options: Options, name: str = 'openvino') -> OpenVinoBackend:
     """Return the backend of a bundle; BackendError where the processor lacks the precision."""
-    core = openvino.Core()
-    native = 'BF16' in core.get_property('CPU', 'OPTIMIZATION_CAPABILITIES')
-    if options.precision not in ('auto', 'fp32', 'bf16'):
-        raise BackendError(f'openvino runs in fp32 or bf16 here, not in {options.precision}: set '
-                           'precision to auto or one of these, or use another backend')
+    native = 'BF16' in openvino.Core().get_property('CPU', 'OPTIMIZATION_CAPABILITIES')
+    if options.precision not in ('auto', 'fp32', 'bf16', 'int8'):
+        raise BackendError(f'openvino runs in fp32, bf16 or int8 here, not in {options.precision}:'
+                           ' set precision to auto or one of these, or use another backend')
+    if options.precision == 'int8':
+        return OpenVinoBackend(bundle, cpu_int8.read(bundle, options.engines), 'int8',
+                               options.threads, options.stabilize)
     if options.precision == 'bf16' and not native:
         raise BackendError('this processor has no bf16 arithmetic: set precision to auto or fp32')
     precision = 'bf16' if native and options.precision != 'fp32' else 'fp32'
-    properties: dict[str, Any] = {
-        'PERFORMANCE_HINT': 'LATENCY',
-        'INFERENCE_PRECISION_HINT': {'bf16': 'bf16', 'fp32': 'f32'}[precision]}
-    if options.threads:
-        properties['INFERENCE_NUM_THREADS'] = options.threads
-    try:
-        model = core.read_model(ring_model(bundle))
-        model.reshape({port: [1, *(dim.get_length() for dim in list(port.partial_shape)[1:])]
-                       for port in model.inputs})
-        compiled = core.compile_model(model, 'CPU', properties)
-    except RuntimeError as error:
-        raise BackendError(f'openvino {openvino.__version__} refuses {bundle.path}: '
-                           f'{str(error).strip().splitlines()[-1]}') from error
-    return OpenVinoBackend(bundle, compiled, precision, options.stabilize)
+    return OpenVinoBackend(
+        bundle, ring_model(bundle), precision, options.threads, options.stabilize)

@@ -8,6 +8,7 @@ waited for once.
 """
 import logging
 from pathlib import Path
+import threading
 from typing import Any
 
 import numpy as np
@@ -15,14 +16,17 @@ import numpy.typing as npt
 
 from ros_vseg.backends.base import Labels, Options, probability, RingStream
 from ros_vseg.bundle import Bundle
+from ros_vseg.encoding import Picture, RawImage
 from ros_vseg.engines import build
 from ros_vseg.engines.engine import engine_for
 from ros_vseg.engines.jit import Contexts
 from ros_vseg.errors import BackendError, DeviceError, EngineError
 from ros_vseg.gpu import failures
 from ros_vseg.gpu.cuda import Gpu
-from ros_vseg.gpu.frame import Frame
-from ros_vseg.gpu.kernels import Kernels
+from ros_vseg.gpu.formats import RAW, RGB
+from ros_vseg.gpu.frame import Frame, Key
+from ros_vseg.gpu.kernels import Kernels, mask_bytes
+from ros_vseg.gpu.ranges import in_range
 
 STAGES = ('start', 'upload', 'resize', 'network', 'decode', 'download')
 LONGEST_PAUSE = 256     # frames between two attempts to capture a graph
@@ -102,6 +106,7 @@ class TensorRtBackend:
 
     name = 'tensorrt'
     problem: str | None = None
+    raw_encodings = RAW
 
     def __init__(self, bundle: Bundle, gpu: Gpu, contexts: Contexts, precision: str,
                  folder: Path | None = None) -> None:
@@ -109,6 +114,7 @@ class TensorRtBackend:
         self.device = f'{gpu.name} {precision}'
         self.kernels = Kernels(gpu, folder)
         self.captures_failed = 0    # of all cameras
+        self.turn = threading.Lock()    # the cameras' contexts share their working memory
 
     def stream(self, table: npt.NDArray[np.uint8] | None = None) -> 'TensorRtStream':
         """See Backend."""
@@ -135,7 +141,7 @@ class TensorRtStream(RingStream):
         self._coarse = classes, height, width
         self._network_image = self._gpu.allocate(int(np.prod(shapes['image'])))
         self._scores = self._gpu.allocate(4 * classes * height * width)
-        self._best = self._gpu.allocate(height * width)
+        self._masks = self._gpu.allocate(mask_bytes(self._coarse))
         self._table = self._gpu.upload(
             np.arange(256, dtype=np.uint8) if table is None else np.asarray(table, np.uint8))
         self._confidence = self._gpu.allocate(4) if info.has_confidence else None
@@ -146,24 +152,28 @@ class TensorRtStream(RingStream):
         self._frame: Frame | None = None
         self._failed, self._pause = 0, 0    # captures that failed, and frames until the next one
 
-    def label(self, image: npt.NDArray[np.uint8], confidence: bool = False) -> Labels:
+    def label(self, image: Picture, confidence: bool = False) -> Labels:
         """See BackendStream; times are the GPU's own, by events."""
         self._gpu.use()
-        shape = image.shape[0], image.shape[1]
+        encoding, pixels = ((image.encoding, image.pixels) if isinstance(image, RawImage)
+                            else (RGB, image))
+        key = encoding, (image.shape[0], image.shape[1]), pixels.shape
         frame = self._frame
-        if frame is None or frame.shape != shape:
+        if frame is None or frame.key != key:
             del frame       # its memory is freed first
             self._frame = None
-            self._frame = frame = self._open(shape)
-        np.copyto(frame.image, image)
+            self._frame = frame = self._open(key)
+        with in_range('vseg: copy the image'):
+            np.copyto(frame.image, pixels)
         frame.mask[:] = self.ring.masks[self.ring.state]
         frame.slot[0] = self.ring.slot
         self.context_frames = self.ring.frames
-        if confidence in frame.graphs:
-            self._queue.replay(frame.graphs[confidence])
-            self._queue.wait()
-        else:
-            self._step_by_step(frame, confidence)
+        with self._backend.turn, in_range('vseg: frame on the GPU'):
+            if confidence in frame.graphs:
+                self._queue.replay(frame.graphs[confidence])
+                self._queue.wait()
+            else:
+                self._step_by_step(frame, confidence)
         return Labels(frame.labels, frame.confidence if confidence else None,
                       self._queue.times(STAGES),
                       probability(frame.mean_confidence) if self._confidence else None)
@@ -177,9 +187,27 @@ class TensorRtStream(RingStream):
         self.label(image)
         return self._gpu.download(self._scores, self._coarse)
 
-    def _open(self, shape: tuple[int, int]) -> Frame:
-        """Make ready for images of another size, and tell the engine where it reads and writes."""
-        frame = Frame(self._gpu, shape, self.info, self._coarse[1:])
+    def layer_times(self, image: npt.NDArray[np.uint8], rounds: int) -> dict[str, list[float]]:
+        """
+        Return the seconds of each layer of the network in each round, by TensorRT's profiler.
+
+        Args:
+            image: uint8 [H, W, 3] RGB of any size.
+            rounds: frames that are run for it, step by step: a graph has no layers.
+        """
+        self.label(image)
+        frame, profiler = self._frame, build.make_profiler(build.find_module())
+        assert frame is not None
+        self._context.profiler = profiler
+        for _ in range(rounds):
+            with self._backend.turn:
+                self._enqueue(frame, False)
+                self._queue.wait()
+        return profiler.seconds
+
+    def _open(self, key: Key) -> Frame:
+        """Make ready for images of another kind, and tell the engine where it reads and writes."""
+        frame = Frame(self._gpu, key, self.info, self._coarse[1:])
         image = frame.gpu_image if self._fits(frame) else self._network_image
         places = {'image': image, 'scores': self._scores,
                   'confidence': self._confidence, 'prototypes': self._prototypes,
@@ -193,7 +221,7 @@ class TensorRtStream(RingStream):
     def _fits(self, frame: Frame) -> bool:
         """Whether the network reads the camera's image as it is."""
         return (frame.shape == (self.info.height, self.info.width)
-                and self.info.color_order == 'rgb')
+                and frame.encoding == f'{self.info.color_order}8')
 
     def _step_by_step(self, frame: Frame, confidence: bool) -> None:
         """Do a frame without a graph, then capture its graphs: TensorRT asks for this order."""
@@ -230,8 +258,8 @@ class TensorRtStream(RingStream):
         queue.copy_to_gpu(frame.gpu, frame.host[:frame.gpu.size])
         queue.mark('upload')
         if not self._fits(frame):
-            kernels.resize(queue, frame.gpu_image, frame.shape, self._network_image,
-                           (self.info.height, self.info.width), frame.taps,
+            kernels.resize(queue, frame.gpu_image, frame.encoding, frame.shape,
+                           self._network_image, (self.info.height, self.info.width), frame.taps,
                            self.info.color_order == 'bgr')
         queue.mark('resize')
         self._run_network()
@@ -240,11 +268,11 @@ class TensorRtStream(RingStream):
                           (self.info.num_prototypes, self.info.prototype_dim), frame.gpu_slot,
                           self._pool)
         queue.mark('network')
-        kernels.best_class(queue, self._scores, self._coarse, self._best)
-        kernels.labels(queue, self._scores, self._coarse, self._best, frame.axes, self._table,
+        kernels.candidates(queue, self._scores, self._coarse, self._masks)
+        kernels.labels(queue, self._scores, self._coarse, self._masks, frame.axes, self._table,
                        frame.gpu_labels)
         if confidence:
-            kernels.confidence(queue, self._scores, self._coarse, frame.axes,
+            kernels.confidence(queue, self._scores, self._coarse, self._masks, frame.axes,
                                frame.gpu_confidence)
         queue.mark('decode')
         queue.copy_to_host(frame.labels, frame.gpu_labels)

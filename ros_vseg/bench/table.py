@@ -18,6 +18,7 @@ NAMES = {
     'cameras': 'four cameras at 15 Hz: age of their labels, and shares',
 }
 ON_GPU = {'device': 'stages on the GPU, against the floor of bytes and operations'}
+ON_REQUEST = {'layers': "the network's layers, longest first, by the backend's own profiler"}
 
 
 def run(context: Context, names: Iterable[str] = ()) -> int:
@@ -40,5 +41,5 @@ def run(context: Context, names: Iterable[str] = ()) -> int:
 def module(name: str) -> ModuleType:
     """Return the module that holds a benchmark; imported on demand: half of them need ROS."""
     file = {'stream': 'network', 'backends': 'network', 'decoder': 'decoder', 'device': 'device',
-            'cameras': 'cameras'}
+            'cameras': 'cameras', 'layers': 'layers'}
     return importlib.import_module(f'ros_vseg.bench.{file.get(name, "node")}')

@@ -1,6 +1,6 @@
 # Copyright 2026 The ros_vseg authors
 # SPDX-License-Identifier: Apache-2.0
-"""vseg: info, run, build, bench, doctor."""
+"""vseg: info, run, build, compare, bench, doctor."""
 import argparse
 from collections.abc import Sequence
 import importlib.metadata
@@ -20,6 +20,7 @@ EXAMPLES = """examples:
   vseg info bundle.onnx
   vseg build bundle.onnx --precision fp16 --for sm86,sm89
   vseg build bundle.onnx --precision int8 --calibrate frames/
+  vseg compare onnxruntime openvino --input drive.mcap
   vseg wrap network.onnx --classes labels.yaml --mean 0.485 0.456 0.406 \\
       --std 0.229 0.224 0.225 --size 512x1024 -o bundle.onnx
   vseg doctor"""
@@ -100,6 +101,8 @@ def _build(options: argparse.Namespace) -> int:
     if options.batch < 1:
         raise VsegError(f'batch {options.batch} is too small: give 1 or more')
     bundle = _bundle(options)
+    if options.targets == 'cpu':
+        return _build_for_cpu(options, bundle)
     if options.targets is None:
         targets = [Gpu(options.device).capability]
     else:
@@ -114,6 +117,19 @@ def _build(options: argparse.Namespace) -> int:
         layers = ', '.join(f'{count} {kind}' for kind, count in header['layers'].items())
         print(f'{path}\n  {len(engine) / 1e6:.1f} MB, {len(engine) / len(bundle.model):.1f} x the '
               f'bundle, built in {header["seconds"]:.1f} s\n  {layers}')
+    return 0
+
+
+def _build_for_cpu(options: argparse.Namespace, bundle: Any) -> int:
+    from ros_vseg.calibrate import calibrate_for_cpu
+    from ros_vseg.media.sources import open_source
+    if options.precision != 'int8' or not options.calibrate:
+        raise VsegError('for cpu only int8 has something to build: give --precision int8 '
+                        '--calibrate PATH')
+    path, frames, bits, share = calibrate_for_cpu(
+        bundle, open_source(options.calibrate), options.engines)
+    print(f'{path}\n  calibrated with {frames} frames, weights of {bits} bits, '
+          f'{100 * share:.2f} % of the labels of fp32')
     return 0
 
 
@@ -133,6 +149,37 @@ def _wrap(options: argparse.Namespace) -> int:
     return 0
 
 
+def _compare(options: argparse.Namespace) -> int:
+    from ros_vseg.commands.compare import compare, load
+    from ros_vseg.media.sources import open_source
+    from ros_vseg.processes import demo_clip
+    if options.limit < 1:
+        raise VsegError(f'limit {options.limit} is too small: give 1 or more')
+    bundle, source = _bundle(options), open_source(options.input or demo_clip())
+    first, second = (load(bundle, text, engines=options.engines)
+                     for text in (options.first, options.second))
+    print(f'{first.name}, {first.device}, and {second.name}, {second.device}:')
+    images = (frame.image for frame in source)
+    print('\n'.join(compare(first, second, images, options.limit).lines()))
+    return 0
+
+
+def _add_compare(commands: 'argparse._SubParsersAction[argparse.ArgumentParser]') -> None:
+    compare = commands.add_parser('compare', help='say how far two backends or precisions agree')
+    compare.add_argument('first', metavar='A', help='backend, or backend:precision')
+    compare.add_argument('second', metavar='B', help='the other, such as tensorrt:int8')
+    compare.add_argument('--input', type=Path, metavar='PATH',
+                         help='bag, video file or folder of images (default: the demo clip)')
+    compare.add_argument('--limit', type=int, default=50, metavar='N',
+                         help='end after N frames (default: 50)')
+    compare.add_argument('--bundle', type=Path, help='student to run (default: the shipped one)')
+    compare.add_argument('--size', metavar='HxW',
+                         help="the network's size (default: the bundle's)")
+    compare.add_argument('--engines', type=Path,
+                         help='folder of engines (default: ~/.cache/ros_vseg)')
+    compare.set_defaults(call=_compare)
+
+
 def _doctor(options: argparse.Namespace) -> int:
     from ros_vseg.commands.doctor import examine, MISSING
     findings = examine(options.bundle)
@@ -146,7 +193,7 @@ def _bench(options: argparse.Namespace) -> int:
     from ros_vseg.bench import table as bench
     from ros_vseg.bench.tools import Context
     from ros_vseg.graph import parse_size
-    known = {**bench.NAMES, **bench.ON_GPU}
+    known = {**bench.NAMES, **bench.ON_GPU, **bench.ON_REQUEST}
     names = options.names or (bench.ON_GPU if options.backend == 'tensorrt' else bench.NAMES)
     unknown = set(names) - set(known)
     if unknown:
@@ -213,6 +260,7 @@ def build_parser() -> argparse.ArgumentParser:
     info.add_argument('--json', action='store_true', help='print JSON')
     info.set_defaults(call=_info)
     _add_build(commands)
+    _add_compare(commands)
     _add_wrap(commands)
     doctor = commands.add_parser(
         'doctor', help='say what is there, what is missing, and how to fix it')
@@ -238,7 +286,8 @@ def _add_build(commands: Any) -> None:
     build.add_argument('--batch', type=int, default=1, help='images at once (default: 1)')
     build.add_argument('--size', metavar='HxW', help="the network's size (default: the bundle's)")
     build.add_argument('--for', dest='targets', metavar='sm86,...',
-                       help='GPUs to build for, by compute capability (default: the one here)')
+                       help='GPUs to build for, by compute capability (default: the one here), or '
+                       'cpu for int8 in OpenVINO')
     build.add_argument('--calibrate', type=Path, metavar='PATH',
                        help='frames for int8: a folder of images, a video or a bag')
     build.add_argument('--engines', type=Path,

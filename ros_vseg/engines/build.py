@@ -168,6 +168,20 @@ def make_logger(trt: ModuleType) -> Any:
     return Logger()
 
 
+def make_profiler(trt: ModuleType) -> Any:
+    """Return an IProfiler, which keeps the seconds of each run in ``seconds``, by layer."""
+    class Profiler(trt.IProfiler):  # type: ignore[name-defined]
+        """Keeps what it is told."""
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.seconds: dict[str, list[float]] = {}
+
+        def report_layer_time(self, layer_name: str, ms: float) -> None:
+            self.seconds.setdefault(layer_name, []).append(1e-3 * ms)
+    return Profiler()
+
+
 def _monitor(trt: ModuleType) -> Any:
     class Monitor(trt.IProgressMonitor):  # type: ignore[name-defined]
         """Passes the steps of the outermost phase on."""

@@ -4,6 +4,7 @@
 import logging
 from pathlib import Path
 from typing import Any
+import weakref
 
 from ros_vseg.engines.cache import keep
 from ros_vseg.errors import EngineError
@@ -13,7 +14,7 @@ from ros_vseg.gpu.cuda import Buffer, Gpu
 
 class Contexts:
     """
-    Makes the execution contexts of an engine.
+    Makes the execution contexts of an engine. They share their working memory: one runs at a time.
 
     TensorRT for RTX compiles kernels at an engine's first run, for seconds: they are kept for the
     next start. A file of another version or GPU is refused by it, and replaced. Classic TensorRT
@@ -28,6 +29,7 @@ class Contexts:
 
     def __init__(self, engine: Any, path: Path, user_managed: Any = None) -> None:
         self._engine, self._path, self._strategy = engine, path, user_managed
+        self._memory: weakref.ref[Buffer] | None = None     # ends with the last context's user
         self._config: Any = None
         failures.protect(self, engine)
         config: Any = getattr(engine, 'create_runtime_config', lambda: None)()
@@ -41,7 +43,7 @@ class Contexts:
 
     def new(self, gpu: Gpu) -> tuple[Any, Buffer | None]:
         """
-        Return a new IExecutionContext and its working memory, which has to live as long.
+        Return a new IExecutionContext and the working memory, which has to live as long.
 
         Raises:
             DeviceError: there is no memory for it.
@@ -59,7 +61,10 @@ class Contexts:
             size = self._engine.device_memory_size_v2 if self._strategy is not None else 0
             if not size:
                 return context, None
-            memory = gpu.allocate(size)
+            memory = self._memory() if self._memory else None
+            if memory is None:
+                memory = gpu.allocate(size)
+                self._memory = weakref.ref(memory)
             context.set_device_memory(memory.address, size)
             return context, memory
 

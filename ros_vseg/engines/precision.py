@@ -152,8 +152,8 @@ class _Frames:
         return next(self._inputs, None)
 
 
-def quantize(model: onnx.ModelProto,
-             inputs: Iterable[dict[str, npt.NDArray[Any]]]) -> onnx.ModelProto:
+def quantize(model: onnx.ModelProto, inputs: Iterable[dict[str, npt.NDArray[Any]]],
+             weight_bits: int = 8) -> onnx.ModelProto:
     """
     Return a copy of a graph whose convolutions have Q/DQ: post-training, static.
 
@@ -165,6 +165,7 @@ def quantize(model: onnx.ModelProto,
         model: the graph in float32.
         inputs: its input arrays by name, for each calibration frame: they give the ranges. In a
             terminal a bar shows how many are done.
+        weight_bits: 8, or 7 for processors whose sums of two products saturate.
     """
     from onnxruntime.quantization import CalibrationMethod, QuantFormat, quantize_static, QuantType
     copy = onnx.ModelProto()    # its weights are moved into a file and lost
@@ -182,6 +183,7 @@ def quantize(model: onnx.ModelProto,
                 op_types_to_quantize=['Conv'], nodes_to_exclude=[node.name for node in floating],
                 activation_type=QuantType.QInt8, weight_type=QuantType.QInt8,
                 calibrate_method=CalibrationMethod.MinMax,
+                reduce_range=weight_bits == 7,
                 extra_options={'ActivationSymmetric': True, 'WeightSymmetric': True,
                                'QuantizeBias': False})
             quantized = onnx.load(path)

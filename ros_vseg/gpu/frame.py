@@ -8,6 +8,8 @@ from ros_vseg.gpu.cuda import aligned, ALIGNMENT, Gpu
 from ros_vseg.gpu.kernels import Axes, Taps
 from ros_vseg.gpu.work_queue import Graph
 
+Key = tuple[str, tuple[int, int], tuple[int, ...]]
+
 
 class Frame:
     """
@@ -18,9 +20,11 @@ class Frame:
     begins at a multiple of 256 bytes, as TensorRT asks for.
 
     Attributes:
+        key: encoding, shape, and shape of the pixels of the camera's images: what they are for.
+        encoding: of FORMATS.
         shape: (height, width) of the camera's images.
         host: page-locked uint8 array of all that goes up.
-        image: its part for the image, uint8 [H, W, 3].
+        image: its part for the image, uint8 as the encoding has it.
         mask: its part for the mask of the pool, float32 [(T + 1) N].
         slot: its part for the number of the slot, int32 [1].
         labels, confidence: page-locked uint8 [H, W].
@@ -31,22 +35,23 @@ class Frame:
         graphs: by whether the confidence is computed.
     """
 
-    def __init__(self, gpu: Gpu, shape: tuple[int, int], info: BundleInfo,
-                 coarse: tuple[int, int]) -> None:
+    def __init__(self, gpu: Gpu, key: Key, info: BundleInfo, coarse: tuple[int, int]) -> None:
+        self.key = key
+        self.encoding, shape, stored = key
         self.shape = shape
-        pixels = shape[0] * shape[1]
+        pixels, size = shape[0] * shape[1], int(np.prod(stored))
         seen = (info.pool_frames + 1) * info.num_prototypes
-        mask_at = aligned(3 * pixels)
+        mask_at = aligned(size)
         slot_at = mask_at + aligned(4 * seen)
         mean_at = slot_at + ALIGNMENT   # comes down, but two pinned arrays may not share a page
         self.host = gpu.pinned((mean_at + ALIGNMENT,))
-        self.image = self.host[:3 * pixels].reshape(*shape, 3)
+        self.image = self.host[:size].reshape(stored)
         self.mask = self.host[mask_at:mask_at + 4 * seen].view(np.float32)
         self.slot = self.host[slot_at:slot_at + 4].view(np.int32)
         self.mean_confidence = self.host[mean_at:mean_at + 4].view(np.float32)
         self.labels, self.confidence = gpu.pinned(shape), gpu.pinned(shape)
         self.gpu = gpu.allocate(mean_at)
-        self.gpu_image = self.gpu.part(0, 3 * pixels)
+        self.gpu_image = self.gpu.part(0, size)
         self.gpu_mask = self.gpu.part(mask_at, 4 * seen)
         self.gpu_slot = self.gpu.part(slot_at, 4)
         self.gpu_labels, self.gpu_confidence = gpu.allocate(pixels), gpu.allocate(pixels)

@@ -8,18 +8,21 @@ from typing import Any
 import weakref
 
 import numpy as np
+import numpy.typing as npt
 
 from ros_vseg.decode import axis
 from ros_vseg.engines import cache
 from ros_vseg.errors import DeviceError, EngineError
 from ros_vseg.gpu.cuda import Buffer, Gpu
+from ros_vseg.gpu.formats import FORMATS
 from ros_vseg.gpu.work_queue import Memory, Queue
 from ros_vseg.resize import resize_taps
 
 SOURCE = Path(__file__).with_name('kernels.cu')
-NAMES = ('resize', 'store', 'best_class', 'labels', 'confidence')
+NAMES = ('resize_packed', 'resize_yuv', 'resize_bayer', 'store', 'candidates', 'labels',
+         'confidence')
 BLOCK = (32, 8, 1)
-RUN = 4     # pixels of a thread of `labels` and of `confidence`: see kernels.cu
+RUN = 4     # rows of a thread that decodes: see kernels.cu
 OPTIONS = ('--fmad=false', '--std=c++17', '--maxrregcount=64')
 
 
@@ -113,35 +116,35 @@ class Kernels:
         self._functions = {
             name: gpu.call('cuModuleGetFunction', self._module, name.encode()) for name in NAMES}
 
-    def resize(self, queue: Queue, image: Memory, shape: tuple[int, int], out: Memory,
-               size: tuple[int, int], taps: 'Taps', swap: bool) -> None:
-        """Image uint8 [H, W, 3] of ``shape`` -> out of ``size``; swap: RGB to BGR."""
-        self._launch(queue, 'resize', size, image, *shape, out, *size, *taps.rows, *taps.columns,
-                     int(swap))
+    def resize(self, queue: Queue, image: Memory, encoding: str, shape: tuple[int, int],
+               out: Memory, size: tuple[int, int], taps: 'Taps', swap: bool) -> None:
+        """Image of ``shape`` in an encoding of FORMATS -> RGB out of ``size``; swap: to BGR."""
+        form = FORMATS[encoding]
+        self._launch(queue, form.kernel, size, image, *form.numbers(*shape), *shape, out, *size,
+                     *taps.rows, *taps.columns, int(swap))
 
     def store(self, queue: Queue, prototypes: Memory, shape: tuple[int, int], slot: Memory,
               pool: Memory) -> None:
         """Prototypes float32 of ``shape`` [N, D] -> slot number int32 ``slot`` of the pool."""
         self._launch(queue, 'store', shape, prototypes, *shape, slot, pool)
 
-    def best_class(self, queue: Queue, scores: Memory, shape: tuple[int, int, int],
-                   best: Memory) -> None:
-        """Scores float32 of ``shape`` [K, h, w] -> best uint8 [h, w]."""
-        self._launch(queue, 'best_class', shape[1:], scores, *shape, best)
+    def candidates(self, queue: Queue, scores: Memory, shape: tuple[int, int, int],
+                   masks: Memory) -> None:
+        """Scores float32 of ``shape`` [K, h, w] -> masks: see ``mask_bytes``."""
+        self._launch(queue, 'candidates', shape[1:], scores, *shape, masks)
 
-    def labels(self, queue: Queue, scores: Memory, shape: tuple[int, int, int], best: Memory,
+    def labels(self, queue: Queue, scores: Memory, shape: tuple[int, int, int], masks: Memory,
                axes: 'Axes', table: Memory, out: Memory) -> None:
-        """Scores and best class -> labels uint8 of the size of ``axes``, renamed by ``table``."""
-        height, width = axes.size
-        self._launch(queue, 'labels', (height, -(-width // RUN)), scores, best, *shape,
-                     *axes.rows, *axes.columns, table, out, height, width)
+        """Scores and candidates -> labels uint8 of the size of ``axes``, renamed by ``table``."""
+        self._launch(queue, 'labels', (axes.group_count, axes.size[1]), scores, masks, *shape,
+                     axes.groups, axes.group_count, *axes.rows, *axes.columns, table, out,
+                     axes.size[1])
 
-    def confidence(self, queue: Queue, scores: Memory, shape: tuple[int, int, int],
+    def confidence(self, queue: Queue, scores: Memory, shape: tuple[int, int, int], masks: Memory,
                    axes: 'Axes', out: Memory) -> None:
-        """Scores -> confidence uint8 of the size of ``axes``."""
-        height, width = axes.size
-        self._launch(queue, 'confidence', (-(-height // RUN), width), scores, *shape,
-                     *axes.rows, *axes.columns, out, height, width)
+        """Scores and candidates -> confidence uint8 of the size of ``axes``."""
+        self._launch(queue, 'confidence', (axes.group_count, axes.size[1]), scores, masks, *shape,
+                     axes.groups, axes.group_count, *axes.rows, *axes.columns, out, axes.size[1])
 
     def _launch(self, queue: Queue, name: str, extent: tuple[int, ...],
                 *arguments: Memory | int) -> None:
@@ -162,8 +165,21 @@ class Taps:
             for first, weights in resize_taps(shape, size))
 
 
+def mask_bytes(shape: tuple[int, int, int]) -> int:
+    """Return the bytes of the candidates' masks, uint32 [ceil(K / 32), h, w], of [K, h, w]."""
+    return 4 * -(-shape[0] // 32) * shape[1] * shape[2]
+
+
 class Axes:
-    """Tables of decode's ``axis`` on the GPU: for rows and columns (first, weight)."""
+    """
+    Tables of decode's ``axis`` on the GPU.
+
+    Attributes:
+        size: height and width of the labels.
+        rows, columns: (first, weight) of each.
+        groups: int32 [n, 2]: the first row and the number of up to RUN rows of one coarse cell.
+        group_count: n.
+    """
 
     rows: tuple[Buffer, Buffer]
     columns: tuple[Buffer, Buffer]
@@ -173,3 +189,13 @@ class Axes:
         self.rows, self.columns = (
             (gpu.upload(first.astype(np.int32)), gpu.upload(weight))
             for first, weight, _ in (axis(*pair) for pair in zip(coarse, size)))
+        groups = row_groups(coarse[0], size[0])
+        self.groups, self.group_count = gpu.upload(groups), len(groups)
+
+
+def row_groups(coarse: int, full: int) -> npt.NDArray[np.int32]:
+    """Return int32 [n, 2]: the first row and the number of up to RUN rows of one coarse cell."""
+    starts = axis(coarse, full)[2]
+    begins = [(row, min(RUN, int(end) - row)) for start, end in zip(starts, starts[1:])
+              for row in range(int(start), int(end), RUN)]
+    return np.array(begins, np.int32)

@@ -133,7 +133,7 @@ class Camera:
 
     def _label(self, message: Any, arrival: float) -> None:
         start = time.monotonic()
-        image = self._reader.read(message)
+        image = self._reader.read_raw(message, self._stream.raw_encodings)
         converted = time.monotonic()
 
         if self._reset_cause:

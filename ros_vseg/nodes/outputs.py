@@ -14,6 +14,7 @@ from rclpy.qos_overriding_options import QoSOverridingOptions
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 from std_msgs.msg import Header
 
+from ros_vseg.encoding import Picture, to_rgb_pixels
 from ros_vseg.errors import LabelSetError
 from ros_vseg.image import fill_image
 from ros_vseg.labels import colorize, LabelSet, overlay, remap_table
@@ -108,14 +109,14 @@ class Outputs:
         """Publish the label image uint8 [H, W]."""
         self._publish('label', header, labels, 'mono8')
 
-    def publish_rest(self, header: Header, image: Bytes, result: Result,
+    def publish_rest(self, header: Header, image: Picture, result: Result,
                      camera_info: Any | None) -> None:
         """
         Publish everything else.
 
         Args:
             header: of the camera's image.
-            image: uint8 [H, W, 3] RGB.
+            image: uint8 [H, W, 3] RGB, or raw.
             result: what the stream made of it.
             camera_info: the camera's newest CameraInfo, or None.
         """
@@ -125,7 +126,8 @@ class Outputs:
             self._publish('color', header, colorize(result.labels, self._label_set), 'rgb8')
         if self.wanted('overlay'):
             alpha = self._node.get_parameter('overlay_alpha').value
-            blend = overlay(image, result.labels, self._label_set, alpha)
+            blend = overlay(
+                to_rgb_pixels(image), result.labels, self._label_set, alpha)
             self._publish('overlay', header, blend, 'rgb8')
         if result.confidence is not None:
             self._publish('confidence', header, result.confidence, 'mono8')
