@@ -63,7 +63,7 @@ def host_kernels(folder):
 def launch(library, name, grid, block, values, types):
     """Run a kernel of ``host_kernels`` to its end."""
     held = [kind(value) for kind, value in zip(types, values)]
-    pointers = (ctypes.c_void_p * len(held))(*(ctypes.addressof(one) for one in held))
+    pointers = (ctypes.c_void_p * len(held))(*(ctypes.addressof(each) for each in held))
     triple = ctypes.c_uint * 3
     getattr(library, f'host_{name}')(triple(*grid), triple(*block), pointers)
 

@@ -48,8 +48,8 @@ class FakeContext:
 
     def __init__(self, driver, session, needs_memory=False):
         self._driver, self._session, self._needs_memory = driver, session, needs_memory
-        self._inputs = {one.name: one for one in session.get_inputs()}
-        self._outputs = {one.name: one for one in session.get_outputs()}
+        self._inputs = {value.name: value for value in session.get_inputs()}
+        self._outputs = {value.name: value for value in session.get_outputs()}
         self._addresses, self.runs = {}, []
         self.refuses, self.capturable = False, True
         self.profiler = None

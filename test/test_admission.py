@@ -12,7 +12,7 @@ from ros_vseg.rate import FrameRate
 
 def judged(*confidences):
     admission = Admission()
-    return [admission.admits(one) for one in confidences]
+    return [admission.admits(confidence) for confidence in confidences]
 
 
 def test_first_frame_enters_whatever_its_confidence():

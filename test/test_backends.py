@@ -95,7 +95,7 @@ def test_golden_clip_with_frames_held_back_and_forgotten(bundle_of, name, pool_f
             hold = True
         else:
             expected = len(student.images)
-            scores = [np.array(one.step(frame(number))) for one in (stream, student)]
+            scores = [np.array(each.step(frame(number))) for each in (stream, student)]
             assert np.abs(scores[0] - scores[1]).max() < 1e-3
             assert stream.context_frames == expected
             contexts.append(expected)
@@ -479,7 +479,7 @@ def test_pool_is_written_in_place(bundle_of):
         step(stream, frame(number))
         pools.append(stream.inputs()['pool'].reshape(4, 4, 14).copy())
     for number, slot in enumerate([0, 1, 2, 3, 0]):
-        others = [one for one in range(4) if one != slot]
+        others = [each for each in range(4) if each != slot]
         before = pools[number - 1] if number else np.zeros_like(pools[0])
         np.testing.assert_array_equal(pools[number][others], before[others])
         assert np.abs(pools[number][slot] - before[slot]).max() > 0

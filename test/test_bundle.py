@@ -87,11 +87,12 @@ def test_metadata_is_the_documented_json(path):
 
 
 def test_writing_keeps_the_weights(path):
-    stored = {one.name: numpy_helper.to_array(one) for one in onnx.load(path).graph.initializer}
+    stored = {tensor.name: numpy_helper.to_array(tensor)
+              for tensor in onnx.load(path).graph.initializer}
     expected = build_model(info()).graph.initializer
     assert len(stored) == len(expected) > 6
-    for one in expected:
-        np.testing.assert_array_equal(stored[one.name], numpy_helper.to_array(one))
+    for each in expected:
+        np.testing.assert_array_equal(stored[each.name], numpy_helper.to_array(each))
 
 
 def test_shapes_round_up():
@@ -299,7 +300,7 @@ def test_graph_with_another_number_of_classes(tmp_path, tree):
     ('image', onnx.TensorProto.FLOAT, 'UINT8'), ('pool', onnx.TensorProto.FLOAT16, 'FLOAT')])
 def test_graph_with_another_type(tmp_path, tree, name, kind, right):
     model = build_model(info())
-    [value] = [one for one in model.graph.input if one.name == name]
+    [value] = [value for value in model.graph.input if value.name == name]
     value.type.tensor_type.elem_type = kind
     message = refusal(write_raw(tmp_path / 'b.onnx', json.dumps(tree), model))
     assert f'{name} is not {right} in the graph' in message

@@ -66,11 +66,11 @@ def test_format_2_states_its_hash(tmp_path, path):
 def test_any_flipped_bit_of_the_weights_is_found(tmp_path, path):
     data, model = path.read_bytes(), onnx.load(path)
     places = []
-    for one in model.graph.initializer:
-        assert data.count(one.raw_data) == 1 or len(one.raw_data) < 64
-        if len(one.raw_data) >= 64:
-            start = data.index(one.raw_data)
-            places += range(start, start + len(one.raw_data))
+    for tensor in model.graph.initializer:
+        assert data.count(tensor.raw_data) == 1 or len(tensor.raw_data) < 64
+        if len(tensor.raw_data) >= 64:
+            start = data.index(tensor.raw_data)
+            places += range(start, start + len(tensor.raw_data))
     assert len(places) > 6000
     rng, damaged = np.random.default_rng(0), tmp_path / 'damaged.onnx'
     for place in rng.choice(places, 60, replace=False):

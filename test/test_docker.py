@@ -55,7 +55,7 @@ def extra(name):
     """Return the package names of an extra in setup.py."""
     for node in ast.walk(ast.parse((ROOT / 'setup.py').read_text())):
         if isinstance(node, ast.keyword) and node.arg == 'extras_require':
-            return {re.match(r'[\w-]+', one)[0] for one in ast.literal_eval(node.value)[name]}
+            return {re.match(r'[\w-]+', each)[0] for each in ast.literal_eval(node.value)[name]}
     raise AssertionError('setup.py has no extras_require')
 
 
@@ -147,4 +147,4 @@ def test_guide_quotes_messages_as_the_code_has_them():
     quoted = [row.split(' | ')[0].strip('|` ') for row in table.splitlines()[2:]]
     known = messages()
     assert len(quoted) > 10
-    assert [text for text in quoted if not any(text in one for one in known)] == []
+    assert [text for text in quoted if not any(text in each for each in known)] == []

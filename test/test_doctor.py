@@ -29,9 +29,9 @@ def test_only_what_concerns_the_middleware_is_looked_at(monkeypatch, identifier,
 def test_profile_is_missed_only_with_fast_dds(monkeypatch):
     for variable in PROFILE_VARIABLES:
         monkeypatch.delenv(variable, raising=False)
-    assert 'fastdds.xml' in ' '.join(one.text for one in doctor._transport(rmw.FAST_DDS))
+    assert 'fastdds.xml' in ' '.join(each.text for each in doctor._transport(rmw.FAST_DDS))
     for other in (rmw.CYCLONE_DDS, rmw.ZENOH):
-        assert 'fastdds.xml' not in ' '.join(one.text for one in doctor._transport(other))
+        assert 'fastdds.xml' not in ' '.join(each.text for each in doctor._transport(other))
 
 
 def test_small_socket_buffers_are_a_hint(monkeypatch):

@@ -49,7 +49,7 @@ def test_file_name_carries_the_key():
     assert list(OTHER) == list(asdict(KEY))     # the tests below leave no field out
 
 
-@pytest.mark.parametrize('field', [one for one in OTHER if one != 'bundle'])
+@pytest.mark.parametrize('field', [each for each in OTHER if each != 'bundle'])
 def test_file_names_of_two_keys_differ(field):
     assert replace(KEY, **{field: OTHER[field]}).file_name('tiny') != KEY.file_name('tiny')
 
@@ -165,7 +165,7 @@ def test_build_that_fails_leaves_no_engine(tmp_path):
         raise EngineError('TensorRT refuses it')
     with pytest.raises(EngineError, match='^TensorRT refuses it$'):
         obtain(tmp_path, 'tiny', KEY, fail)
-    assert [one.name for one in tmp_path.iterdir() if one.suffix != '.lock'] == []
+    assert [path.name for path in tmp_path.iterdir() if path.suffix != '.lock'] == []
     assert obtain(tmp_path, 'tiny', KEY, make)[2] == ENGINE
 
 
@@ -224,12 +224,12 @@ def child(folder, seconds):
 
 def test_processes_that_ask_at_once_build_once(tmp_path):
     children = [child(tmp_path, 0.5) for _ in range(2)]
-    for one in children:
-        one.stdin.write('go\n')
-        one.stdin.flush()
-    said = sorted(one.communicate(timeout=60)[0] for one in children)
+    for child in children:
+        child.stdin.write('go\n')
+        child.stdin.flush()
+    said = sorted(child.communicate(timeout=60)[0] for child in children)
     assert said == ['building\ndone\n', 'done\n']
-    assert [one.returncode for one in children] == [0, 0]
+    assert [child.returncode for child in children] == [0, 0]
     assert (tmp_path / 'log').read_text() == 'built\n'
 
 

@@ -169,7 +169,7 @@ def test_without_tensorrt_both_ways_to_install_it_are_named(tiny, folder, monkey
                  'pip install tensorrt-rtx-cu13', 'apt install python3-libnvinfer on a Jetson'):
         assert part in str(error.value)
     assert ('8.6.1 is older than 10' in str(error.value)) == any(
-        hasattr(one, '__version__') for one in modules.values())
+        hasattr(each, '__version__') for each in modules.values())
 
 
 def test_classic_tensorrt_comes_first(monkeypatch):

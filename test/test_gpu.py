@@ -211,6 +211,6 @@ def test_tensorrt_keeps_the_labels(gpu, precision, share, tmp_path):
         raise
     stream = backend.stream()
     expected = backends.load(bundle, 'onnxruntime').stream()
-    equal = [np.mean(label(stream, one.image).labels == label(expected, one.image).labels)
-             for one in islice(open_source(demo_clip()), 30)]
+    equal = [np.mean(label(stream, frame.image).labels == label(expected, frame.image).labels)
+             for frame in islice(open_source(demo_clip()), 30)]
     assert np.mean(equal) >= share

@@ -36,7 +36,7 @@ def run(model, inputs):
     session = onnxruntime.InferenceSession(
         model if isinstance(model, bytes) else model.SerializeToString(), options,
         providers=['CPUExecutionProvider'])
-    names = [one.name for one in session.get_outputs()]
+    names = [value.name for value in session.get_outputs()]
     return dict(zip(names, session.run(names, inputs)))
 
 
@@ -57,8 +57,8 @@ def inputs_of(bundle, seed=0, slots=None):
 
 
 def dims(model):
-    return {one.name: [dim.dim_value for dim in one.type.tensor_type.shape.dim]
-            for one in [*model.graph.input, *model.graph.output]}
+    return {value.name: [dim.dim_value for dim in value.type.tensor_type.shape.dim]
+            for value in [*model.graph.input, *model.graph.output]}
 
 
 def test_own_size_is_the_bundle_itself(student, tiny):
@@ -117,7 +117,7 @@ def test_batch_gives_each_image_what_it_gets_alone(student):
     alone = [inputs_of(replace(student, info=ring_info(student)), seed) for seed in (0, 5)]
     alone[1]['pool_mask'][:, 32:] = EMPTY_SLOT
     found = run(wide, {
-        name: np.concatenate([one[name] for one in alone]) for name in alone[0]})
+        name: np.concatenate([each[name] for each in alone]) for name in alone[0]})
     for number, one in enumerate(alone):
         for name, expected in run(ring_model(student), one).items():
             np.testing.assert_allclose(found[name][number], expected[0], atol=1e-3)
@@ -170,7 +170,7 @@ def test_pool_without_slots_is_an_empty_one(request, name):
     bundle = request.getfixturevalue(name)
     model = onnx.load_model_from_string(bundle.model)
     alone = with_pool_frames(model, bundle.info, 0)
-    assert [one.name for one in alone.graph.input] == ['image']
+    assert [value.name for value in alone.graph.input] == ['image']
     assert model.SerializeToString() == onnx.load_model_from_string(
         bundle.model).SerializeToString()
     inputs = inputs_of(bundle)
@@ -212,10 +212,12 @@ def test_bundle_without_a_pool_has_no_ring(tmp_path):
 def test_students_depthwise_convolutions_by_eight_give_the_same(student):
     model = onnx.load_model_from_string(student.model)
     expected = run(model, inputs_of(student))
-    before = [one.i for node in model.graph.node for one in node.attribute if one.name == 'group']
+    before = [attribute.i for node in model.graph.node for attribute in node.attribute
+              if attribute.name == 'group']
     group_by_eight(model)
-    after = [one.i for node in model.graph.node for one in node.attribute if one.name == 'group']
-    assert after == [max(one // 8, 1) for one in before] and max(before) == 1152
+    after = [attribute.i for node in model.graph.node for attribute in node.attribute
+             if attribute.name == 'group']
+    assert after == [max(each // 8, 1) for each in before] and max(before) == 1152
     for name, values in run(model, inputs_of(student)).items():
         np.testing.assert_allclose(values, expected[name], atol=1e-3)
 
@@ -236,7 +238,8 @@ def test_only_depthwise_convolutions_of_whole_eights_are_rewritten(
     before, data = model.SerializeToString(), {
         'x': rng.standard_normal((1, inputs, 5, 6)).astype(np.float32)}
     group_by_eight(model)
-    assert next(one.i for one in model.graph.node[0].attribute if one.name == 'group') == expected
+    assert next(attribute.i for attribute in model.graph.node[0].attribute
+                if attribute.name == 'group') == expected
     assert (model.SerializeToString() == before) == (expected == groups)
     np.testing.assert_allclose(run(model, data)['y'], run(before, data)['y'], atol=1e-5)
 
@@ -282,8 +285,8 @@ def test_positions_follow_the_size(tiny, size, how):
     expected = [step(reference, image(number, size)) + bias for number in range(2)]
     other = at_size(bundle, size)
     assert np.abs(clip(other, 2) - expected).max() < 1e-3
-    held, = [one for one in onnx.load_model_from_string(other.model).graph.initializer
-             if one.name == 'positions']
+    held, = [tensor for tensor in onnx.load_model_from_string(other.model).graph.initializer
+             if tensor.name == 'positions']
     assert list(held.dims) == [1, 16, *grid]
     back = at_size(other, (96, 128))
     np.testing.assert_array_equal(clip(back, 2), clip(bundle, 2))

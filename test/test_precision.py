@@ -89,22 +89,22 @@ def labels(model, info, images):
 
 
 def ends(model):
-    return [(one.name, one.type.tensor_type.elem_type, str(one.type.tensor_type.shape))
-            for one in [*model.graph.input, *model.graph.output]]
+    return [(value.name, value.type.tensor_type.elem_type, str(value.type.tensor_type.shape))
+            for value in [*model.graph.input, *model.graph.output]]
 
 
 def kinds(model):
     """Types of what is computed between inputs and outputs, by name."""
     inferred = shape_inference.infer_shapes(model, strict_mode=True)
-    return {one.name: one.type.tensor_type.elem_type for one in inferred.graph.value_info}
+    return {value.name: value.type.tensor_type.elem_type for value in inferred.graph.value_info}
 
 
 def constants(model):
     """Tensors of the graph, whether initializers or attributes, by name."""
-    found = {one.name: one for one in model.graph.initializer}
+    found = {tensor.name: tensor for tensor in model.graph.initializer}
     for node in model.graph.node:
-        found.update({f'{node.output[0]} {one.name}': one.t for one in node.attribute
-                      if one.type == onnx.AttributeProto.TENSOR})
+        found.update({f'{node.output[0]} {attribute.name}': attribute.t for attribute in node.attribute
+                      if attribute.type == onnx.AttributeProto.TENSOR})
     return found
 
 
@@ -116,7 +116,7 @@ def test_all_but_the_ends_is_lowered(model, precision):
     onnx.checker.check_model(lowered)
     assert ends(lowered) == ends(model)
     assert {kind for _, kind, _ in ends(lowered)} == {TensorProto.FLOAT, TensorProto.UINT8}
-    assert TensorProto.FLOAT not in {one.data_type for one in constants(lowered).values()}
+    assert TensorProto.FLOAT not in {tensor.data_type for tensor in constants(lowered).values()}
     # what only the mean confidence needs stays as it is
     kept = [name for name, kind in kinds(lowered).items() if kind == TensorProto.FLOAT]
     made = {node.output[0]: node.op_type for node in lowered.graph.node}
@@ -171,13 +171,13 @@ def test_int8_keeps_the_labels_of_frames_it_was_not_calibrated_with(
 
 def test_convolutions_but_the_first_and_the_depthwise_are_quantised(model, quantized):
     made = {node.output[0]: node for node in quantized.graph.node if node.output}
-    weights = {one.name: one for one in quantized.graph.initializer}
-    originals = {one.name: numpy_helper.to_array(one) for one in model.graph.initializer}
+    weights = {tensor.name: tensor for tensor in quantized.graph.initializer}
+    originals = {tensor.name: numpy_helper.to_array(tensor) for tensor in model.graph.initializer}
     convolutions = [node for node in quantized.graph.node if node.op_type == 'Conv']
     assert len(convolutions) == 59
     floating = 0
     for number, node in enumerate(convolutions):
-        groups = next((one.i for one in node.attribute if one.name == 'group'), 1)
+        groups = next((each.i for each in node.attribute if each.name == 'group'), 1)
         assert all(weights[name].data_type == TensorProto.FLOAT for name in node.input[2:])
         if number == 0 or groups > 1:
             floating += 1
@@ -196,8 +196,9 @@ def test_convolutions_but_the_first_and_the_depthwise_are_quantised(model, quant
 
 
 def test_scales_are_symmetric_and_hold_in_float16(quantized):
-    weights = {one.name: numpy_helper.to_array(one) for one in quantized.graph.initializer}
-    nodes = [one for one in quantized.graph.node if 'quantizelinear' in one.op_type.lower()]
+    weights = {tensor.name: numpy_helper.to_array(tensor)
+               for tensor in quantized.graph.initializer}
+    nodes = [node for node in quantized.graph.node if 'quantizelinear' in node.op_type.lower()]
     assert len(nodes) > 100
     for node in nodes:
         scale, zero = weights[node.input[1]], weights[node.input[2]]
@@ -210,7 +211,7 @@ def test_engine_is_built_from_the_calibrated_graph(student, folder, quantized, f
     built = graph_for(student, 'int8', 'sm86', folder)
     assert ends(built) == ends(quantized)
     found, before = constants(built), constants(quantized)
-    assert TensorProto.FLOAT not in {one.data_type for one in found.values()}
+    assert TensorProto.FLOAT not in {each.data_type for each in found.values()}
     whole = {name: one for name, one in before.items() if one.data_type == TensorProto.INT8}
     assert len(whole) > 42 and all(found[name] == one for name, one in whole.items())
     assert built.opset_import[0].version >= 19      # Q/DQ take scales of float16 from it on
@@ -245,7 +246,7 @@ def test_calibration_sees_the_pool_as_the_stream_does(tiny, tmp_path, monkeypatc
     monkeypatch.setattr(calibration, 'MOST', 9)
     source = noise(20)
     assert calibrate(tiny, source, tmp_path)[1] == 9 and len(list(source)) == 11
-    assert [int((one['pool_mask'] == 0).sum()) for one in seen] == [0, 4, 8] + [12] * 6
+    assert [int((each['pool_mask'] == 0).sum()) for each in seen] == [0, 4, 8] + [12] * 6
     for number, one in enumerate(seen):
         filled = np.abs(one['pool'].reshape(4, 4, 14)).max((1, 2)) > 0
         assert filled.sum() == min(number, 4) and one['image'].shape == (1, 96, 128, 3)
@@ -283,7 +284,7 @@ def run(model, inputs):
     options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
     session = onnxruntime.InferenceSession(
         model.SerializeToString(), options, providers=['CPUExecutionProvider'])
-    names = [one.name for one in session.get_outputs()]
+    names = [value.name for value in session.get_outputs()]
     return dict(zip(names, session.run(names, inputs)))
 
 
@@ -308,8 +309,9 @@ def test_confidence_stays_in_float32(confident, tmp_path, precision):
     if precision == 'bf16':
         return      # not for ONNX Runtime on processors
     image = next(noise(1, (96, 128))).image
-    pool = {one.name: np.zeros([dim.dim_value for dim in one.type.tensor_type.shape.dim],
-                               np.float32) for one in lowered.graph.input if one.name != 'image'}
+    pool = {value.name: np.zeros(
+        [dim.dim_value for dim in value.type.tensor_type.shape.dim], np.float32)
+        for value in lowered.graph.input if value.name != 'image'}
     outputs = run(lowered, {'image': image[None], **pool})
     scores = outputs['scores'][0].astype(np.float64)
     largest = 1 / np.exp(scores - scores.max(0)).sum(0)
@@ -333,7 +335,7 @@ def test_confidence_that_reads_more_than_the_scores_stays_in_float32(precision):
     found = kinds(lowered)
     assert [found[name] for name in 'abc'] == [TensorProto.FLOAT] * 3
     assert found['inner'] == KINDS[precision]
-    stored = {one.name: numpy_helper.to_array(one) for one in lowered.graph.initializer}
+    stored = {tensor.name: numpy_helper.to_array(tensor) for tensor in lowered.graph.initializer}
     assert stored['third_full'] == weight and stored['third'].dtype != np.float32
 
 
@@ -344,11 +346,11 @@ def test_plain_network_is_calibrated_and_built_of_its_own_graph(tmp_path):
     expected = NumpyStudent(info(**PLAIN)).step(image)
     for precision, share in (('fp32', 1), ('fp16', 0.99), ('int8', 0.9)):
         built = graph_for(plain, precision, 'sm86', tmp_path)
-        assert [one.name for one in built.graph.input] == ['image']
-        assert [one.name for one in built.graph.output] == ['scores']
+        assert [value.name for value in built.graph.input] == ['image']
+        assert [value.name for value in built.graph.output] == ['scores']
         scores = run(built, {'image': image[None]})['scores'][0]
         assert (scores.argmax(0) == expected.argmax(0)).mean() >= share
-    assert [one.type.tensor_type.shape.dim[0].dim_value for one in [
+    assert [value.type.tensor_type.shape.dim[0].dim_value for value in [
         *graph_for(plain, 'fp16', 'sm86', tmp_path, batch=3).graph.output]] == [3]
 
 

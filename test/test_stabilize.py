@@ -290,7 +290,7 @@ def test_every_reset_forgets(bundle, cause, second):
         stream.reset()
     image = texture(*second.get('size', (96, 128)), seed=9)
     arguments = second.get('stamp', SECOND + 9), second.get('frame_id', '')
-    result, expected = (one.step(image, *arguments, confidence=True) for one in (stream, new))
+    result, expected = (each.step(image, *arguments, confidence=True) for each in (stream, new))
     assert result.reset == cause
     np.testing.assert_array_equal(result.labels, expected.labels)
     np.testing.assert_array_equal(result.confidence, expected.confidence)

@@ -221,8 +221,8 @@ def drive(stream, confidences, period=PERIOD):
 def test_bad_frames_do_not_enter_the_pool(watched):
     stream, backend = watched
     results = drive(stream, [83, 84, 82, *[60] * 8, 83, 84, 82])
-    assert [one.admitted for one in results] == [True] * 3 + [False] * 8 + [True] * 3
-    assert [one.held_back for one in results] == [False] * 3 + [True] * 8 + [False] * 3
+    assert [result.admitted for result in results] == [True] * 3 + [False] * 8 + [True] * 3
+    assert [result.held_back for result in results] == [False] * 3 + [True] * 8 + [False] * 3
     assert backend.seen == [[], [0], [0, 1], *[[0, 1, 2]] * 9, [1, 2, 11], [2, 11, 12]]
     assert stream.held_back == 8 and not stream.resets
     ages = [None, 1, 2, *range(3, 12), 11, 11]
@@ -243,7 +243,8 @@ def test_lasting_drop_of_confidence_recovers(watched):
     results = drive(stream, [85] * 5 + [50] * 40)
     first = next(number for number, one in enumerate(results) if one.reset)
     assert results[first].reset == 'stale' and first == 5 + 15     # 15 frames a second
-    assert all(one.admitted for one in results[first:]) and results[first].context_frames == 0
+    assert all(result.admitted for result in results[first:])
+    assert results[first].context_frames == 0
     assert results[-1].context_frames == 3 and backend.seen[-1] == [41, 42, 43]
     assert stream.resets == Counter(stale=1) and stream.held_back == 15
 
@@ -274,7 +275,7 @@ def test_scene_change_empties_the_pool_one_frame_later(watched):
     stream, backend = watched
     results = [stream.step(rated(number, 80, scene(number // 5)), number * PERIOD)
                for number in range(10)]
-    assert [one.reset for one in results] == [None] * 6 + ['scene'] + [None] * 3
+    assert [result.reset for result in results] == [None] * 6 + ['scene'] + [None] * 3
     assert backend.seen[5:] == [[2, 3, 4], [], [6], [6, 7], [6, 7, 8]]
     assert stream.resets == Counter(scene=1)
 
@@ -311,7 +312,7 @@ def test_network_without_a_pool_holds_nothing_back(load):
 def test_bundle_that_tells_no_confidence_admits_all(load):
     stream = Stream(load())
     results = [stream.step(frame(number), number * PERIOD) for number in range(6)]
-    assert all(one.admitted for one in results) and stream.held_back == 0
+    assert all(result.admitted for result in results) and stream.held_back == 0
 
 
 def test_rate_is_compared_with_the_bundles():
@@ -414,7 +415,7 @@ def test_network_and_decoder_run_before_the_first_frame(load, monkeypatch):
     monkeypatch.setattr(base, 'decode', spy)
     Stream(load())
     assert calls == [((11, 12, 16), (96, 128), {'confidence': True, 'table': None})]
-    kernels = [one for one in vars(decode_module).values() if hasattr(one, 'signatures')]
+    kernels = [each for each in vars(decode_module).values() if hasattr(each, 'signatures')]
     before = [list(kernel.signatures) for kernel in kernels]
     assert any(before)
     Stream(load()).step(frame(0, (48, 64)), 0, confidence=True)

@@ -74,9 +74,9 @@ def test_stream_goes_on_with_an_empty_pool_when_fake_gpu_is_lost(load, fake):
     fake.fail['cuGraphLaunch'] = 'CUDA_ERROR_LAUNCH_FAILED'
     for stream in (front, rear):
         results = [stream.step(frame(number), number * 10**8) for number in range(8, 13)]
-        assert [one.context_frames for one in results] == [0, 1, 2, 3, 3]
-        assert [one.oldest for one in results] == [None, 0.1, 0.2, 0.3, 0.3]
-        assert not stream.resets and all(one.admitted for one in results)
+        assert [result.context_frames for result in results] == [0, 1, 2, 3, 3]
+        assert [result.oldest for result in results] == [None, 0.1, 0.2, 0.3, 0.3]
+        assert not stream.resets and all(result.admitted for result in results)
 
 
 def test_remember_after_another_camera_lost_fake_gpu(load, fake):

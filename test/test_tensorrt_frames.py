@@ -240,6 +240,6 @@ def test_memory_on_fake_gpu_is_given_back(load, fake):
 def test_stream_of_a_network_without_prototypes_on_fake_gpu(load, fake):
     stream = Stream(load(**PLAIN))
     results = [stream.step(frame(number), number) for number in range(4)]
-    assert [one.context_frames for one in results] == [0] * 4
+    assert [result.context_frames for result in results] == [0] * 4
     # with confidence and without it, at the size of the warm-up and at the camera's
     assert fake.counts()['cuGraphInstantiate'] == 4

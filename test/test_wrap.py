@@ -246,7 +246,7 @@ def test_upsampling_is_left_to_the_decoder_only_if_it_is_the_same(tmp_path, mode
     model = networks.fcn(11, IMAGE)
     for node in model.graph.node:
         if node.op_type == 'Resize':
-            known = {one.name: helper.get_attribute_value(one) for one in node.attribute}
+            known = {each.name: helper.get_attribute_value(each) for each in node.attribute}
             del node.attribute[:]
             node.attribute.extend(
                 helper.make_attribute(name, value) for name, value in {**known, **mode}.items())
@@ -435,9 +435,10 @@ def test_command(tmp_path, capsys):
     onnx.save(model, path)
     arguments = ['wrap', path, '--classes', 'camvid', '--mean', *MEAN, '--std',
                  ','.join(map(str, STD)), '-o', tmp_path / 'seg_bundle.onnx']
-    assert cli.main([str(one) for one in arguments]) == 2
+    assert cli.main([str(each) for each in arguments]) == 2
     assert 'give --size HxW' in capsys.readouterr().err
-    assert cli.main([str(one) for one in (*arguments, '--size', '64x96', '--license', 'MIT')]) == 0
+    more = ('--size', '64x96', '--license', 'MIT')
+    assert cli.main([str(each) for each in (*arguments, *more)]) == 0
     assert capsys.readouterr().out.endswith(
         'seg_bundle.onnx: seg at 64x96, 11 classes of camvid, logits at stride 4\n')
     assert cli.main(['info', '--json', str(tmp_path / 'seg_bundle.onnx')]) == 0

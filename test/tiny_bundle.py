@@ -72,7 +72,7 @@ def build_model(bundle_info, seed=0, batch=1):
     def value(name, kind=TensorProto.FLOAT):
         return helper.make_tensor_value_info(name, kind, [batch, *shapes[name][1:]])
 
-    used = {name for one in nodes for name in one.input}
+    used = {name for node in nodes for name in node.input}
     inputs = [value('image', TensorProto.UINT8)]
     if slots:
         inputs += [value('pool'), value('pool_mask')]
@@ -160,7 +160,7 @@ class NumpyStudent:
         if not self.info.num_prototypes:
             return np.einsum('kc,chw->khw', self.weights['classify'][:, :CHANNELS, 0, 0],
                              self._features(image))
-        memory = [self._prototypes(self._features(one)) for one in [*self.images, image]]
+        memory = [self._prototypes(self._features(each)) for each in [*self.images, image]]
         keys, values = (np.concatenate(part) for part in zip(*memory))
         features = self._features(image)
         queries = (self.weights['theta'][:, :, 0, 0] @ features.reshape(CHANNELS, -1)).T

@@ -35,7 +35,8 @@ def bench_layers(context: Context) -> list[Measurement]:
     rows = [_row(f'{layer.kind} {layer.name}', layer.seconds, total) for layer in layers[:SHOWN]]
     rest = layers[SHOWN:]
     if rest:
-        rows.append(_row(f'the other {len(rest)} layers', sum(one.seconds for one in rest), total))
+        seconds = sum(each.seconds for each in rest)
+        rows.append(_row(f'the other {len(rest)} layers', seconds, total))
     backend = context.backend
     rows.append(Measurement(f'all {len(layers)} layers, {backend.name}, {backend.device}',
                             f'{1e3 * total:.3f} ms'))

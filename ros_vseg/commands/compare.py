@@ -102,7 +102,7 @@ def compare(first: Backend, second: Backend, images: Iterable[npt.NDArray[np.uin
         if not shares or share < min(shares):
             worst = recent
         shares.append(share)
-        scores = [one.scores for one in made]
+        scores = [each.scores for each in made]
         if scores[0] is None or scores[1] is None or difference is None:
             difference = None
         else:

@@ -96,7 +96,7 @@ def test_ten_lines_of_a_kind_are_enough(tmp_path):
     data = write_folder(tmp_path / 'data', drives=2, frames=8)
     for path in (data / 'labels').glob('*/*.png'):
         cv2.imwrite(str(path), np.full((64, 96), 40, np.uint8))
-    lines = [one for one in check_data(recipe_of(data), tmp_path).lines() if 'error' in one]
+    lines = [each for each in check_data(recipe_of(data), tmp_path).lines() if 'error' in each]
     assert len(lines) == MOST + 1 and lines[-1].startswith('error: ... and 6 more')
 
 

@@ -47,7 +47,7 @@ def torchrun(program, recipe, output):
     with socket.socket() as probe:
         probe.bind(('127.0.0.1', 0))
         port = str(probe.getsockname()[1])
-    overrides = [part for one in SET for part in ('--set', one)]
+    overrides = [part for each in SET for part in ('--set', each)]
     return subprocess.Popen(
         [sys.executable, '-m', 'torch.distributed.run', '--nproc-per-node', '2', '--master-addr',
          '127.0.0.1', '--master-port', port, *program, 'fit', '--config', str(recipe), '--output',

@@ -37,10 +37,10 @@ def loop_counts(pairs, num_classes):
 
 def loop_iou(counts):
     ious = []
-    for one in range(len(counts)):
-        union = counts[one].sum() + counts[:, one].sum() - counts[one, one]
+    for each in range(len(counts)):
+        union = counts[each].sum() + counts[:, each].sum() - counts[each, each]
         if union:
-            ious.append(counts[one, one] / union)
+            ious.append(counts[each, each] / union)
     return np.mean(ious)
 
 
@@ -74,7 +74,7 @@ def test_temporal_consistency_equals_a_loop(monkeypatch):
             pairs += loop_warp(earlier, later, flows[-1])
         each.append(loop_counts(pairs, 4))
     assert metric.name == 'TC (DIS)'
-    np.testing.assert_allclose(metric.per_sequence(), [loop_iou(one) for one in each])
+    np.testing.assert_allclose(metric.per_sequence(), [loop_iou(item) for item in each])
     assert metric.value() == pytest.approx(loop_iou(sum(each)))
 
 
@@ -208,8 +208,8 @@ def test_pairs_and_windows_do_not_join_drives():
 def test_costs_are_those_of_a_network_counted_by_hand():
     """Parameters without the auxiliary head; a 1x1 convolution of 16x16 pixels, twice its MACs."""
     student = Student(4, channels=16, key_channels=8, num_prototypes=4, head_widths=(8, 8))
-    auxiliary = sum(one.numel() for one in student.auxiliary.parameters())
-    assert parameters(student) == sum(one.numel() for one in student.parameters()) - auxiliary
+    auxiliary = sum(each.numel() for each in student.auxiliary.parameters())
+    assert parameters(student) == sum(each.numel() for each in student.parameters()) - auxiliary
     convolution = torch.nn.Conv2d(3, 5, 1)
     seen = []
 

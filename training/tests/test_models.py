@@ -220,7 +220,7 @@ class StandInStudent(torch.nn.Module):
         self.seen = []
 
     def step(self, image, pool, pool_mask):
-        self.seen.append(sorted(int(one) for one in pool[0, pool_mask[0] == 0, 0]))
+        self.seen.append(sorted(int(each) for each in pool[0, pool_mask[0] == 0, 0]))
         confidence = image[0, 0, 0, 0] / 100
         scores = torch.stack([confidence, 1 - confidence]).log()
         return scores[None, :, None, None].expand(1, 2, 4, 4), image[:, 0, 1:2, :1].float()

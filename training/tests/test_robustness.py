@@ -24,7 +24,7 @@ def recipe(tmp_path_factory):
 
 def fit_errors(recipe, output, capsys, *overrides):
     """Last line that ``vseg-train fit`` prints when it fails."""
-    sets = [part for one in overrides for part in ('--set', one)]
+    sets = [part for each in overrides for part in ('--set', each)]
     assert main(['fit', '--config', str(recipe), '--output', str(output), *sets]) == 2
     return capsys.readouterr().err.strip().splitlines()[-1]
 

@@ -95,12 +95,12 @@ def assert_fits(network, info):
     """Inputs and outputs have the names, shapes and types that the metadata promises."""
     inputs = [network.get_input(i) for i in range(network.num_inputs)]
     outputs = [network.get_output(i) for i in range(network.num_outputs)]
-    assert {one.name: list(one.shape) for one in [*inputs, *outputs]} == info.shapes()
-    assert [one.name for one in inputs] == ['image', 'pool', 'pool_mask'][:len(inputs)]
-    assert [one.name for one in outputs] == ['scores', 'prototypes', 'confidence'][
+    assert {value.name: list(value.shape) for value in [*inputs, *outputs]} == info.shapes()
+    assert [value.name for value in inputs] == ['image', 'pool', 'pool_mask'][:len(inputs)]
+    assert [value.name for value in outputs] == ['scores', 'prototypes', 'confidence'][
         :1 + bool(info.num_prototypes) + bool(info.pool_frames)]
-    for one in [*inputs, *outputs]:
-        assert one.dtype == (trt.uint8 if one.name == 'image' else trt.float32), one.name
+    for value in [*inputs, *outputs]:
+        assert value.dtype == (trt.uint8 if value.name == 'image' else trt.float32), value.name
 
 
 @pytest.mark.parametrize('name', SHIPPED)

@@ -199,7 +199,8 @@ def test_network_without_pool_or_prototypes_is_exported(
     written = export_bundle(network, recipe, tmp_path / 'b.onnx')
     bundle = Bundle.load(tmp_path / 'b.onnx')
     assert bundle.info == written and not bundle.has_confidence
-    assert [one.name for one in onnx.load_model_from_string(bundle.model).graph.output] == outputs
+    graph = onnx.load_model_from_string(bundle.model).graph
+    assert [value.name for value in graph.output] == outputs
     assert bool(bundle.info.num_prototypes) == ('prototypes' in outputs)
     reference, source = StudentStream(network), FolderFrames(data, 11)
     stream = backends.load(bundle, 'onnxruntime').stream()
