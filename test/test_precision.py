@@ -103,8 +103,8 @@ def constants(model):
     """Tensors of the graph, whether initializers or attributes, by name."""
     found = {tensor.name: tensor for tensor in model.graph.initializer}
     for node in model.graph.node:
-        found.update({f'{node.output[0]} {attribute.name}': attribute.t for attribute in node.attribute
-                      if attribute.type == onnx.AttributeProto.TENSOR})
+        found.update({f'{node.output[0]} {each.name}': each.t for each in node.attribute
+                      if each.type == onnx.AttributeProto.TENSOR})
     return found
 
 
