@@ -297,6 +297,14 @@ def test_run_at_another_size(bundle, images, tmp_path):
     assert (sizes['96x128'] != sizes['48x64']).any()
 
 
+def test_a_reader_that_ends_early_is_no_error():
+    with subprocess.Popen([sys.executable, '-m', 'ros_vseg.commands.cli', 'info'],
+                          stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        process.stdout.close()
+        error = process.stderr.read()
+    assert process.returncode == 141 and error == ''
+
+
 def test_commands_work_from_sources_that_are_not_installed(monkeypatch, capsys):
     def missing(name):
         raise cli.importlib.metadata.PackageNotFoundError(name)

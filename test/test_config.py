@@ -98,3 +98,16 @@ def test_fast_dds_profile_is_named_in_both_dialects():
     text = (CONFIG / 'fastdds.xml').read_text()
     assert int(re.search(r'<segment_size>(\d+)<', text)[1]) == 64 * 2**20
     assert '<useBuiltinTransports>false</useBuiltinTransports>' in text
+
+
+@pytest.mark.parametrize('name, topics', [
+    ('vseg', ['/vseg_node/camera/overlay', '/vseg_node/camera/color', '/camera/image']),
+    ('vseg_cameras', [f'/vseg_node/{each}/overlay' for each in ('front', 'rear', 'left', 'right')])
+])
+def test_rviz_shows_topics_of_the_node(name, topics):
+    config = yaml.safe_load((CONFIG / f'{name}.rviz').read_text())
+    displays = config['Visualization Manager']['Displays']
+    assert [display['Topic']['Value'] for display in displays] == topics
+    names = {display['Name'] for display in displays}
+    assert len(names) == len(displays) and names <= set(config['Window Geometry'])
+    assert config['Panels'][1]['SyncSource'] in names

@@ -12,7 +12,7 @@ from sensor_msgs.msg import Image
 from std_msgs.msg import String, UInt32
 
 from ros_vseg.labels import load_label_set, overlay
-from ros_vseg.media.contact_sheet import contact_sheet, MARGIN, Row, Samples, WIDTH
+from ros_vseg.media.contact_sheet import contact_sheet, LINE, MARGIN, Row, Samples, WIDTH
 from ros_vseg.media.sources import open_source
 from ros_vseg.media.summary import PAIRS_KEPT, Summary
 from ros_vseg.media.writers import BagWriter
@@ -93,6 +93,21 @@ def test_contact_sheet_shows_image_labels_and_overlay():
     legend = sheet[top + height:]
     for index, expected in ((0, True), (3, True), (8, False)):
         assert (legend == CAMVID.colors[index]).all(axis=2).any() == expected
+
+
+def test_the_legend_has_equal_gaps_and_stays_on_the_sheet():
+    labels = np.arange(11, dtype=np.uint8).repeat(40).reshape(11, 40)
+    sheet = contact_sheet([Row('', np.zeros((11, 40, 3), np.uint8), labels)], CAMVID, 'title')
+    legend = sheet[-LINE - MARGIN:]    # one line is enough here
+    boxes = [np.nonzero((legend == CAMVID.colors[index]).all(axis=2))[1].min()
+             for index in range(11)]
+    ink = (legend != legend[-1, -1]).any(axis=2)
+    gaps = []
+    for index in range(10):
+        start, after = boxes[index], boxes[index + 1]
+        gaps.append(after - start - np.nonzero(ink[:, start:after].any(0))[0][-1])
+    assert np.ptp(gaps) <= 4
+    assert not ink[:, -MARGIN // 2:].any()
 
 
 @pytest.fixture

@@ -63,7 +63,8 @@ def run(path: Path, topic: str | None, bundle: Path | None, output: Path) -> dic
     print(f'demo: starting vseg_node with {student.info.name}', flush=True)
     with start('vseg_node', parameters={'bundle': student.path}) as node, \
             start('record', '--', str(output), remaps=REMAPS,
-                  parameters={'clear': 'true', 'patience': 2 * START}) as record:
+                  parameters={'clear': 'true', 'patience': 2 * START,
+                              'title': f'{student.info.name} on {source.name}'}) as record:
         record.wait_for_line('recording to', START, others=[node])
         print(f'demo: replaying {source.name}', flush=True)
         chosen = {'source_topic': topic} if topic else {}

@@ -13,6 +13,7 @@ from ros_vseg.labels import colorize, LabelSet, overlay
 WIDTH = 440      # of one picture, pixels
 MARGIN = 16
 LINE = 26        # height of a line of text
+BOX = 25         # width of a class's colour in the legend, and the space after it
 PAPER, INK, GREY = (250, 250, 250), (32, 32, 32), (120, 120, 120)
 
 Pixels = npt.NDArray[np.uint8]
@@ -110,13 +111,13 @@ def _row(row: Row, label_set: LabelSet) -> Pixels:
 def _legend(width: int, label_set: LabelSet, used: Sequence[int]) -> Pixels:
     entries, x, y = [], MARGIN, 0
     for index in used:
-        length = 34 + 11 * len(label_set.names[index])
-        if x + length > width:
+        text = cv2.getTextSize(label_set.names[index], cv2.FONT_HERSHEY_SIMPLEX, 0.5, 1)[0][0]
+        if x + BOX + text > width - MARGIN and x > MARGIN:
             x, y = MARGIN, y + LINE
         entries.append((index, x, y))
-        x += length
+        x += BOX + text + 2 * MARGIN
     picture = _paper(y + LINE + MARGIN, width)
     for index, x, y in entries:
         cv2.rectangle(picture, (x, y + 4), (x + 18, y + 20), label_set.colors[index], -1)
-        _text(picture, label_set.names[index], x + 25, y + 18)
+        _text(picture, label_set.names[index], x + BOX, y + 18)
     return picture

@@ -40,6 +40,7 @@ RECORD = (
     Parameter('output', 'vseg_record', 'Folder to write to.'),
     Parameter('clear', False,
               'Whether an earlier recording in the folder is removed; false: it is refused.'),
+    Parameter('title', 'ros_vseg', 'Title of the contact sheet.'),
     Parameter('end_after', 0.0,
               'End when no label has come for so many seconds; 0: only when the player has ended.',
               minimum=0.0, maximum=86400.0),
@@ -243,7 +244,8 @@ class Recorder(Node):
         rows = self._samples.rows()
         if rows and self._label_set:
             write_png(self.output / 'contact_sheet.png',
-                      contact_sheet(rows, self._label_set, 'ros_vseg', _subtitle(result)))
+                      contact_sheet(
+                          rows, self._label_set, self.get_parameter('title').value, _subtitle(result)))
 
 
 def clear_results(output: Path, clear: bool) -> None:
