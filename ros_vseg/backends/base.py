@@ -26,7 +26,7 @@ class Options:
     Attributes:
         threads: processor threads per step, 0 for the backend's own choice.
         precision: 'auto' or one of backends.PRECISIONS.
-        engines: folder of TensorRT engines, None for the user's own cache.
+        engines: folder of TensorRT engines and graphs for int8, None for the user's own cache.
         may_build: whether a missing engine may be built.
         stabilize: whether to mix earlier frames' probabilities into the scores, which must come
             to the processor for it.
