@@ -224,12 +224,12 @@ def child(folder, seconds):
 
 def test_processes_that_ask_at_once_build_once(tmp_path):
     children = [child(tmp_path, 0.5) for _ in range(2)]
-    for child in children:
-        child.stdin.write('go\n')
-        child.stdin.flush()
-    said = sorted(child.communicate(timeout=60)[0] for child in children)
+    for each in children:
+        each.stdin.write('go\n')
+        each.stdin.flush()
+    said = sorted(each.communicate(timeout=60)[0] for each in children)
     assert said == ['building\ndone\n', 'done\n']
-    assert [child.returncode for child in children] == [0, 0]
+    assert [each.returncode for each in children] == [0, 0]
     assert (tmp_path / 'log').read_text() == 'built\n'
 
 

@@ -243,9 +243,9 @@ class Recorder(Node):
     def _write_sheet(self, result: dict[str, Any]) -> None:
         rows = self._samples.rows()
         if rows and self._label_set:
+            title = self.get_parameter('title').value
             write_png(self.output / 'contact_sheet.png',
-                      contact_sheet(
-                          rows, self._label_set, self.get_parameter('title').value, _subtitle(result)))
+                      contact_sheet(rows, self._label_set, title, _subtitle(result)))
 
 
 def clear_results(output: Path, clear: bool) -> None:
