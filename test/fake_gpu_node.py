@@ -7,6 +7,7 @@ The real node in a process of its own, on a FAKE GPU that is lost after some fra
 ``host_kernels``; ERROR: name of the CUresult that every call gives from then on.
 """
 import ctypes
+import faulthandler
 import sys
 
 from fake_cuda import FakeCudaDriver
@@ -35,6 +36,7 @@ class LostGpu(FakeCudaDriver):
 
 def main():
     """Run the node; the backend tensorrt is the real one on the fakes."""
+    faulthandler.dump_traceback_later(45)    # into the log: a test waits for a minute
     driver = LostGpu(ctypes.CDLL(sys.argv[1]), int(sys.argv[2]), sys.argv[3])
 
     def load(bundle, options, name='tensorrt'):
