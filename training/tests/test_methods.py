@@ -14,9 +14,10 @@ from vseg_training.ablate import load_suite
 from vseg_training.checkpoint import load_student
 from vseg_training.cli import main
 from vseg_training.data.augment import Augmentation, still_flow, still_path
+from vseg_training.distill import stored_maps
 from vseg_training.recipe import load_recipe, to_dict
 from vseg_training.task import SegmentationTask
-from vseg_training.terms import ChannelWise, Maps, METHODS, PairWise, Terms, Widths
+from vseg_training.terms import ChannelWise, Maps, METHODS, PairWise, PixelWise, Terms, Widths
 from vseg_training.train import build_data, fit
 
 RECIPE = """
@@ -138,11 +139,20 @@ def test_the_weight_counts_and_no_gradient_reaches_the_teacher(recipe, teacher):
     ('terms.banana={weight: 1}', 'terms.banana is unknown: use pixel, channel'),
     ('terms.pixel={tau: 2}', 'terms.pixel has no weight'),
     ('terms.pixel={weight: 1, of: features}', "terms.pixel.of is 'features': use scores"),
-    ('terms.pixel={weight: 1, tua: 2}', 'terms.pixel.tua is unknown: use weight, of, tau')])
+    ('terms.pixel={weight: 1, tua: 2}', 'terms.pixel.tua is unknown: use weight, of, tau'),
+    ('terms.pixel={weight: much}', "terms.pixel.weight is 'much': give a number of 0 or more"),
+    ('terms.pixel={weight: 1, tau: 0}', 'terms.pixel.tau is 0: give a number above 0'),
+    ('terms.pixel={weight: 1, tau: .nan}', 'terms.pixel.tau is nan: give a number above 0'),
+    ('terms.pair={weight: 1, patch: 1.5}', 'terms.pair.patch is 1.5: give a whole number above 0'),
+    ('terms.pair={weight: 1, reach: true}', 'terms.pair.reach is True: give a whole number of 0'),
+    ('terms.temporal={weight: 1}', 'terms.temporal needs clips with flow.*set stills'),
+    ('terms.temporal={weight: 1};data.clip_lengths=[1]',
+     'terms.temporal compares frames, but data.clip_lengths is .1.: add a length')])
 def test_mistakes_in_terms_are_named_before_the_first_step(recipe, teacher, tmp_path, override,
                                                            message):
     with pytest.raises(ValueError, match=message):
-        fit(load_recipe(recipe, [*plain(teacher), override]), tmp_path / 'out')
+        fit(load_recipe(recipe, [*plain(teacher), *override.split(';')]), tmp_path / 'out')
+    assert not list((tmp_path / 'out').glob('*.ckpt'))
 
 
 def test_a_term_without_a_teacher_at_work_is_refused(recipe, teacher, tmp_path):
@@ -152,6 +162,30 @@ def test_a_term_without_a_teacher_at_work_is_refused(recipe, teacher, tmp_path):
     assert main(['soft-labels', str(teacher), '-o', str(soft), '--config', str(recipe)]) == 0
     with pytest.raises(ValueError, match='soft labels on disk hold probabilities alone'):
         fit(load_recipe(recipe, [f'distill.teacher={soft}', PAIR]), tmp_path / 'disk')
+    pixel = 'terms.pixel={weight: 1, tau: 4}'
+    with pytest.raises(ValueError, match='terms.pixel.tau is 4, but soft labels on disk'):
+        fit(load_recipe(recipe, [f'distill.teacher={soft}', pixel]), tmp_path / 'disk')
+    with pytest.raises(ValueError, match='terms.pixel needs a teacher: set distill.teacher'):
+        fit(load_recipe(recipe, [pixel]), tmp_path / 'none')
+
+
+def test_pixel_wise_terms_learn_from_soft_labels_on_disk(recipe, teacher, tmp_path):
+    soft = tmp_path / 'soft'
+    assert main(['soft-labels', str(teacher), '-o', str(soft), '--config', str(recipe)]) == 0
+    fit(load_recipe(recipe, [*plain(soft), 'terms.pixel={weight: 1}']), tmp_path / 'out')
+    assert logged(tmp_path / 'out')['loss/pixel'] > 0
+
+
+def test_stored_probabilities_serve_as_scores():
+    """Also where a class is so unlikely that 0 is stored of it."""
+    torch.manual_seed(0)
+    student, teacher = torch.randn(2, 1, 3, 5, 4, 6)
+    teacher[:, :, 0] -= 30
+    stored = (255 * teacher.softmax(2)).round() / 255
+    assert (stored == 0).any()
+    losses = [PixelWise()(student.flatten(0, 1), scores.flatten(0, 1))
+              for scores in (teacher, stored_maps(stored).scores)]
+    assert losses[1] == pytest.approx(losses[0].item(), rel=0.02)
 
 
 def test_flow_of_stills_moves_a_frame_onto_the_next():
@@ -171,12 +205,26 @@ def test_flow_of_stills_moves_a_frame_onto_the_next():
         assert moved.mean() < 2 < np.abs(later[inside].astype(int) - now[inside]).mean() / 3
 
 
-@pytest.mark.parametrize('stills', [0.0, 1.0])
-def test_the_temporal_term_counts_on_clips_whose_flow_is_known(recipe, tmp_path, stills):
+def test_the_temporal_term_learns_from_clips_made_of_stills(recipe, tmp_path):
     path = tmp_path / 'recipe.yaml'
-    path.write_text(RECIPE.format(root=recipe.parent / 'blocks', stills=stills))
+    path.write_text(RECIPE.format(root=recipe.parent / 'blocks', stills=0.5))
     fit(load_recipe(path, ['terms.temporal={weight: 1}', 'optim.max_steps=2']), tmp_path / 'out')
-    assert (logged(tmp_path / 'out')['loss/temporal'] > 0) == (stills > 0)
+    assert logged(tmp_path / 'out')['loss/temporal'] > 0
+
+
+def test_clips_without_flow_give_no_temporal_loss():
+    """One clip of two is a still: the other's scores change nothing and get no gradient."""
+    torch.manual_seed(0)
+    terms = Terms({'temporal': {'weight': 1}}, Widths(5, 8))
+    scores = torch.randn(2, 3, 5, 8, 12, requires_grad=True)
+    batch = {'images': 255 * torch.ones(2, 3, 3, 16, 24), 'flow': torch.zeros(2, 2, 2, 16, 24),
+             'flow_known': torch.tensor([True, False])}
+    counted = torch.ones(2, 3, 16, 24, dtype=torch.bool)
+    loss = terms(Maps(scores), None, batch, counted)['temporal']
+    loss.backward()
+    assert scores.grad[0].abs().sum() > 0 and scores.grad[1].abs().sum() == 0
+    alone = {key: value[:1] for key, value in batch.items()}
+    torch.testing.assert_close(terms(Maps(scores[:1]), None, alone, counted[:1])['temporal'], loss)
 
 
 def test_the_suite_has_every_method(monkeypatch):

@@ -12,7 +12,8 @@ from ros_vseg.labels import load_label_set
 
 from .backbones import load_pretrained
 from .data import class_frequency, PADDING
-from .distill import distillation_terms, maps_of, Targets, teacher_maps, teacher_targets
+from .distill import (
+    distillation_terms, maps_of, stored_maps, Targets, teacher_maps, teacher_targets)
 from .evaluate import evaluate_stream
 from .losses import (
     co_training_loss, diversity, diversity_loss, ohem_cross_entropy, video_id_loss)
@@ -109,7 +110,8 @@ class SegmentationTask(lightning.LightningModule):
         # in a list, which hides its weights from Lightning and from the checkpoint
         self._teacher = [] if teacher is None else [teacher.requires_grad_(False)]
         self.terms = Terms(self.recipe.terms, _widths(self.network),
-                           None if teacher is None else _widths(teacher))
+                           None if teacher is None else _widths(teacher),
+                           stored=self.recipe.distill.teacher is not None)
         if self.recipe.model.frozen_backbone:
             self.network.backbone.requires_grad_(False)
 
@@ -210,10 +212,12 @@ class SegmentationTask(lightning.LightningModule):
         return terms
 
     def _maps(self, batch: Batch) -> Maps | None:
-        """Return the teacher's maps of a batch, where there is a teacher at work."""
-        if not self._teacher:
-            return None
-        return teacher_maps(self._teacher[0], batch['images'], batch['places'])
+        """Maps of a batch, from the teacher at work or from its soft labels; None without."""
+        if self._teacher:
+            return teacher_maps(self._teacher[0], batch['images'], batch['places'])
+        if self.recipe.distill.teacher:
+            return stored_maps(batch['targets']['probabilities'])
+        return None
 
     def _targets(self, batch: Batch) -> Targets:
         """Targets of a batch, from the teacher at work or from its soft labels."""

@@ -88,13 +88,25 @@ def build_data(recipe: Recipe, cache: Path, start_step: int) -> tuple[DataLoader
         soft_labels=soft_labels, stills=[s.stills for s in data.train],
         degrade=(data.degrade, data.degrade_other),
         focus=class_ids(data.focus, data.label_set, 'data.focus'),
-        flow=bool(needs(recipe.terms, 'flow')))
+        flow=_with_flow(recipe))
     val = None
     if data.val is not None:
         source = build_source(data.val, recipe, cache)
         source.frames()  # ValueError without labels to measure by
         val = DataLoader(_WholeSplit(source))
     return build_loader(dataset, start_step, data.workers, *processes()), val
+
+
+def _with_flow(recipe: Recipe) -> bool:
+    """Whether clips bring their flow; ValueError where a term needs it and no clip has any."""
+    data, wanting = recipe.data, needs(recipe.terms, 'flow')
+    if wanting and max(data.clip_lengths) < 2:
+        raise ValueError(f'terms.{wanting[0]} compares frames, but data.clip_lengths is '
+                         f'{list(data.clip_lengths)}: add a length of 2 or more')
+    if wanting and not any(source.stills > 0 and source.weight > 0 for source in data.train):
+        raise ValueError(f'terms.{wanting[0]} needs clips with flow, which those made of stills '
+                         'have: set stills of a source in data.train above 0')
+    return bool(wanting)
 
 
 def precision(recipe: Recipe) -> Any:

@@ -76,6 +76,24 @@ def teacher_maps(network: Student | Teacher, clip: Tensor, places: Tensor | None
     return maps_of(network.eval()(clip, places))
 
 
+def stored_maps(probabilities: Tensor) -> Maps:
+    """
+    Scores of soft labels on disk: their logarithm, which has the same softmax.
+
+    Args:
+        probabilities: Float [B, L, K, h, w], 0 where a class was below 1/510.
+
+    Returns:
+        Maps without features.
+
+    Examples:
+        >>> probabilities = torch.tensor([0.25, 0.75]).view(1, 1, 2, 1, 1)
+        >>> stored_maps(probabilities).scores.softmax(2).flatten()
+        tensor([0.2500, 0.7500])
+    """
+    return Maps(probabilities.float().clamp(min=1e-6).log())
+
+
 def distillation_terms(output: Output, targets: Targets, counted: Tensor,
                        class_weights: Tensor | None = None, structural: bool = True
                        ) -> dict[str, Tensor]:

@@ -3,6 +3,7 @@
 """From a recipe's ``terms`` to a sum of terms: every need is checked before the first step."""
 from collections.abc import Mapping
 import inspect
+import math
 from typing import Any, NamedTuple
 
 from torch import nn, Tensor
@@ -22,11 +23,11 @@ class Maps(NamedTuple):
 
     Attributes:
         scores: Float [B, L, K, h, w], before the softmax.
-        features: X, float [B, L, C, h', w'].
+        features: X, float [B, L, C, h', w']; None of soft labels on disk.
     """
 
     scores: Tensor
-    features: Tensor
+    features: Tensor | None = None
 
 
 class Widths(NamedTuple):
@@ -37,22 +38,27 @@ class Widths(NamedTuple):
 
 
 class Method(NamedTuple):
-    """A kind of term: its module, what it can compare (the default first), and what it needs."""
+    """
+    A kind of term: its module, what it can compare (the default first), and what it needs.
+
+    Needs are teacher (one at work), probabilities (a teacher's, at work or on disk), labels, flow.
+    """
 
     module: type[nn.Module]
     of: tuple[str, ...]
-    needs: str = 'teacher'  # or labels: those too; or flow: that alone
+    needs: tuple[str, ...] = ('teacher',)
 
 
 METHODS = {
-    'pixel': Method(PixelWise, ('scores',)),
+    'pixel': Method(PixelWise, ('scores',), ('probabilities',)),
     'channel': Method(ChannelWise, ('scores', 'features')),
     'pair': Method(PairWise, ('features', 'scores')),
     'attention': Method(AttentionTransfer, ('features',)),
-    'intra_class': Method(IntraClassVariation, ('features', 'scores'), 'labels'),
-    'inter_class': Method(InterClassDistance, ('features', 'scores'), 'labels'),
-    'temporal': Method(TemporalConsistencyLoss, ('scores',), 'flow')}
+    'intra_class': Method(IntraClassVariation, ('features', 'scores'), ('teacher', 'labels')),
+    'inter_class': Method(InterClassDistance, ('features', 'scores'), ('teacher', 'labels')),
+    'temporal': Method(TemporalConsistencyLoss, ('scores',), ('flow',))}
 GIVEN = ('self', 'widths', 'num_classes')  # arguments that no recipe sets
+MAY_BE_0 = ('weight', 'reach', 'scale')
 
 Options = Mapping[str, Mapping[str, Any]]
 
@@ -63,7 +69,7 @@ def needs(options: Options, need: str) -> list[str]:
 
     Args:
         options: The recipe's ``terms``.
-        need: teacher or flow.
+        need: One of those of ``Method``.
 
     Raises:
         ValueError: A term is unknown.
@@ -71,12 +77,7 @@ def needs(options: Options, need: str) -> list[str]:
     for name in options:
         if name not in METHODS:
             raise ValueError(f'terms.{name} is unknown: use {", ".join(METHODS)}')
-    found = []
-    for name in options:
-        has = METHODS[name].needs
-        if has == need or (need, has) == ('teacher', 'labels'):
-            found.append(name)
-    return found
+    return [name for name in options if need in METHODS[name].needs]
 
 
 class Terms(nn.Module):
@@ -88,6 +89,7 @@ class Terms(nn.Module):
             and options of the term's module.
         student: Widths of the student.
         teacher: Widths of the teacher; None: there is none at work.
+        stored: Whether there are soft labels on disk instead.
 
     Attributes:
         weights: By name.
@@ -103,13 +105,11 @@ class Terms(nn.Module):
         [(24, 16, 1, 1), (24,)]
     """
 
-    def __init__(self, options: Options, student: Widths, teacher: Widths | None = None) -> None:
+    def __init__(self, options: Options, student: Widths, teacher: Widths | None = None,
+                 stored: bool = False) -> None:
         super().__init__()
-        wanting = needs(options, 'teacher')
-        if wanting and teacher is None:
-            raise ValueError(
-                f'terms.{wanting[0]} compares with a teacher at work: set distill.teacher to a '
-                'checkpoint of vseg-train fit (soft labels on disk hold probabilities alone)')
+        if teacher is None:
+            _refuse_without_teacher(options, stored)
         self.weights: dict[str, float] = {}
         self.of: dict[str, str] = {}
         self.modules_by_name = nn.ModuleDict()
@@ -121,6 +121,7 @@ class Terms(nn.Module):
         method = METHODS[name]
         if 'weight' not in values:
             raise ValueError(f'terms.{name} has no weight: give terms.{name}.weight')
+        _refuse_value(name, 'weight', values['weight'], 1.0)
         weight, of = values.pop('weight'), values.pop('of', method.of[0])
         if of not in method.of:
             raise ValueError(f'terms.{name}.of is {of!r}: use {" or ".join(method.of)}')
@@ -130,6 +131,7 @@ class Terms(nn.Module):
             if option not in free:
                 raise ValueError(f'terms.{name}.{option} is unknown: use '
                                  f'{", ".join(["weight", "of", *free])}')
+            _refuse_value(name, option, values[option], known[option].default)
         if 'num_classes' in known:
             values['num_classes'] = student.scores
         if 'widths' in known and of == 'features' and teacher is not None:
@@ -154,15 +156,45 @@ class Terms(nn.Module):
         """
         found = {}
         for name, module in self.modules_by_name.items():
-            need, own = METHODS[name].needs, getattr(student, self.of[name])
-            if need == 'flow':
+            method, own = METHODS[name], getattr(student, self.of[name])
+            if 'flow' in method.needs:
                 found[name] = _temporal(module, own, batch, counted)
                 continue
             assert teacher is not None
             other = getattr(teacher, self.of[name]).flatten(0, 1)
-            last = batch['labels'] if need == 'labels' else counted
+            last = batch['labels'] if 'labels' in method.needs else counted
             found[name] = module(own.flatten(0, 1), other, last.flatten(0, 1))
         return found
+
+
+def _refuse_without_teacher(options: Options, stored: bool) -> None:
+    """Raise ValueError where a term needs more of a teacher than there is."""
+    checkpoint = 'set distill.teacher to a checkpoint of vseg-train fit'
+    for name in needs(options, 'teacher'):
+        raise ValueError(f'terms.{name} compares with a teacher at work: {checkpoint} (soft '
+                         'labels on disk hold probabilities alone)')
+    for name in needs(options, 'probabilities'):
+        if not stored:
+            raise ValueError(f'terms.{name} needs a teacher: {checkpoint} or to a folder of '
+                             'vseg-train soft-labels')
+        tau = options[name].get('tau', 1)
+        if tau != 1:
+            raise ValueError(
+                f'terms.{name}.tau is {tau}, but soft labels on disk hold probabilities in 1/255, '
+                f'too coarse for any other than 1: use 1, or {checkpoint}')
+
+
+def _refuse_value(name: str, option: str, value: Any, like: Any) -> None:
+    """Raise ValueError for what is not a number of the kind of an option's default."""
+    if value is None and like is None:
+        return
+    whole = not isinstance(like, float)  # None stands for a count that is not limited
+    least = 'of 0 or more' if option in MAY_BE_0 else 'above 0'
+    right = (isinstance(value, int if whole else (int, float)) and not isinstance(value, bool)
+             and math.isfinite(value) and (value > 0 or value == 0 and option in MAY_BE_0))
+    if not right:
+        raise ValueError(f'terms.{name}.{option} is {value!r}: give a '
+                         f'{"whole number" if whole else "number"} {least}')
 
 
 def _temporal(module: nn.Module, scores: Tensor, batch: Mapping[str, Tensor], counted: Tensor
