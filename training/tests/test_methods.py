@@ -10,6 +10,9 @@ import pytest
 import torch
 
 from folders import write_folder
+from ros_vseg import backends
+from ros_vseg.bundle import Bundle
+from ros_vseg.stream import Stream
 from vseg_training.ablate import load_suite
 from vseg_training.checkpoint import load_student
 from vseg_training.cli import main
@@ -38,6 +41,7 @@ optim: {{max_steps: 4, warmup_steps: 2, ema: 0.5, lr: 0.003, checkpoint_every: 2
 """
 CHANNEL = 'terms.channel={weight: 50, of: features, tau: 1}'
 PAIR = 'terms.pair={weight: 10}'
+ADAPTER = (24, 32, 1, 1)  # to the teacher's width from the student's
 
 
 @pytest.fixture(scope='module')
@@ -66,15 +70,38 @@ def logged(folder):
     return {name: float(value) for name, value in rows[-1].items() if value}
 
 
-def test_a_sum_of_terms_is_trained_resumed_and_exported(recipe, teacher, tmp_path):
+def test_a_sum_of_terms_is_trained_resumed_and_exported(
+        recipe, teacher, tmp_path, monkeypatch):
     overrides = [*plain(teacher), CHANNEL, PAIR]
     whole = fit(load_recipe(recipe, overrides), tmp_path / 'whole')
     values = logged(tmp_path / 'whole')
     assert values['loss/channel'] > 0 and values['loss/pair'] > 0
     assert 'loss/uncertainty' not in values
-    # broken off after step 2, and gone on with
-    broken = tmp_path / 'broken'
+    stopped = stop_at_step_2(load_recipe(recipe, overrides), tmp_path / 'broken', monkeypatch)
+    assert stopped['global_step'] == 2
+    again = fit(load_recipe(recipe, overrides), tmp_path / 'broken')
+    assert (tmp_path / 'broken' / 'metrics' / 'metrics-before-2.csv').exists()  # not from anew
+    first, second = (torch.load(path, weights_only=True)['state_dict'] for path in (whole, again))
+    for key, value in first.items():
+        assert torch.equal(second[key], value), key
+    weight, bias = (key for key in first if key.startswith('terms.'))
+    assert first[weight].shape == ADAPTER and first[bias].shape == ADAPTER[:1]
+    assert not torch.equal(first[weight], stopped['state_dict'][weight])  # it is trained
+    # nothing of it leaves with the student, which runs as it was trained
+    bundle = tmp_path / 'student.onnx'
+    assert main(['export', str(whole), '-o', str(bundle), '--no-evaluate']) == 0
+    assert ADAPTER not in {tuple(t.dims) for t in onnx.load(bundle).graph.initializer}
+    image = cv2.imread(str(recipe.parent / 'blocks' / 'images' / 'drive0' / '000.png'))
+    labels = Stream(backends.load(Bundle.load(bundle), 'onnxruntime')).step(image, 0).labels
+    with torch.no_grad():
+        clip = torch.from_numpy(image).permute(2, 0, 1)[None, None].float()
+        scores = load_student(whole)[0](clip)['scores'][0]
+    expected = torch.nn.functional.interpolate(scores, labels.shape, mode='bilinear').argmax(1)[0]
+    assert (labels == expected.numpy()).mean() > 0.999
 
+
+def stop_at_step_2(settings, folder, monkeypatch):
+    """Break a run off after two steps and return the checkpoint that it leaves."""
     class Stop(Exception):
         pass
 
@@ -85,24 +112,21 @@ def test_a_sum_of_terms_is_trained_resumed_and_exported(recipe, teacher, tmp_pat
             raise Stop
         return stored(task, batch, number)
 
-    SegmentationTask.training_step = stop
-    try:
-        with pytest.raises(Stop):
-            fit(load_recipe(recipe, overrides), broken)
-    finally:
-        SegmentationTask.training_step = stored
-    again = fit(load_recipe(recipe, overrides), broken)
-    first, second = (torch.load(path, weights_only=True)['state_dict'] for path in (whole, again))
-    adapters = [key for key in first if key.startswith('terms.')]
-    assert len(adapters) == 2 and first[adapters[0]].shape == (24, 32, 1, 1)
-    for key, value in first.items():
-        torch.testing.assert_close(second[key], value)
-    # nothing of it leaves with the student
-    student, _ = load_student(whole)
-    assert not [name for name, _ in student.named_parameters() if 'adapter' in name]
-    bundle = tmp_path / 'student.onnx'
-    assert main(['export', str(whole), '-o', str(bundle), '--no-evaluate']) == 0
-    assert not [t.name for t in onnx.load(bundle).graph.initializer if 'adapter' in t.name]
+    with monkeypatch.context() as patch, pytest.raises(Stop):
+        patch.setattr(SegmentationTask, 'training_step', stop)
+        fit(settings, folder)
+    return torch.load(folder / 'last.ckpt', weights_only=True)
+
+
+def test_terms_of_weight_0_leave_the_student_as_it_is_without_terms(recipe, teacher, tmp_path):
+    """Rows of a suite differ by their terms alone: an adapter moves neither start nor dropout."""
+    same = [*plain(teacher), 'model.dropout=0.3', 'loss.long_term=0.4']
+    without = fit(load_recipe(recipe, same), tmp_path / 'without')
+    idle = [CHANNEL.replace('50', '0'), PAIR.replace('10', '0')]
+    settings = load_recipe(recipe, [*same, *idle])
+    with_terms = torch.load(fit(settings, tmp_path / 'with'), weights_only=True)['state_dict']
+    for key, value in torch.load(without, weights_only=True)['state_dict'].items():
+        assert torch.equal(with_terms[key], value), key
 
 
 def test_terms_are_the_modules_on_flattened_clips(recipe):

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, cast, Dict, List, Optional, Tuple
 
 from omegaconf import OmegaConf
-from omegaconf.errors import OmegaConfBaseException
+from omegaconf.errors import KeyValidationError, OmegaConfBaseException, ValidationError
 
 
 VERSION = 2
@@ -16,6 +16,8 @@ _BEFORE_2: dict[str, Any] = {
     'model': {'attention': 'literal', 'positions': False, 'hide_own': 0.0, 'wrong_pool': 0.0},
     'loss': {'video_id': 'softmax'}, 'optim': {'precision': 'bf16-mixed'}}
 RECIPES = Path(__file__).parent / 'recipes'
+# says "not on", as YAML reads that word as true: no key can be called so
+_TERM = ': write NAME: {weight: 3, of: scores} for a term (of, not on)'
 
 
 @dataclass
@@ -211,8 +213,11 @@ def load_recipe(path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
             OmegaConf.from_dotlist(list(overrides)))
         return cast(Recipe, OmegaConf.to_object(merged))
     except OmegaConfBaseException as error:
-        where = f', key {error.full_key}' if error.full_key else ''
-        raise ValueError(f'recipe {path}{where}: {str(error).splitlines()[0]}') from error
+        key = str(error.full_key or '')
+        where = f', key {key}' if key else ''
+        wrong = isinstance(error, (KeyValidationError, ValidationError))
+        fix = _TERM if wrong and key.startswith('terms') else ''
+        raise ValueError(f'recipe {path}{where}: {str(error).splitlines()[0]}{fix}') from error
     except TypeError as error:  # an override that takes a list for a mapping, such as a.0.b=1
         raise ValueError(f'recipe {path} with {" ".join(overrides)}: {error}; a list is given as '
                          'a whole, KEY=[...]') from error
