@@ -2,11 +2,13 @@
 # SPDX-License-Identifier: Apache-2.0
 """The doctor and /diagnostics advise for the ROS middleware that runs."""
 import socket
+import subprocess
+import sys
 
 import pytest
 
 from ros_vseg import rmw
-from ros_vseg.commands import doctor
+from ros_vseg.commands import cli, doctor, transport
 from ros_vseg.nodes import diagnostics
 from ros_vseg.processes import PROFILE_VARIABLES
 
@@ -59,3 +61,42 @@ def test_diagnostics_advise_for_the_middleware(monkeypatch, identifier, words):
     assert words in diagnostics._remedy()
     status = diagnostics.node_status('vseg_node', None, '')
     assert {pair.key: pair.value for pair in status.values} == {'rmw': identifier}
+
+
+def test_images_that_fit_arrive_from_one_camera_and_from_several():
+    """The shipped profile's segment holds all of them, however late the receiver takes them."""
+    counts = [transport.send(cameras, 240, 320) for cameras in (1, 4)]
+    assert counts == [(20, 20), (80, 80)]
+
+
+def test_images_that_do_not_fit_are_counted_and_the_remedy_is_told(monkeypatch):
+    for variable in PROFILE_VARIABLES:
+        monkeypatch.delenv(variable, raising=False)
+    monkeypatch.setattr(doctor, 'SEVERAL', (1, 1, 1))
+    large, small = doctor._images(rmw.FAST_DDS, 1024, 2048)
+    assert large.what == '1 x 1024x2048 rgb8' and large.state != doctor.OK
+    assert ' of 20 images arrived: ' in large.text and 'config/fastdds.xml' in large.text
+    assert small == (doctor.OK, '1 x 1x1 rgb8', '20 of 20 images arrived')
+
+
+def test_a_transport_that_fails_is_one_line(monkeypatch):
+    monkeypatch.setattr(transport, 'MODULE', 'ros_vseg.nodes.none')
+    finding, _ = doctor._images(rmw.FAST_DDS, 1, 1)
+    assert finding.state == doctor.MISSING and 'No module named' in finding.text
+    assert '\n' not in finding.text
+
+
+def test_a_sender_without_a_receiver_gives_up():
+    code = ('import sys; from ros_vseg.nodes import burst; burst.PATIENCE = 0.5; '
+            'sys.argv[1:] = "send 1 2 2".split(); burst.main()')
+    done = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True,
+                          timeout=120, check=False)
+    assert done.returncode == 1 and 'the receiver did not answer' in done.stderr
+    assert 'Traceback' not in done.stderr
+
+
+@pytest.mark.parametrize('size', ['wide', '0x640'])
+def test_a_size_of_images_that_is_none_is_refused(size, capsys):
+    assert cli.main(['doctor', '--dds', size]) == 2
+    error = capsys.readouterr().err
+    assert error.count('\n') == 1 and 'HxW' in error

@@ -184,7 +184,11 @@ def _add_compare(commands: 'argparse._SubParsersAction[argparse.ArgumentParser]'
 
 def _doctor(options: argparse.Namespace) -> int:
     from ros_vseg.commands.doctor import examine, MISSING
-    findings = examine(options.bundle)
+    from ros_vseg.graph import parse_size
+    images = parse_size(options.dds) if options.dds else None
+    if images and not min(images):
+        raise VsegError(f'images of {options.dds} have no pixels: give HxW, such as 1024x2048')
+    findings = examine(options.bundle, images)
     width = max(len(finding.what) for finding in findings)
     for finding in findings:
         print(f'{finding.state:<8} {finding.what:<{width}}  {finding.text}')
@@ -267,6 +271,9 @@ def build_parser() -> argparse.ArgumentParser:
     doctor = commands.add_parser(
         'doctor', help='say what is there, what is missing, and how to fix it')
     doctor.add_argument('--bundle', type=Path, help='default: the shipped one')
+    doctor.add_argument('--dds', metavar='HxW', nargs='?', const='1024x2048',
+                        help='send images of this size (default: 1024x2048) from one process to '
+                        'another, and those of four cameras of 480x640, and count what arrives')
     doctor.set_defaults(call=_doctor)
     bench = commands.add_parser('bench', help='measure the figures of this project here')
     bench.add_argument('names', nargs='*', metavar='NAME',
