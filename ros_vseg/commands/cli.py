@@ -6,13 +6,12 @@ from collections.abc import Sequence
 import importlib.metadata
 import json
 import logging
-import os
 from pathlib import Path
-import signal
 import sys
 from typing import Any
 
 from ros_vseg import interrupts
+from ros_vseg.commands.output import printing
 from ros_vseg.errors import VsegError
 
 EXAMPLES = """examples:
@@ -339,18 +338,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
     2 for a mistake of the user, told in one line; 1 where nothing could be labelled or an output
     failed; 130 and 143 after Ctrl-C and SIGTERM; 141 where what reads the output has ended.
     """
+    return printing(lambda: _main(arguments))
+
+
+def _main(arguments: Sequence[str] | None) -> int:
     interrupts.raise_once()
     logging.basicConfig(level=logging.WARNING, format='vseg: %(message)s')
-    options = build_parser().parse_args(arguments)
     try:
-        code = int(options.call(options))
-        sys.stdout.flush()
-        return code
+        options = build_parser().parse_args(arguments)
+        return int(options.call(options))
     except VsegError as error:
         return _failed(error, 2)
-    except BrokenPipeError:     # of `vseg info | head`
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 128 + signal.SIGPIPE
     except interrupts.Interrupted as error:
         return error.exit_code
     finally:

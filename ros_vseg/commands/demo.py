@@ -17,6 +17,7 @@ import time
 from typing import Any
 
 from ros_vseg import interrupts
+from ros_vseg.commands.output import printing
 from ros_vseg.errors import VsegError
 from ros_vseg.processes import Child, ChildError, demo_clip, ros_environment
 
@@ -150,6 +151,10 @@ def table(summary: dict[str, Any], more: Sequence[tuple[str, str]] = ()) -> list
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the demo; return the exit code: 0 only when frames were labelled."""
+    return printing(lambda: _main(arguments))
+
+
+def _main(arguments: Sequence[str] | None) -> int:
     interrupts.end_at_once()    # imports are cut short without a traceback
     parser = argparse.ArgumentParser(
         prog='ros_vseg.commands.demo', description=__doc__.split('\n\n')[0])
