@@ -59,6 +59,9 @@ def _run(options: argparse.Namespace) -> int:
     interrupts.raise_once()
     if options.limit is not None and options.limit < 1:
         raise VsegError(f'limit {options.limit} is too small: give 1 or more')
+    if options.resume and options.stabilize:
+        raise VsegError('what --stabilize remembers is not kept, so it cannot be resumed: leave '
+                        '--resume or --stabilize out')
     source = open_source(options.input, options.topic, options.fps, bit_depth=options.bit_depth,
                          depth_as_grey=options.depth_as_grey)
     backend = backends.load(
@@ -69,7 +72,8 @@ def _run(options: argparse.Namespace) -> int:
                     label_set=label_set or backend.bundle.info.label_set)
     try:
         report = run(source, stream, options.output, options.save, limit=options.limit,
-                     clear=options.clear, progress=not options.quiet)
+                     clear=options.clear, progress=not options.quiet, resume=options.resume,
+                     options=_that_labels_depend_on(options, backend))
     except NothingLabelledError as error:
         return _failed(error)
     if options.json:
@@ -79,6 +83,12 @@ def _run(options: argparse.Namespace) -> int:
     for problem in report.problems:
         _failed(problem)
     return 1 if report.problems else 0
+
+
+def _that_labels_depend_on(options: argparse.Namespace, backend: Any) -> dict[str, Any]:
+    names = ('topic', 'fps', 'bit_depth', 'depth_as_grey', 'size', 'threads', 'stabilize')
+    return {**{name: getattr(options, name) for name in names}, 'version': _version(),
+            'bundle': backend.bundle.sha256, 'backend': f'{backend.name}, {backend.device}'}
 
 
 def _failed(error: object, code: int = 1) -> int:
@@ -230,9 +240,13 @@ def build_parser() -> argparse.ArgumentParser:
                      help='folder to write to, or a bag to write (NAME.mcap)')
     run.add_argument('--save', nargs='+', choices=['labels', 'color', 'overlay', 'bag'],
                      help='what to write into the folder (default: labels overlay)')
-    run.add_argument('--clear', action='store_true',
-                     help='remove what an earlier run has written to the output folder; without '
-                     'it such a folder is refused')
+    earlier = run.add_mutually_exclusive_group()
+    earlier.add_argument('--clear', action='store_true',
+                         help='remove what an earlier run has written to the output folder; '
+                         'without it such a folder is refused')
+    earlier.add_argument('--resume', action='store_true',
+                         help='go on where an earlier run of the same input and options ended: '
+                         'labels are those of a run that was never interrupted')
     run.add_argument('--limit', type=int, metavar='N', help='end after N frames')
     run.add_argument('--fps', type=float,
                      help='frames a second of a folder of images (default: 15)')

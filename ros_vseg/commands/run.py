@@ -2,7 +2,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Offline labelling of a bag, a video or a folder: the same frames give the same files."""
 from collections import defaultdict
-from collections.abc import Collection
+from collections.abc import Collection, Iterable, Mapping
+from contextlib import nullcontext
 from itertools import islice
 import logging
 from pathlib import Path
@@ -15,6 +16,7 @@ import numpy as np
 import numpy.typing as npt
 from tqdm import tqdm
 
+from ros_vseg.commands.journal import Journal, NAME, Replay
 from ros_vseg.errors import MediaError
 from ros_vseg.labels import colorize, LabelSet, overlay, remap_table
 from ros_vseg.media.iou import ConfusionMatrix
@@ -22,7 +24,7 @@ from ros_vseg.media.sources import Frame, Source
 from ros_vseg.media.writers import BagWriter, VideoWriter, write_png
 from ros_vseg.stream import Result, Stream
 
-RESULTS = ('labels', 'color', 'overlay.mp4', 'bag')     # names in the output folder
+RESULTS = ('labels', 'color', 'overlay.mp4', 'bag', NAME)   # names in the output folder
 
 log = logging.getLogger(__name__)
 
@@ -35,11 +37,12 @@ class Report:
     """
     Counts, times and agreement with exact labels, which have the bundle's ids, of one run.
 
-    ``problems`` are the outputs that could not be written while others were.
+    ``kept`` frames were labelled by an earlier run, ``frames`` by this one. ``problems`` are the
+    outputs that could not be written while others were.
     """
 
     def __init__(self, stream: Stream) -> None:
-        self.label_set, self.frames = stream.label_set, 0
+        self.label_set, self.frames, self.kept = stream.label_set, 0, 0
         self.problems: list[str] = []
         self._table = remap_table(stream.info.label_set, stream.label_set)
         self.confusion = ConfusionMatrix(len(self.label_set.names))
@@ -54,16 +57,25 @@ class Report:
         self._context_frames, self._oldest = result.context_frames, result.oldest
         for stage, seconds in result.times.items():
             self._times[stage].append(seconds)
-        if frame.labels is not None and frame.labels.shape == result.labels.shape:
-            self.confusion.update(self._table[frame.labels], result.labels)
+        self._compare(frame, result.labels)
+
+    def keep(self, frame: Frame, labels: npt.NDArray[np.uint8]) -> None:
+        """Count a frame whose labels uint8 [H, W] are of an earlier run."""
+        self.kept += 1
+        self._compare(frame, labels)
+
+    def _compare(self, frame: Frame, labels: npt.NDArray[np.uint8]) -> None:
+        if frame.labels is not None and frame.labels.shape == labels.shape:
+            self.confusion.update(self._table[frame.labels], labels)
 
     def to_dict(self, source: Source, stream: Stream) -> dict[str, Any]:
         """Return the report as values for JSON; shares are in 0..1, times in ms."""
         seconds = time.perf_counter() - self._start
         tree = {
-            'source': source.name, 'frames': self.frames, 'left_out': dict(source.refused),
-            'resets': dict(stream.resets), 'held_back': stream.held_back,
-            'context_frames': self._context_frames, 'context_seconds': self._oldest,
+            'source': source.name, 'frames': self.frames, 'kept': self.kept,
+            'left_out': dict(source.refused), 'resets': dict(stream.resets),
+            'held_back': stream.held_back, 'context_frames': self._context_frames,
+            'context_seconds': self._oldest,
             'frames_per_second': self.frames / seconds,
             'stages_ms': {stage: 1000 * float(np.median(values))
                           for stage, values in self._times.items()},
@@ -85,6 +97,7 @@ class Report:
         stages = ', '.join(f'{stage} {value:.1f}' for stage, value in tree['stages_ms'].items())
         resets = ', '.join(f'{count} {cause}' for cause, count in stream.resets.items())
         lines = [f'frames labelled  {self.frames}',
+                 *([f'of earlier runs  {self.kept}'] if self.kept else []),
                  f'left out         {source.left_out() or "none"}',
                  f'resets           {resets or "none"}',
                  f'held back        {stream.held_back} frames from the pool',
@@ -114,13 +127,16 @@ class Outputs:
         if 'overlay' in save:
             self._video = VideoWriter(output / 'overlay.mp4', fps)
 
-    def write(self, frame: Frame, labels: npt.NDArray[np.uint8]) -> None:
-        """Write the labels uint8 [H, W] of a frame; MediaError."""
+    def write_pictures(self, frame: Frame, labels: npt.NDArray[np.uint8]) -> None:
+        """Write the labels uint8 [H, W] of a frame as files of its own; MediaError."""
         if 'labels' in self._save:
             write_png(self._output / f'labels/{frame.name}.png', labels)
         if 'color' in self._save:
             write_png(self._output / f'color/{frame.name}.png',
                       colorize(labels, self._label_set))
+
+    def append(self, frame: Frame, labels: npt.NDArray[np.uint8]) -> None:
+        """Append the labels uint8 [H, W] of a frame to bag and video; MediaError."""
         if not self._bag and not self._video:
             return
         blend = overlay(frame.image, labels, self._label_set)
@@ -157,13 +173,16 @@ class Outputs:
 
 
 def run(source: Source, stream: Stream, output: Path, save: Collection[str] | None = None, *,
-        limit: int | None = None, clear: bool = False, progress: bool = True) -> Report:
+        limit: int | None = None, clear: bool = False, progress: bool = True,
+        resume: bool = False, options: Mapping[str, Any] | None = None) -> Report:
     """
     Label every frame of a source and write what ``save`` names into a folder.
 
+    Beside labels/ a file run.jsonl says which frames are done, for ``resume``.
+
     Args:
         source: Its frames, in order.
-        stream: What labels them.
+        stream: What labels them; new.
         output: Folder to write to, or a bag (NAME.mcap).
         save: Of ``labels`` (labels/NAME.png, 8-bit ids), ``color`` (color/NAME.png), ``overlay``
             (overlay.mp4) and ``bag`` (bag/ with the topics label, color and overlay). None:
@@ -171,10 +190,13 @@ def run(source: Source, stream: Stream, output: Path, save: Collection[str] | No
         limit: Number of frames after which to end.
         clear: Whether to remove what an earlier run has written to output.
         progress: Whether to show a progress bar on a terminal.
+        resume: Whether to go on where an earlier run of the same input and options ended. All
+            files are then, to the bit, what one run would have written.
+        options: All that labels depend on beside source and stream, as values for JSON.
 
     Raises:
-        MediaError: The output cannot be written, or has results of an earlier run. Videos and
-            bags are whole or absent.
+        MediaError: The output cannot be written, has results of an earlier run, or of one with
+            other options to go on with. Videos and bags are whole or absent.
         NothingLabelledError: No frame could be read.
 
     """
@@ -183,24 +205,55 @@ def run(source: Source, stream: Stream, output: Path, save: Collection[str] | No
     if is_bag and set(save) != {'bag'}:
         raise MediaError(f'{output} is to be a bag, which cannot hold {", ".join(save)}: give a '
                          'folder to write to')
-    if not is_bag:
+    if resume and 'labels' not in save:
+        raise MediaError('only a run that saves labels can be resumed: give a folder to write to, '
+                         'and labels to --save')
+    report, earlier = Report(stream), resume and (output / NAME).is_file()
+    if not is_bag and not earlier:
         _prepare(output, clear)
-    report, warned = Report(stream), False
+    journal = Journal(output, {
+        **(options or {}), 'input': source.name, 'save': sorted(save), 'max_gap': stream.max_gap,
+        'label_set': stream.label_set.to_dict()}) if 'labels' in save else None
+    if journal and earlier:
+        journal.read(save)
+    replay = Replay(output, journal.entries if journal else [], stream)
     total = source.count if limit is None else min(limit, source.count or limit)
-    with Outputs(output, save, source.fps, stream.label_set, report.problems) as outputs:
-        for frame in tqdm(islice(source, limit), total=total, unit=' frames', ncols=80,
-                          disable=None if progress else True):
-            result = stream.step(frame.image, frame.stamp, frame.frame_id)
-            report.add(frame, result)
-            if stream.rate.problem and not warned:
-                warned = True
-                log.warning('%s: %s', source.name, stream.rate.problem)
-            outputs.write(frame, result.labels)
-        if not report.frames:
+    with Outputs(output, save, source.fps, stream.label_set, report.problems) as outputs, \
+            journal or nullcontext():
+        _label(tqdm(islice(source, limit), total=total, unit=' frames', ncols=80,
+                    disable=None if progress else True),
+               stream, outputs, report, replay, journal, source.name)
+        count = report.kept + report.frames
+        if count != limit:
+            replay.missing(count)
+        if not count:
             raise NothingLabelledError(
                 f'nothing was labelled: {source.name} has no readable frame (left out: '
                 f'{source.left_out() or "none"})')
     return report
+
+
+def _label(frames: Iterable[Frame], stream: Stream, outputs: Outputs, report: Report,
+           replay: Replay, journal: Journal | None, name: str) -> None:
+    """Take what an earlier run has made of the first frames, and label the others."""
+    warned = False
+    for number, frame in enumerate(frames):
+        if number < len(replay):
+            labels = replay.labels(number, frame)
+            report.keep(frame, labels)
+        else:
+            result = stream.step(frame.image, frame.stamp, frame.frame_id)
+            labels = result.labels
+            report.add(frame, result)
+            if journal:
+                journal.start()
+            outputs.write_pictures(frame, labels)
+            if journal:
+                journal.add(frame, result)
+        if stream.rate.problem and not warned:
+            warned = True
+            log.warning('%s: %s', name, stream.rate.problem)
+        outputs.append(frame, labels)
 
 
 def _prepare(output: Path, clear: bool) -> None:
