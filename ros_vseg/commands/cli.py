@@ -62,6 +62,9 @@ def _run(options: argparse.Namespace) -> int:
     interrupts.raise_once()
     if options.limit is not None and options.limit < 1:
         raise VsegError(f'limit {options.limit} is too small: give 1 or more')
+    if options.output is None and options.rerun is None:
+        raise VsegError('there is nothing to write: give -o FOLDER, -o NAME.mcap or --rerun '
+                        'NAME.rrd')
     if options.resume and options.stabilize:
         raise VsegError('what --stabilize remembers is not kept, so it cannot be resumed: leave '
                         '--resume or --stabilize out')
@@ -76,7 +79,7 @@ def _run(options: argparse.Namespace) -> int:
     try:
         report = run(source, stream, options.output, options.save, limit=options.limit,
                      clear=options.clear, progress=not options.quiet, resume=options.resume,
-                     options=_that_labels_depend_on(options, backend))
+                     options=_that_labels_depend_on(options, backend), rerun=options.rerun)
     except NothingLabelledError as error:
         return _failed(error)
     if options.json:
@@ -117,8 +120,10 @@ def _compare(options: argparse.Namespace) -> int:
 def _add_run(commands: Commands) -> None:
     run = commands.add_parser('run', help='label a bag, a video or a folder of images')
     run.add_argument('input', type=Path, help='bag, video file or folder of images')
-    run.add_argument('-o', '--output', type=Path, required=True,
+    run.add_argument('-o', '--output', type=Path,
                      help='folder to write to, or a bag to write (NAME.mcap)')
+    run.add_argument('--rerun', type=Path, metavar='FILE.rrd',
+                     help='write images, labels and confidence for the Rerun viewer, too')
     run.add_argument('--save', nargs='+', choices=['labels', 'color', 'overlay', 'bag'],
                      help='what to write into the folder (default: labels overlay)')
     earlier = run.add_mutually_exclusive_group()
