@@ -59,7 +59,7 @@ def _run(options: argparse.Namespace) -> int:
     from ros_vseg.media.sources import open_source
     from ros_vseg.commands.run import NothingLabelledError, run
     from ros_vseg.stream import Stream
-    interrupts.raise_once()
+    interrupts.defer()
     if options.limit is not None and options.limit < 1:
         raise VsegError(f'limit {options.limit} is too small: give 1 or more')
     if options.output is None and options.rerun is None:
@@ -70,9 +70,10 @@ def _run(options: argparse.Namespace) -> int:
                         '--resume or --stabilize out')
     source = open_source(options.input, options.topic, options.fps, bit_depth=options.bit_depth,
                          depth_as_grey=options.depth_as_grey)
-    backend = load_backend(
-        load(options), options.backend, threads=options.threads, precision=options.precision,
-        engines=options.engines, may_build=not options.no_build, stabilize=options.stabilize)
+    with interrupts.interruptible():    # an engine takes minutes
+        backend = load_backend(
+            load(options), options.backend, threads=options.threads, precision=options.precision,
+            engines=options.engines, may_build=not options.no_build, stabilize=options.stabilize)
     label_set = load_label_set(options.label_set) if options.label_set else None
     stream = Stream(backend, max_gap=options.max_gap,
                     label_set=label_set or backend.bundle.info.label_set)
@@ -111,6 +112,7 @@ def _compare(options: argparse.Namespace) -> int:
     bundle, source = load(options), open_source(options.input or demo_clip())
     first, second = (load_backend(bundle, text, engines=options.engines)
                      for text in (options.first, options.second))
+    interrupts.defer()
     print(f'{first.name}, {first.device}, and {second.name}, {second.device}:')
     images = (frame.image for frame in source)
     print('\n'.join(compare(first, second, images, options.limit).lines()))

@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 from tqdm import tqdm
 
+from ros_vseg.commands.frames import until_interrupted
 from ros_vseg.commands.journal import Journal, NAME, Replay
 from ros_vseg.commands.outputs import Outputs, prepare
 from ros_vseg.errors import MediaError
@@ -201,7 +202,7 @@ def _label(frames: Iterable[Frame], stream: Stream, report: Report, sinks: _Sink
            replay: Replay | None, name: str) -> None:
     """Take what an earlier run has made of the first frames, and label the others."""
     warned = False
-    for number, frame in enumerate(frames):
+    for number, frame in enumerate(until_interrupted(frames)):
         if replay and number < len(replay):
             labels = replay.labels(number, frame)
             report.keep(frame, labels)
