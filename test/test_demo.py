@@ -1,6 +1,7 @@
 # Copyright 2026 The ros_vseg authors
 # SPDX-License-Identifier: Apache-2.0
 """The demo as a user runs it: three real processes, their result, and every way it can fail."""
+import itertools
 import json
 import os
 from pathlib import Path
@@ -19,7 +20,7 @@ from tiny_bundle import write_tiny_bundle
 from ros_vseg import backends
 from ros_vseg.bundle import Bundle, default_bundle_path
 from ros_vseg.commands import demo, pace
-from ros_vseg.errors import BundleError
+from ros_vseg.errors import BackendError, BundleError
 from ros_vseg.media.sources import open_source
 from ros_vseg.media.writers import BagWriter
 from ros_vseg.processes import demo_clip
@@ -242,3 +243,12 @@ def test_labels_that_are_not_of_a_demo_are_kept(bundle, bag, tmp_path):
                           text=True, timeout=120)
     assert done.returncode == 1 and 'exists and is not a bag' in done.stderr
     assert (tmp_path / 'labels/mine.png').read_text() == 'dear'
+
+
+def test_a_backend_that_refuses_is_passed_over_when_measuring(bundle, monkeypatch):
+    """As the node does: OpenVINO refuses processors without AVX2."""
+    def refuse(*_):
+        raise BackendError('refused')
+    monkeypatch.setattr('ros_vseg.backends.openvino.load', refuse)
+    seconds = pace.measured(itertools.islice(open_source(demo_clip()), 4))(Bundle.load(bundle))
+    assert seconds > 0

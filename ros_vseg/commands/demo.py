@@ -118,7 +118,7 @@ def with_bad_frames(path: Path, bundle: Path | None, output: Path) -> tuple[str,
     from ros_vseg.media.sources import open_source
     from ros_vseg.stream import Stream
     print('demo: the same with a glare in every fifth frame', flush=True)
-    backend = backends.load(Bundle.load(bundle or default_bundle_path()))
+    backend = backends.load(Bundle.load(bundle or default_bundle_path()), fallback=True)
     stream = Stream(backend)
     result = compare(stream, Stream(backend), open_source(path), BAD_FRAMES_OF)
     write_picture(output / 'context.png', result.best, stream.label_set)

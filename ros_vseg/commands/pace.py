@@ -66,7 +66,7 @@ def measured(frames: Iterable[Frame]) -> Callable[[Bundle], float | None]:
 
     def step(bundle: Bundle) -> float | None:
         from ros_vseg import backends
-        stream, times = backends.load(bundle).stream(), []
+        stream, times = backends.load(bundle, fallback=True).stream(), []    # as the node does
         for image in images:
             begin = time.perf_counter()
             stream.label(image)
