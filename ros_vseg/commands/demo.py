@@ -200,8 +200,8 @@ def _main(arguments: Sequence[str] | None) -> int:
         interrupts.end_at_once()
     print('\n'.join(table(summary, more)))
     if late := _superseded(summary):
-        print(f'demo: superseded: while the network was busy with a frame, {late} were followed '
-              'by a newer one, which it then took; a smaller --size is faster')
+        print('demo: superseded: the network was busy, and a newer frame took the place of '
+              f'{late}; a smaller --size is faster')
     pictures = 'contact_sheet.png, ' + ('context.png, ' if embedded else '')
     print(f'demo: see {options.output}/: {pictures}overlay.mp4, labels (bag)')
     return 0
