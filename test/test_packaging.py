@@ -111,7 +111,7 @@ def test_what_is_imported_is_required(wheel):
     [metadata] = [text for name, text in wheel.items() if name.endswith('.dist-info/METADATA')]
     required = set(re.findall(r'^Requires-Dist: ([\w-]+)[^;\n]*$', metadata.decode(), re.M))
     imported = set().union(*map(_imports, (ROOT / 'ros_vseg').rglob('*.py'))) - ROS_MODULES
-    optional = {'cuda', 'nvtx', 'tensorrt', 'tensorrt_rtx'}
+    optional = {'argcomplete', 'cuda', 'nvtx', 'rerun', 'tensorrt', 'tensorrt_rtx'}
     assert {DISTRIBUTIONS.get(name, name) for name in imported - optional} == required
 
 
