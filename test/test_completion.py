@@ -25,7 +25,7 @@ def complete(line, tmp_path, **environment):
 
 @pytest.mark.parametrize('line, offered', [
     ('vseg ', {'run', 'info', 'build', 'compare', 'wrap', 'doctor', 'bench'}),
-    ('vseg do', {'doctor'}), ('vseg run --re', {'--resume'}),
+    ('vseg do', {'doctor'}), ('vseg run --re', {'--rerun', '--resume'}),
     ('vseg run a.mcap --save la', {'labels'}),
     ('vseg run a.mcap --backend on', {'onnxruntime', 'onnxruntime_cuda', 'onnxruntime_tensorrt'}),
     ('vseg run a.mcap --precision fp', {'fp16', 'fp32'}), ('vseg compare ope', {'openvino'}),
