@@ -10,7 +10,7 @@ import pytest
 from ros_vseg import rmw
 from ros_vseg.commands import cli, doctor, transport
 from ros_vseg.nodes import diagnostics
-from ros_vseg.processes import PROFILE_VARIABLES
+from ros_vseg.processes import PROFILE_VARIABLES, ros_environment
 
 
 def running(monkeypatch, identifier):
@@ -69,14 +69,28 @@ def test_images_that_fit_arrive_from_one_camera_and_from_several():
     assert counts == [(20, 20), (80, 80)]
 
 
-def test_images_that_do_not_fit_are_counted_and_the_remedy_is_told(monkeypatch):
+@pytest.mark.parametrize('arrived, state', [(0, doctor.MISSING), (3, doctor.HINT)])
+@pytest.mark.parametrize('middleware, remedy', [
+    (rmw.FAST_DDS, 'config/fastdds.xml'), (rmw.CYCLONE_DDS, 'rmem_max'),
+    (rmw.ZENOH, 'rmw_zenohd')])
+def test_images_that_are_lost_are_told_with_the_remedy(monkeypatch, middleware, remedy, arrived,
+                                                       state):
+    monkeypatch.setattr(transport, 'send', lambda cameras, height, width: transport.Counts(
+        20 * cameras, arrived if height == 1024 else 20 * cameras))
+    large, small = doctor._images(middleware, 1024, 2048)
+    assert large[:2] == (state, '1 x 1024x2048 rgb8') and remedy in large.text
+    assert large.text.startswith(f'{arrived} of 20 images arrived: ')
+    assert small == (doctor.OK, '4 x 480x640 rgb8', '80 of 80 images arrived')
+
+
+def test_the_transport_is_that_of_the_users_environment(monkeypatch):
+    """What the doctor says of a profile must be what its images went through."""
     for variable in PROFILE_VARIABLES:
         monkeypatch.delenv(variable, raising=False)
-    monkeypatch.setattr(doctor, 'SEVERAL', (1, 1, 1))
-    large, small = doctor._images(rmw.FAST_DDS, 1024, 2048)
-    assert large.what == '1 x 1024x2048 rgb8' and large.state != doctor.OK
-    assert ' of 20 images arrived: ' in large.text and 'config/fastdds.xml' in large.text
-    assert small == (doctor.OK, '1 x 1x1 rgb8', '20 of 20 images arrived')
+    assert not set(PROFILE_VARIABLES) & set(ros_environment(profile=False))
+    assert set(PROFILE_VARIABLES) & set(ros_environment())
+    monkeypatch.setenv(PROFILE_VARIABLES[0], 'mine.xml')
+    assert ros_environment(profile=False)[PROFILE_VARIABLES[0]] == 'mine.xml'
 
 
 def test_a_transport_that_fails_is_one_line(monkeypatch):

@@ -4,6 +4,7 @@
 """vseg: info, run, build, compare, bench, doctor."""
 import argparse
 from collections.abc import Sequence
+import hashlib
 import importlib.metadata
 import json
 import logging
@@ -94,8 +95,10 @@ def _run(options: argparse.Namespace) -> int:
 
 def _that_labels_depend_on(options: argparse.Namespace, backend: Any) -> dict[str, Any]:
     names = ('topic', 'fps', 'bit_depth', 'depth_as_grey', 'size', 'threads', 'stabilize')
+    graph = getattr(backend, 'graph', b'')      # of int8 it is another after each calibration
     return {**{name: getattr(options, name) for name in names}, 'version': _version(),
-            'bundle': backend.bundle.sha256, 'backend': f'{backend.name}, {backend.device}'}
+            'bundle': backend.bundle.sha256, 'backend': f'{backend.name}, {backend.device}',
+            'graph': hashlib.sha256(graph).hexdigest()}
 
 
 def _failed(error: object, code: int = 1) -> int:
