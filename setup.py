@@ -54,8 +54,11 @@ setup(
             'cuda-bindings>=12.9,<13',
             'nvidia-cuda-nvrtc-cu12>=12.6',
         ],
+        'completion': ['argcomplete>=2.0'],     # Tab in the shell: docs/guide.md
+        'rerun': ['rerun-sdk>=0.41'],   # vseg run --rerun
         'nvtx': ['nvtx'],   # names what the host does in Nsight Systems
         'test': [
+            'argcomplete>=2.0',
             'flake8',
             'flake8-builtins',
             'flake8-comprehensions',

@@ -37,12 +37,15 @@ def demo_clip() -> Path:
     return Path(__file__).parent / 'demo_clip/street'
 
 
-def ros_environment() -> dict[str, str]:
+def ros_environment(profile: bool = True) -> dict[str, str]:
     """
     Return an environment for processes that talk to each other alone.
 
-    They share a free DDS domain on this machine only, and the shipped Fast DDS profile, unless
-    the user's environment names another one.
+    They share a free DDS domain on this machine only.
+
+    Args:
+        profile: whether they have the shipped Fast DDS profile, unless the user's environment
+            names another one; False: the user's environment decides alone.
     """
     environment = dict(os.environ)
     environment['ROS_DOMAIN_ID'] = str(free_domain_id())
@@ -50,6 +53,8 @@ def ros_environment() -> dict[str, str]:
         environment['ROS_LOCALHOST_ONLY'] = '1'
     else:
         environment['ROS_AUTOMATIC_DISCOVERY_RANGE'] = 'LOCALHOST'
+    if not profile:
+        return environment
     prefixes = [sys.prefix, *environment.get('AMENT_PREFIX_PATH', '').split(os.pathsep)]
     # Fast DDS 3 (ROS package fastdds, from Kilted on) renamed the variable.
     fastdds3 = any(prefix and Path(prefix, 'share/fastdds').is_dir() for prefix in prefixes)
@@ -147,6 +152,27 @@ class Child:
                 raise ChildError(
                     f'{self.name} did not say {text!r} in {timeout:.0f} s:\n{self.last_lines()}')
             time.sleep(0.05)
+
+    def wait_for_end(self, timeout: float, others: Sequence['Child'] = ()) -> None:
+        """
+        Wait until it has ended well.
+
+        Args:
+            timeout: seconds to wait.
+            others: processes that must not end meanwhile.
+
+        Raises:
+            ChildError: it is late or has failed, or one of the others ended.
+        """
+        deadline = time.monotonic() + timeout
+        while self.process.poll() is None:
+            for child in others:
+                child.check_alive()
+            if time.monotonic() > deadline:
+                raise ChildError(
+                    f'{self.name} did not end in {timeout:.0f} s:\n{self.last_lines()}')
+            time.sleep(0.05)
+        self.check()
 
     def stop(self) -> None:
         """End the process and what it started: interrupt, terminate, then kill."""

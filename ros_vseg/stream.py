@@ -29,6 +29,7 @@ class Result(NamedTuple):
         held_back: whether there is a pool that it was too bad for.
         oldest: age in seconds of the oldest frame attended to, None without any.
         scores: float32 [K, h, w] of the network's own classes, or None where they stay on the GPU.
+        mean_confidence: that the network gave, which admission judges by, or None.
     """
 
     labels: npt.NDArray[np.uint8]
@@ -40,6 +41,21 @@ class Result(NamedTuple):
     held_back: bool
     oldest: Optional[float]
     scores: Optional[npt.NDArray[np.float32]] = None
+    mean_confidence: Optional[float] = None
+
+
+class Past(NamedTuple):
+    """
+    What is known of a frame that was labelled by an earlier process.
+
+    Attributes:
+        mean_confidence: that the network gave, or None.
+        matters: whether the frame is still in the pool when new frames come, so that the network
+            must see it again.
+    """
+
+    mean_confidence: Optional[float]
+    matters: bool
 
 
 class Stream:
@@ -132,9 +148,43 @@ class Stream:
         Raises:
             DeviceError: The backend's GPU failed, and there is no other backend to go on with.
         """
+        cause = self._begin(image, stamp, frame_id)
+        made = self._stream.label(image, confidence)
+        context = self._stream.context_frames
+        while len(self._stamps) > context:      # another backend took over, with an empty pool
+            self._stamps.popleft()
+        oldest = (stamp - self._stamps[0]) / 1e9 if context else None
+        admitted = self._admit(stamp, made.mean_confidence)
+        return Result(made.labels, made.confidence, context, cause, made.times, admitted,
+                      self.info.pool_frames > 0 and not admitted, oldest, made.scores,
+                      made.mean_confidence)
+
+    def follow(self, image: Picture, stamp: int, frame_id: str, past: Past) -> bool:
+        """
+        Take the next frame, which was labelled before, without labelling it again.
+
+        After all frames of an earlier run the stream is what it was then, to the bit: resets,
+        admission and scene follow from the frames and their mean confidences, and the network
+        sees those again that the pool still holds.
+
+        Args:
+            image: as for ``step``.
+            stamp: nanoseconds.
+            frame_id: of the camera.
+            past: what the earlier run knew.
+
+        Returns:
+            Whether the frame entered the pool.
+        """
+        self._begin(image, stamp, frame_id)
+        if past.matters:
+            self._stream.label(image)
+        return self._admit(stamp, past.mean_confidence)
+
+    def _begin(self, image: Picture, stamp: int, frame_id: str) -> Optional[str]:
+        """Reset and forget as a frame asks for, before it is labelled; the cause of a reset."""
         cause = self._cause(stamp, image.shape, frame_id)
-        has_pool = self.info.pool_frames > 0
-        if has_pool and self._scene.is_cut(image):
+        if self.info.pool_frames and self._scene.is_cut(image):
             cause = cause or 'scene'
         cause = cause or self._forget_old(stamp)
         if cause:
@@ -142,20 +192,18 @@ class Stream:
         self._last = stamp, image.shape, frame_id
         self.rate.add(stamp)
         cause, self._pending = self._pending, None
-        made = self._stream.label(image, confidence)
-        context = self._stream.context_frames
-        while len(self._stamps) > context:      # another backend took over, with an empty pool
-            self._stamps.popleft()
-        oldest = (stamp - self._stamps[0]) / 1e9 if context else None
-        admitted = has_pool and self._admission.admits(made.mean_confidence)
+        return cause
+
+    def _admit(self, stamp: int, mean_confidence: Optional[float]) -> bool:
+        """Remember the frame at work if it is good enough; whether it was."""
+        has_pool = self.info.pool_frames > 0
+        admitted = has_pool and self._admission.admits(mean_confidence)
         self._scene.labelled(admitted)
         if admitted:
             self._stream.remember()
             self._stamps.append(stamp)
-        held_back = has_pool and not admitted
-        self.held_back += held_back
-        return Result(made.labels, made.confidence, context, cause, made.times, admitted,
-                      held_back, oldest, made.scores)
+        self.held_back += has_pool and not admitted
+        return admitted
 
     def _forget_old(self, stamp: int) -> Optional[str]:
         """Forget frames older than max_gap; the cause of a reset if that leaves none."""

@@ -2,6 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The vseg command as its users call it: what it prints, what it writes, how it refuses."""
 import json
+import os
 import subprocess
 import sys
 
@@ -297,12 +298,28 @@ def test_run_at_another_size(bundle, images, tmp_path):
     assert (sizes['96x128'] != sizes['48x64']).any()
 
 
-def test_a_reader_that_ends_early_is_no_error():
-    with subprocess.Popen([sys.executable, '-m', 'ros_vseg.commands.cli', 'info'],
-                          stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
-        process.stdout.close()
-        error = process.stderr.read()
-    assert process.returncode == 141 and error == ''
+@pytest.mark.parametrize('arguments', [
+    ['--help'], ['--version'], ['info'], ['doctor'], ['run', '{bag}', '-o', '{out}'],
+    ['compare', 'onnxruntime', 'onnxruntime', '--input', '{bag}', '--bundle', '{bundle}']])
+def test_a_reader_that_ends_early_is_no_error(arguments, bag, bundle, tmp_path):
+    arguments = [part.format(bag=bag, bundle=bundle, out=tmp_path / 'out') for part in arguments]
+    reading, writing = os.pipe()
+    os.close(reading)
+    done = subprocess.run(
+        [sys.executable, '-m', 'ros_vseg.commands.cli', *arguments], stdout=writing,
+        stderr=subprocess.PIPE, text=True, timeout=240, check=False,
+        env={**os.environ, 'PYTHONUNBUFFERED': ''})     # argparse keeps what it cannot write
+    os.close(writing)
+    assert (done.returncode, done.stderr) == (141, '')
+
+
+def test_output_that_is_closed_or_full(bundle):
+    command = f'{sys.executable} -m ros_vseg.commands.cli info {bundle}'
+    closed, full = (subprocess.run(['sh', '-c', command + to], capture_output=True, text=True,
+                                   timeout=240, check=False) for to in ('>&-', '>/dev/full'))
+    assert (closed.returncode, closed.stdout, closed.stderr) == (0, '', '')
+    assert full.returncode == 1 and full.stderr.count('\n') == 1
+    assert 'the output cannot be written (No space left on device)' in full.stderr
 
 
 def test_commands_work_from_sources_that_are_not_installed(monkeypatch, capsys):

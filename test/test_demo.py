@@ -1,6 +1,7 @@
 # Copyright 2026 The ros_vseg authors
 # SPDX-License-Identifier: Apache-2.0
 """The demo as a user runs it: three real processes, their result, and every way it can fail."""
+import itertools
 import json
 import os
 from pathlib import Path
@@ -17,12 +18,15 @@ import pytest
 from tiny_bundle import write_tiny_bundle
 
 from ros_vseg import backends
-from ros_vseg.bundle import Bundle
+from ros_vseg.bundle import Bundle, default_bundle_path
+from ros_vseg.commands import demo, pace
+from ros_vseg.errors import BackendError, BundleError
 from ros_vseg.media.sources import open_source
 from ros_vseg.media.writers import BagWriter
 from ros_vseg.processes import demo_clip
 from ros_vseg.stream import Stream
 
+STUDENT = Bundle.load(default_bundle_path())
 FRAMES, RATE = 16, 4      # slow enough to drop none, and four frames are less than max_gap
 
 
@@ -42,6 +46,44 @@ def bag(tmp_path_factory):
             png = cv2.imencode('.png', frame.labels)[1].tobytes()
             writer.compressed('/camera/label', png, 'png', stamp, 'camera')
     return path
+
+
+def fastest(step):
+    """Return what is chosen for 10 frames a second where a pixel of the network takes ``step``."""
+    return pace.choose(STUDENT, 10, lambda bundle: step * bundle.info.height * bundle.info.width)
+
+
+@pytest.mark.parametrize('share, size, words', [
+    (0.5, None, []), (1.2, (304, 400), ['takes 120 ms at 400x528', 'runs at 304x400, 69 ms']),
+    (2.7, (192, 256), ['runs at 192x256', '--size']),
+    (9, (192, 256), ['frames will be left out', 'runs at 192x256'])])
+def test_the_largest_size_that_keeps_up_is_chosen(share, size, words):
+    found = fastest(share * 0.1 / (400 * 528))
+    assert found.size == size and bool(found.reason) == bool(words)
+    assert all(word in found.reason for word in words)
+
+
+def test_a_network_of_one_size_and_a_clip_without_frames(monkeypatch):
+    def refuse(bundle, size):
+        if size != (400, 528):
+            raise BundleError('wrapped')
+        return bundle
+    monkeypatch.setattr(pace, 'at_size', refuse)
+    found = fastest(1)
+    assert found.size is None and found.reason.endswith('frames will be left out')
+    assert pace.choose(STUDENT, 10, pace.measured([])) == (None, '')
+
+
+def test_superseded_frames_are_explained(bundle, tmp_path, monkeypatch, capsys):
+    summary = {'sent': 9, 'labels': 6, 'fps': 3.0, 'latency_ms': {}, 'diagnostics': {
+        'vseg_node: camera': {'dropped_superseded': '3', 'received': '9'}}}
+    monkeypatch.setattr(demo, 'run', lambda *arguments: summary)
+    assert demo.main([str(tmp_path), '-o', str(tmp_path)]) == 0
+    text = capsys.readouterr().out
+    assert '3 superseded' in text and 'demo: superseded: ' in text and '--size' in text
+    summary['diagnostics']['vseg_node: camera']['dropped_superseded'] = '0'
+    demo.main([str(tmp_path), '-o', str(tmp_path)])
+    assert 'demo: superseded' not in capsys.readouterr().out
 
 
 def _demo(*arguments, output):
@@ -201,3 +243,12 @@ def test_labels_that_are_not_of_a_demo_are_kept(bundle, bag, tmp_path):
                           text=True, timeout=120)
     assert done.returncode == 1 and 'exists and is not a bag' in done.stderr
     assert (tmp_path / 'labels/mine.png').read_text() == 'dear'
+
+
+def test_a_backend_that_refuses_is_passed_over_when_measuring(bundle, monkeypatch):
+    """As the node does: OpenVINO refuses processors without AVX2."""
+    def refuse(*_):
+        raise BackendError('refused')
+    monkeypatch.setattr('ros_vseg.backends.openvino.load', refuse)
+    seconds = pace.measured(itertools.islice(open_source(demo_clip()), 4))(Bundle.load(bundle))
+    assert seconds > 0

@@ -2,13 +2,15 @@
 # SPDX-License-Identifier: Apache-2.0
 """The doctor and /diagnostics advise for the ROS middleware that runs."""
 import socket
+import subprocess
+import sys
 
 import pytest
 
 from ros_vseg import rmw
-from ros_vseg.commands import doctor
+from ros_vseg.commands import cli, doctor, transport
 from ros_vseg.nodes import diagnostics
-from ros_vseg.processes import PROFILE_VARIABLES
+from ros_vseg.processes import PROFILE_VARIABLES, ros_environment
 
 
 def running(monkeypatch, identifier):
@@ -59,3 +61,56 @@ def test_diagnostics_advise_for_the_middleware(monkeypatch, identifier, words):
     assert words in diagnostics._remedy()
     status = diagnostics.node_status('vseg_node', None, '')
     assert {pair.key: pair.value for pair in status.values} == {'rmw': identifier}
+
+
+def test_images_that_fit_arrive_from_one_camera_and_from_several():
+    """The shipped profile's segment holds all of them, however late the receiver takes them."""
+    counts = [transport.send(cameras, 240, 320) for cameras in (1, 4)]
+    assert counts == [(20, 20), (80, 80)]
+
+
+@pytest.mark.parametrize('arrived, state', [(0, doctor.MISSING), (3, doctor.HINT)])
+@pytest.mark.parametrize('middleware, remedy', [
+    (rmw.FAST_DDS, 'config/fastdds.xml'), (rmw.CYCLONE_DDS, 'rmem_max'),
+    (rmw.ZENOH, 'rmw_zenohd')])
+def test_images_that_are_lost_are_told_with_the_remedy(monkeypatch, middleware, remedy, arrived,
+                                                       state):
+    monkeypatch.setattr(transport, 'send', lambda cameras, height, width: transport.Counts(
+        20 * cameras, arrived if height == 1024 else 20 * cameras))
+    large, small = doctor._images(middleware, 1024, 2048)
+    assert large[:2] == (state, '1 x 1024x2048 rgb8') and remedy in large.text
+    assert large.text.startswith(f'{arrived} of 20 images arrived: ')
+    assert small == (doctor.OK, '4 x 480x640 rgb8', '80 of 80 images arrived')
+
+
+def test_the_transport_is_that_of_the_users_environment(monkeypatch):
+    """What the doctor says of a profile must be what its images went through."""
+    for variable in PROFILE_VARIABLES:
+        monkeypatch.delenv(variable, raising=False)
+    assert not set(PROFILE_VARIABLES) & set(ros_environment(profile=False))
+    assert set(PROFILE_VARIABLES) & set(ros_environment())
+    monkeypatch.setenv(PROFILE_VARIABLES[0], 'mine.xml')
+    assert ros_environment(profile=False)[PROFILE_VARIABLES[0]] == 'mine.xml'
+
+
+def test_a_transport_that_fails_is_one_line(monkeypatch):
+    monkeypatch.setattr(transport, 'MODULE', 'ros_vseg.nodes.none')
+    finding, _ = doctor._images(rmw.FAST_DDS, 1, 1)
+    assert finding.state == doctor.MISSING and 'No module named' in finding.text
+    assert '\n' not in finding.text
+
+
+def test_a_sender_without_a_receiver_gives_up():
+    code = ('import sys; from ros_vseg.nodes import burst; burst.PATIENCE = 0.5; '
+            'sys.argv[1:] = "send 1 2 2".split(); burst.main()')
+    done = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True,
+                          timeout=120, check=False)
+    assert done.returncode == 1 and 'the receiver did not answer' in done.stderr
+    assert 'Traceback' not in done.stderr
+
+
+@pytest.mark.parametrize('size', ['wide', '0x640'])
+def test_a_size_of_images_that_is_none_is_refused(size, capsys):
+    assert cli.main(['doctor', '--dds', size]) == 2
+    error = capsys.readouterr().err
+    assert error.count('\n') == 1 and 'HxW' in error

@@ -4,7 +4,10 @@
 import json
 from pathlib import Path
 
+from ros_helpers import start
 import yaml
+
+from ros_vseg.labels import load_label_set, remap_table
 
 ROOT = Path(__file__).resolve().parents[1]
 OUTPUTS = {'label', 'color', 'overlay', 'confidence', 'camera_info'}
@@ -32,3 +35,39 @@ def test_foxglove_layout_shows_the_nodes_topics():
     def leaves(part):
         return leaves(part['first']) + leaves(part['second']) if isinstance(part, dict) else [part]
     assert sorted(leaves(layout['layout'])) == sorted(panels)
+
+
+# in the order of segmentation_pointcloud_fusion's list, which gives them their ids
+AUTOWARE = ('UNKNOWN', 'BUILDING', 'WALL', 'OBSTACLE', 'TRAFFIC_LIGHT', 'TRAFFIC_SIGN', 'PERSON',
+            'VEHICLE', 'BIKE', 'ROAD', 'SIDEWALK', 'ROAD_PAINT', 'CURBSTONE', 'CROSSWALK',
+            'VEGETATION', 'SKY')
+
+
+def test_autowares_ids_are_made_of_the_students_classes(student):
+    folder = ROOT / 'examples/autoware'
+    label_set, own = load_label_set(folder / 'label_set.yaml'), student.info.label_set
+    assert label_set.names == AUTOWARE and label_set.void_id >= len(AUTOWARE)
+    table = remap_table(own, label_set)
+    made = {name: AUTOWARE[table[index]] for index, name in enumerate(own.names)}
+    assert made['pedestrian'] == 'PERSON' and made['tree'] == 'VEGETATION'
+    tree = yaml.safe_load((folder / 'segmentation_pointcloud_fusion.param.yaml').read_text())
+    targets = tree['/**']['ros__parameters']['filter_semantic_label_target']
+    assert tuple(targets) == AUTOWARE and not targets['PERSON']
+
+
+def test_the_node_takes_the_examples_parameters(bundle, probe, tmp_path):
+    """As the READMEs start it, and with the topics that they name."""
+    parameters, labels = (ROOT / 'examples' / name for name in (
+        'nvblox/vseg.yaml', 'autoware/label_set.yaml'))
+    for name, more, topics in (
+            ('nvblox', ['--params-file', parameters], ('mask/people', 'camera_info')),
+            ('autoware', ['-p', f'label_set:={labels}'], ('label/runs',))):
+        arguments = [*map(str, more), '-r', f'__node:={name}']
+        with start('vseg_node', tmp_path / name, *arguments, bundle=bundle) as node:
+            def offered():
+                node.check_alive()
+                return all(probe.node.count_publishers(f'/{name}/camera/{topic}')
+                           for topic in topics)
+            probe.wait(offered, f'topics of {name}')
+        readme = (ROOT / f'examples/{name}/README.md').read_text()
+        assert all(f'/vseg_node/camera/{topic}' in readme for topic in topics)

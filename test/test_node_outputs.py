@@ -2,6 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Masks, probabilities, compressed labels, label_info: right, and made only if wanted."""
 from contextlib import closing
+import struct
 
 import cv2
 import numpy as np
@@ -84,7 +85,26 @@ def test_extras_refuse(masks, probabilities, reason):
         extras(CAMVID, CAMVID, masks, probabilities)
 
 
-TOPICS = ('label', 'label/compressed', 'mask/people', 'probability/road')
+def decoded(message):
+    """Return the labels of a message in Autoware's form, read as its runLengthDecoder reads it."""
+    assert (message.encoding, message.step) == ('mono8', message.width)
+    flat = []
+    for label, length in struct.iter_unpack('<Bi', bytes(message.data)):
+        assert length > 0
+        flat += [label] * length
+    return np.array(flat, np.uint8).reshape(message.height, message.width)
+
+
+@pytest.mark.parametrize('labels', [
+    [[3]], [[1, 1, 2], [2, 2, 255]], [[0] * 400], [[1], [2], [2]], np.eye(5, dtype=int)])
+def test_runs_are_autowares(labels):
+    labels = np.array(labels, np.uint8)
+    message = outputs._runs(ros.header(5), labels)
+    np.testing.assert_array_equal(decoded(message), labels)
+    assert len(message.data) == 5 * (1 + np.count_nonzero(np.diff(labels.reshape(-1))))
+
+
+TOPICS = ('label', 'label/compressed', 'label/runs', 'mask/people', 'probability/road')
 
 
 def test_every_further_output(probe, backend):
@@ -95,12 +115,13 @@ def test_every_further_output(probe, backend):
             closing(ros.CameraProbe(probe, 'inner', 'inner', TOPICS)) as seen:
         message = ros.image(GOOD, 7)
         labels = to_label_array(seen.label(message))
-        compressed, mask, probability = (seen.wait_for(7, topic) for topic in TOPICS[1:])
+        compressed, runs, mask, probability = (seen.wait_for(7, topic) for topic in TOPICS[1:])
     alone = Stream(backend)
     result = alone.step(GOOD, 7, confidence=True)
     np.testing.assert_array_equal(labels, result.labels)
     assert compressed.format == 'mono8; png compressed mono8'
     np.testing.assert_array_equal(compressed_to_label_array(compressed), labels)
+    np.testing.assert_array_equal(decoded(runs), labels)
     np.testing.assert_array_equal(to_label_array(mask), 255 * (labels < 2))
     assert probability.encoding == '32FC1' and probability.step == 4 * probability.width
     values = np.frombuffer(probability.data, np.float32).reshape(labels.shape)

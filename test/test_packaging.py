@@ -2,6 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The package as pip and as colcon install it, and what it says of itself."""
 import ast
+import importlib
 import importlib.util
 from pathlib import Path
 import re
@@ -110,7 +111,7 @@ def test_what_is_imported_is_required(wheel):
     [metadata] = [text for name, text in wheel.items() if name.endswith('.dist-info/METADATA')]
     required = set(re.findall(r'^Requires-Dist: ([\w-]+)[^;\n]*$', metadata.decode(), re.M))
     imported = set().union(*map(_imports, (ROOT / 'ros_vseg').rglob('*.py'))) - ROS_MODULES
-    optional = {'cuda', 'nvtx', 'tensorrt', 'tensorrt_rtx'}
+    optional = {'argcomplete', 'cuda', 'nvtx', 'rerun', 'tensorrt', 'tensorrt_rtx'}
     assert {DISTRIBUTIONS.get(name, name) for name in imported - optional} == required
 
 
@@ -136,3 +137,17 @@ def test_every_source_file_names_its_licence():
         for path in (ROOT / folder).rglob('*.py'):
             lines = path.read_text().splitlines()
             assert not lines or lines[:2] == expected, path
+
+
+@pytest.mark.parametrize('distribution, python, fits, not_fits', [
+    ('humble', '3.10', '1.26.4', '2.2.6'), ('jazzy', '3.12', '1.26.4', '2.4.0'),
+    ('kilted', '3.12', '1.26.4', '2.4.0'), ('lyrical', '3.14', '2.4.0', '1.26.4')])
+def test_a_sourced_distribution_gets_the_numpy_of_its_messages(distribution, python, fits,
+                                                               not_fits):
+    requirements = importlib.import_module('packaging.requirements')
+    lines = (ROOT / 'requirements/ros-sourced.txt').read_text().splitlines()
+    found = [requirements.Requirement(line) for line in lines if line and line[0] != '#']
+    chosen = [each for each in found if each.marker.evaluate({'python_version': python})]
+    assert [each.name for each in chosen] == ['numpy']
+    assert chosen[0].specifier.contains(fits) and not chosen[0].specifier.contains(not_fits)
+    assert distribution.capitalize() in (ROOT / 'README.md').read_text()

@@ -95,6 +95,23 @@ def test_contact_sheet_shows_image_labels_and_overlay():
         assert (legend == CAMVID.colors[index]).all(axis=2).any() == expected
 
 
+@pytest.mark.parametrize('level', [4, 40, 63, 100, 200])
+def test_dark_frames_are_shown_brighter_and_others_as_they_are(level):
+    image = np.full((60, 80, 3), level, np.uint8)
+    image[30:, ::2] = level // 2
+    image[:1, :8] = 255     # a lamp
+    labels = np.zeros((60, 80), np.uint8)
+    sheet = contact_sheet([Row('', image, labels)], CAMVID, 'title')
+    height = round(WIDTH * 60 / 80)
+    bottom = 3 * LINE + MARGIN + height - 4
+    seen = sheet[bottom - height // 2:bottom, MARGIN:MARGIN + WIDTH]
+    bright, dark = (int(np.percentile(seen, q)) for q in (90, 10))
+    if level < 64:
+        assert bright > 100 and bright - dark > 40
+    else:
+        assert abs(bright - level) <= 1 and abs(dark - level // 2) <= 1
+
+
 def test_the_legend_has_equal_gaps_and_stays_on_the_sheet():
     labels = np.arange(11, dtype=np.uint8).repeat(40).reshape(11, 40)
     sheet = contact_sheet([Row('', np.zeros((11, 40, 3), np.uint8), labels)], CAMVID, 'title')

@@ -56,12 +56,12 @@ def test_earlier_results_are_refused_or_cleared(vseg, tmp_path):
     before = files(out)
     code, _, error = vseg(two, '-o', out)
     assert code == 2 and '--clear' in error and error.count('\n') == 1
-    assert 'has labels, color, overlay.mp4, bag of an earlier run' in error
+    assert 'has labels, color, overlay.mp4, bag, run.jsonl of an earlier run' in error
     assert files(out) == before
     (out / 'notes.txt').write_text('dear')
     assert vseg(two, '-o', out, '--clear')[0] == 0
     assert files(out) == ['labels/1000000000.png', 'labels/1100000000.png', 'notes.txt',
-                          'overlay.mp4']
+                          'overlay.mp4', 'run.jsonl']
 
 
 def test_clearing_spares_what_no_run_has_written(vseg, tmp_path):
@@ -78,7 +78,7 @@ def test_two_files_of_one_stem_give_two_labels(vseg, tmp_path):
         cv2.imwrite(str(tmp_path / name), picture(3))
     code, text, _ = vseg(tmp_path, '-o', tmp_path / 'out', '--save', 'labels')
     assert code == 0 and 'frames labelled  2' in text
-    assert files(tmp_path / 'out') == ['labels/a.jpg.png', 'labels/a.png.png']
+    assert files(tmp_path / 'out') == ['labels/a.jpg.png', 'labels/a.png.png', 'run.jsonl']
 
 
 def test_nothing_labelled_is_a_failure_with_its_causes(vseg, tmp_path):
@@ -169,7 +169,7 @@ def test_a_signal_leaves_nothing_half_written(bundle, tmp_path, number):
         process.send_signal(number)
         _, error = process.communicate(timeout=60)
     assert process.returncode == 128 + number and 'Traceback' not in error
-    assert set(os.listdir(out)) == {'labels', 'color'}
+    assert set(os.listdir(out)) == {'labels', 'color', 'run.jsonl'}
 
 
 def test_a_source_without_frames_is_named(stream, tmp_path):

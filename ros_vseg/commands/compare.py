@@ -13,6 +13,7 @@ from onnx import shape_inference, TensorProto
 from ros_vseg import backends
 from ros_vseg.backends.base import Backend
 from ros_vseg.bundle import Bundle
+from ros_vseg.commands.frames import until_interrupted
 from ros_vseg.errors import VsegError
 
 DEPARTS = 0.01      # difference that counts, of the largest value that a layer gives
@@ -93,7 +94,7 @@ def compare(first: Backend, second: Backend, images: Iterable[npt.NDArray[np.uin
     difference: Optional[float] = 0.0
     recent: list[npt.NDArray[np.uint8]] = []
     worst: list[npt.NDArray[np.uint8]] = []     # the worst frame, after those that it attends to
-    for image in islice(images, limit):
+    for image in until_interrupted(islice(images, limit)):
         made = [stream.label(image) for stream in streams]
         for stream in streams:
             stream.remember()

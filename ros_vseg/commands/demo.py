@@ -17,6 +17,7 @@ import time
 from typing import Any
 
 from ros_vseg import interrupts
+from ros_vseg.commands.output import printing
 from ros_vseg.errors import VsegError
 from ros_vseg.processes import Child, ChildError, demo_clip, ros_environment
 
@@ -30,14 +31,19 @@ DEAF = 15.0     # seconds after which a recorder that missed the player's last w
 STAGES = ('image', 'resize', 'network', 'decode', 'publish')
 
 
-def run(path: Path, topic: str | None, bundle: Path | None, output: Path) -> dict[str, Any]:
+def run(path: Path, topic: str | None, bundle: Path | None, output: Path,
+        size: str | None = None) -> dict[str, Any]:
     """
     Label the images of ``path`` over DDS and return the summary.
+
+    The network runs at ``size``; None: at one that keeps up with the images on this machine.
 
     VsegError when the input has no images, a process dies, or nothing is labelled.
     """
     from tqdm import tqdm
     from ros_vseg.bundle import Bundle, default_bundle_path
+    from ros_vseg.commands import pace
+    from ros_vseg.graph import at_size, parse_size
     from ros_vseg.media.sources import open_source
     interrupts.raise_once()     # children are stopped, then the exit code tells the signal
     source, student = open_source(path, topic), Bundle.load(bundle or default_bundle_path())
@@ -47,6 +53,13 @@ def run(path: Path, topic: str | None, bundle: Path | None, output: Path) -> dic
     except (OSError, ValueError) as error:
         raise VsegError(f'{output} cannot be written ({error}): choose another --output'
                         ) from error
+    if size is None:
+        chosen_size, reason = pace.choose(student, source.fps, pace.measured(source))
+        if reason:
+            print(f'demo: {reason}', flush=True)
+    else:
+        chosen_size = parse_size(size)
+        at_size(student, chosen_size)   # refuses what the node would refuse
     environment = ros_environment()
     if not environment.get('ROS_LOG_DIR'):  # the home folder may be read-only
         environment['ROS_LOG_DIR'] = str(output.absolute() / 'log')
@@ -61,7 +74,8 @@ def run(path: Path, topic: str | None, bundle: Path | None, output: Path) -> dic
         return Child(name, argv, environment, output / f'{name}.log')
 
     print(f'demo: starting vseg_node with {student.info.name}', flush=True)
-    with start('vseg_node', parameters={'bundle': student.path}) as node, \
+    sized = {'size': '{}x{}'.format(*chosen_size)} if chosen_size else {}
+    with start('vseg_node', parameters={'bundle': student.path, **sized}) as node, \
             start('record', '--', str(output), remaps=REMAPS,
                   parameters={'clear': 'true', 'patience': 2 * START,
                               'title': f'{student.info.name} on {source.name}'}) as record:
@@ -104,7 +118,7 @@ def with_bad_frames(path: Path, bundle: Path | None, output: Path) -> tuple[str,
     from ros_vseg.media.sources import open_source
     from ros_vseg.stream import Stream
     print('demo: the same with a glare in every fifth frame', flush=True)
-    backend = backends.load(Bundle.load(bundle or default_bundle_path()))
+    backend = backends.load(Bundle.load(bundle or default_bundle_path()), fallback=True)
     stream = Stream(backend)
     result = compare(stream, Stream(backend), open_source(path), BAD_FRAMES_OF)
     write_picture(output / 'context.png', result.best, stream.label_set)
@@ -115,6 +129,11 @@ def with_bad_frames(path: Path, bundle: Path | None, output: Path) -> tuple[str,
 def _last_number(child: Child, pattern: str) -> int:
     found = re.findall(pattern, child.log.read_text(errors='replace'))
     return int(found[-1]) if found else 0
+
+
+def _superseded(summary: dict[str, Any]) -> int:
+    camera = summary['diagnostics'].get('vseg_node: camera', {})
+    return int(camera.get('dropped_superseded', 0))
 
 
 def table(summary: dict[str, Any], more: Sequence[tuple[str, str]] = ()) -> list[str]:
@@ -150,6 +169,10 @@ def table(summary: dict[str, Any], more: Sequence[tuple[str, str]] = ()) -> list
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the demo; return the exit code: 0 only when frames were labelled."""
+    return printing(lambda: _main(arguments))
+
+
+def _main(arguments: Sequence[str] | None) -> int:
     interrupts.end_at_once()    # imports are cut short without a traceback
     parser = argparse.ArgumentParser(
         prog='ros_vseg.commands.demo', description=__doc__.split('\n\n')[0])
@@ -157,11 +180,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
                         help='bag, video or folder of images (default: the embedded drive)')
     parser.add_argument('--topic', help='image topic of a bag with several')
     parser.add_argument('-o', '--output', default=Path('demo_output'), type=Path)
+    parser.add_argument('--size', metavar='HxW', help="the network's size (default: the bundle's, "
+                        'or a smaller one that keeps up with the clip)')
     parser.add_argument('--bundle', type=Path,
                         help='the student to run (default: the shipped one)')
     options = parser.parse_args(arguments)
     try:
-        summary = run(options.input, options.topic, options.bundle, options.output)
+        summary = run(options.input, options.topic, options.bundle, options.output,
+                      options.size)
         embedded = options.input == demo_clip()
         more = [with_bad_frames(options.input, options.bundle, options.output)] if embedded else []
     except interrupts.Interrupted as error:
@@ -173,6 +199,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     finally:
         interrupts.end_at_once()
     print('\n'.join(table(summary, more)))
+    if late := _superseded(summary):
+        print('demo: superseded: the network was busy, and a newer frame took the place of '
+              f'{late}; a smaller --size is faster')
     pictures = 'contact_sheet.png, ' + ('context.png, ' if embedded else '')
     print(f'demo: see {options.output}/: {pictures}overlay.mp4, labels (bag)')
     return 0

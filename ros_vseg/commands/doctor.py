@@ -12,6 +12,7 @@ from typing import NamedTuple
 
 from ros_vseg import backends
 from ros_vseg.bundle import Bundle, default_bundle_path
+from ros_vseg.commands import transport
 from ros_vseg.errors import VsegError
 from ros_vseg.processes import PROFILE_VARIABLES, share_path
 from ros_vseg.rmw import CYCLONE_DDS, FAST_DDS, Middleware, middleware, ZENOH
@@ -20,6 +21,7 @@ OK, HINT, MISSING = 'ok', 'hint', 'MISSING'  # MISSING: the main job cannot run
 SHARED_MEMORY = 128 * 2**20     # bytes, two segments of config/fastdds.xml
 RECEIVE_BUFFER = 10 * 2**20     # bytes that a socket may hold, for a large image
 ROUTER = ('localhost', 7447)    # where Zenoh's nodes look for their router
+SEVERAL = (4, 480, 640)     # cameras that one process sends, and their height and width
 
 
 class Finding(NamedTuple):
@@ -30,16 +32,24 @@ class Finding(NamedTuple):
     text: str
 
 
-def examine(bundle: Path | None = None) -> list[Finding]:
-    """Return all findings; bundle: path of a bundle to check, by default the shipped one."""
-    return [_python(), *_ros(), *_backends(), _gpu(), _bundle(bundle or default_bundle_path())]
+def examine(bundle: Path | None = None, images: tuple[int, int] | None = None) -> list[Finding]:
+    """
+    Return all findings.
+
+    Args:
+        bundle: path of a bundle to check, by default the shipped one.
+        images: height and width of images to send through the transport, and to count; None: none
+            are sent.
+    """
+    return [_python(), *_ros(images), *_backends(), _gpu(),
+            _bundle(bundle or default_bundle_path())]
 
 
 def _python() -> Finding:
     return Finding(OK, 'Python', f'{platform.python_version()} on {platform.machine()}')
 
 
-def _ros() -> list[Finding]:
+def _ros(images: tuple[int, int] | None = None) -> list[Finding]:
     try:
         rclpy = importlib.import_module('rclpy')
         from rclpy.utilities import get_rmw_implementation_identifier
@@ -57,7 +67,7 @@ def _ros() -> list[Finding]:
     rmw = middleware(identifier)
     return [Finding(OK, 'ROS 2', f'{distribution}, rclpy in {Path(rclpy.__file__ or "").parent}'),
             Finding(OK, 'RMW', f'{identifier}, domain {domain}, discovery {reach}'),
-            *_transport(rmw)]
+            *_transport(rmw), *(_images(rmw, *images) if images else [])]
 
 
 def _transport(rmw: Middleware) -> list[Finding]:
@@ -69,6 +79,22 @@ def _transport(rmw: Middleware) -> list[Finding]:
     if rmw is ZENOH:
         return [_router()]
     return [Finding(HINT, 'large images', f'if they vanish: {rmw.remedy}')]
+
+
+def _images(rmw: Middleware, height: int, width: int) -> list[Finding]:
+    """Return what comes through of one camera's images, and of several small ones'."""
+    findings = []
+    for cameras, rows, columns in ((1, height, width), SEVERAL):
+        what = f'{cameras} x {rows}x{columns} rgb8'
+        try:
+            sent, arrived = transport.send(cameras, rows, columns)
+        except VsegError as error:
+            findings.append(Finding(MISSING, what, ' '.join(str(error).split())))
+            continue
+        state = OK if arrived == sent else HINT if arrived else MISSING
+        remedy = '' if arrived == sent else f': {rmw.remedy}'
+        findings.append(Finding(state, what, f'{arrived} of {sent} images arrived{remedy}'))
+    return findings
 
 
 def _profile() -> Finding:

@@ -14,6 +14,8 @@ WIDTH = 440      # of one picture, pixels
 MARGIN = 16
 LINE = 26        # height of a line of text
 BOX = 25         # width of a class's colour in the legend, and the space after it
+DARK = 64        # brightness of a frame, 0..255, below which it is shown brighter ...
+SHOWN = 96       # ... and what it then has
 PAPER, INK, GREY = (250, 250, 250), (32, 32, 32), (120, 120, 120)
 
 Pixels = npt.NDArray[np.uint8]
@@ -97,15 +99,31 @@ def _header(width: int, title: str, subtitle: str) -> Pixels:
 def _row(row: Row, label_set: LabelSet) -> Pixels:
     height = round(WIDTH * row.labels.shape[0] / row.labels.shape[1])
     labels = cv2.resize(row.labels, (WIDTH, height), interpolation=cv2.INTER_NEAREST)
-    image = cv2.resize(row.image, (WIDTH, height), interpolation=cv2.INTER_AREA)
+    image, is_dark = _readable(
+        cv2.resize(row.image, (WIDTH, height), interpolation=cv2.INTER_AREA))
     picture = _paper(height + MARGIN, 3 * WIDTH + 4 * MARGIN)
     columns = (image, colorize(labels, label_set), overlay(image, labels, label_set))
     for column, content in enumerate(columns):
         x = MARGIN + column * (WIDTH + MARGIN)
         picture[:height, x:x + WIDTH] = content
-    for offset, color in ((1, (0, 0, 0)), (0, (255, 255, 255))):
-        _text(picture, row.caption, MARGIN + 8 + offset, 20 + offset, 0.5, color)
+    caption = f'{row.caption}, brightened' if is_dark else row.caption
+    (length, _), _ = cv2.getTextSize(caption, cv2.FONT_HERSHEY_SIMPLEX, 0.5, 1)
+    if caption:
+        cv2.rectangle(picture, (MARGIN, 0), (MARGIN + length + 12, LINE), INK, -1)
+    _text(picture, caption, MARGIN + 6, 18, 0.5, PAPER)
     return picture
+
+
+def _readable(image: Pixels) -> tuple[Pixels, bool]:
+    """Return an image uint8 [H, W, 3] RGB, brighter if it is dark, and whether it was."""
+    if image.mean() >= DARK or not image.any():
+        return image, False
+    # lamps of a street at night must not keep the rest dark: first the range, then the middle
+    levels = np.minimum(np.arange(256) / max(1.0, float(np.percentile(image, 99))), 1)
+    middle = float(levels[image].mean())
+    if middle < SHOWN / 255:
+        levels **= np.log(SHOWN / 255) / np.log(middle)
+    return cv2.LUT(image, (255 * levels).round().astype(np.uint8)), True
 
 
 def _legend(width: int, label_set: LabelSet, used: Sequence[int]) -> Pixels:

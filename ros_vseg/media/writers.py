@@ -24,16 +24,16 @@ _Header = _TYPES.types['std_msgs/msg/Header']
 _Time = _TYPES.types['builtin_interfaces/msg/Time']
 
 
-def _partial(path: Path) -> Path:
+def partial_path(path: Path) -> Path:
     """Return the temporary name beside a path, its folder made and both names free."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
     except (OSError, ValueError) as error:      # ValueError: a NUL in the path
-        raise _not_written(path, error) from error
+        raise not_written(path, error) from error
     return path.with_name(f'.{os.getpid()}.{path.name}')
 
 
-def _not_written(path: Path, error: object) -> MediaError:
+def not_written(path: Path, error: object) -> MediaError:
     reason = error.strerror if isinstance(error, OSError) and error.strerror else error
     return MediaError(f'{str(path)!r} cannot be written ({reason}): choose another output')
 
@@ -49,7 +49,7 @@ class BagWriter:
 
     def __init__(self, path: str | Path) -> None:
         self._path = Path(path)
-        self._partial = _partial(self._path)
+        self._partial = partial_path(self._path)
         self._is_file = self._path.suffix == '.mcap'
         if self._path.exists() and self._is_file:  # perhaps a recording: never replaced
             raise MediaError(f'{path} exists: remove it or choose another output')
@@ -146,7 +146,7 @@ class VideoWriter:
 
     def __init__(self, path: str | Path, fps: float) -> None:
         self._path, self._fps = Path(path), _encodable(fps)
-        self._partial = _partial(self._path)
+        self._partial = partial_path(self._path)
         self._writer: Any = None
         self._size = (0, 0)
         self._count = 0
@@ -224,7 +224,7 @@ def write_png(path: str | Path, pixels: npt.NDArray[np.uint8]) -> None:
     """Write labels uint8 [H, W] or an image uint8 [H, W, 3] RGB as PNG; MediaError if it fails."""
     if pixels.ndim == 3:
         pixels = cv2.cvtColor(pixels, cv2.COLOR_RGB2BGR)
-    partial = _partial(Path(path))
+    partial = partial_path(Path(path))
     try:
         partial.write_bytes(cv2.imencode('.png', pixels)[1].tobytes())
         os.replace(partial, path)

@@ -24,8 +24,10 @@ from ros_vseg.stream import Result
 Bytes = npt.NDArray[np.uint8]
 
 OUTPUTS = {
-    'label': Image, 'label/compressed': CompressedImage, 'color': Image, 'overlay': Image,
-    'confidence': Image, 'camera_info': CameraInfo}
+    'label': Image, 'label/compressed': CompressedImage, 'label/runs': Image, 'color': Image,
+    'overlay': Image, 'confidence': Image, 'camera_info': CameraInfo}
+
+RUN = np.dtype([('id', 'u1'), ('length', '<i4')])   # without a gap between them
 
 
 class Extras(NamedTuple):
@@ -122,6 +124,8 @@ class Outputs:
         """
         if self.wanted('label/compressed'):
             self._publishers['label/compressed'].publish(_png(header, result.labels))
+        if self.wanted('label/runs'):
+            self._publishers['label/runs'].publish(_runs(header, result.labels))
         if self.wanted('color'):
             self._publish('color', header, colorize(result.labels, self._label_set), 'rgb8')
         if self.wanted('overlay'):
@@ -161,3 +165,14 @@ def _png(header: Header, labels: Bytes) -> CompressedImage:
     _, data = cv2.imencode('.png', labels)
     return CompressedImage(header=header, format='mono8; png compressed mono8',
                            data=array('B', data.tobytes()))
+
+
+def _runs(header: Header, labels: Bytes) -> Image:
+    """Return a label image as Autoware takes it: runs of one id, row by row, 5 bytes each."""
+    flat = np.ascontiguousarray(labels).reshape(-1)
+    begins = np.concatenate([[0], np.flatnonzero(flat[1:] != flat[:-1]) + 1])
+    runs = np.empty(len(begins), RUN)
+    runs['id'], runs['length'] = flat[begins], np.diff(begins, append=flat.size)
+    height, width = labels.shape
+    return Image(header=header, height=height, width=width, encoding='mono8', step=width,
+                 data=array('B', runs.tobytes()))
