@@ -40,11 +40,12 @@ demo: $(VENV)/.runtime
 	$(BIN)/python -m ros_vseg.commands.demo $(if $(INPUT),'$(INPUT)') $(if $(TOPIC),--topic '$(TOPIC)')
 
 # Two processes: what trains forks workers, what runs has threads of ROS and of the backends. What
-# trains runs two tests at a time; what runs has times to keep.
+# trains runs two tests at a time, and ends where one of them kills its process, since pytest-xdist
+# would wait for ever; what runs has times to keep.
 # Both run even if the first fails; the last lines say how each of them ended.
 test: $(VENV)/.training
 	@trap 'exit 130' INT; code=0; ended=; \
-	for suite in test 'training/tests -n 2 --dist loadscope'; do \
+	for suite in test 'training/tests -n 2 --dist loadscope --max-worker-restart 0'; do \
 	    $(BIN)/python -m pytest $$suite; got=$$?; name=$${suite%% *}; \
 	    if [ $$got = 0 ]; then ended+="$$name: passed"$$'\n'; \
 	    else code=1; ended+="$$name: FAILED (exit code $$got of pytest)"$$'\n'; fi; \

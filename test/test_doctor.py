@@ -1,6 +1,7 @@
 # Copyright 2026 The ros_vseg authors
 # SPDX-License-Identifier: Apache-2.0
 """The doctor and /diagnostics advise for the ROS middleware that runs."""
+import fcntl
 import socket
 import subprocess
 import sys
@@ -114,3 +115,18 @@ def test_a_size_of_images_that_is_none_is_refused(size, capsys):
     assert cli.main(['doctor', '--dds', size]) == 2
     error = capsys.readouterr().err
     assert error.count('\n') == 1 and 'HxW' in error
+
+
+def test_shared_memory_of_ended_processes_is_found(monkeypatch, tmp_path):
+    monkeypatch.setattr(transport, 'SHARED_MEMORY', tmp_path)
+    for name, size in (('fastdds_0123456789abcdef', 3 * 2**20), ('fastrtps_00000000000000ff', 1),
+                       ('fastdds_fedcba9876543210', 2**20), ('fastdds_port7000', 9)):
+        (tmp_path / name).write_bytes(bytes(size))
+        (tmp_path / f'{name}_el').touch()
+    with open(tmp_path / 'fastdds_fedcba9876543210_el', 'rb') as living:
+        fcntl.flock(living, fcntl.LOCK_EX)
+        assert {path.name for path in transport.left_behind()} == {
+            'fastdds_0123456789abcdef', 'fastrtps_00000000000000ff'}
+        finding = doctor._shared_memory()
+    assert finding.state == doctor.HINT
+    assert '3 MiB held there by 2 Fast DDS segments' in finding.text

@@ -4,16 +4,28 @@
 from importlib import metadata
 import os
 from pathlib import Path
+import re
 import subprocess
 import sys
+import time
 
 import pytest
 import ros_helpers as ros
 import yaml
 
 from ros_vseg.nodes.parameters import CAMERA, VSEG_NODE
+from ros_vseg.processes import demo_clip, ros_environment
 
 ROOT = Path(__file__).parents[1]
+
+
+def segments(process):
+    """Return the shared memory segments of Fast DDS that a process, alone in its domain, has."""
+    try:
+        maps = Path(f'/proc/{process.pid}/maps').read_text()
+    except OSError:     # it has ended
+        return set()
+    return {Path(path) for path in re.findall(r'/dev/shm/fast(?:dds|rtps)_[0-9a-f]{16}', maps)}
 
 
 def run(*arguments, **changes):
@@ -129,3 +141,38 @@ def test_openvino_reports_to_nobody(tmp_path, entry):
     assert done.returncode == 0, done.stderr
     assert 'openvino 20' in done.stdout and 'event' not in done.stdout
     assert not (tmp_path / 'intel').exists()
+
+
+PROGRAMS = {    # what says that it is up; None: it is once DDS has its memory
+    'vseg_node': (['vseg_node'], 'labels camera with'),
+    'vseg_node refused': (['vseg_node', '--ros-args', '-p', 'backend:=1'], None),
+    'replay': (['replay', str(demo_clip())], None),
+    'replay refused': (['replay', 'gone'], None),
+    'record': (['record', 'out'], None),
+    'cloud': (['cloud'], 'points on'),
+    'cloud refused': (['cloud', '--ros-args', '-p', 'slop:=7.0'], None),
+    'burst': (['burst', 'receive', '1'], None)}
+
+
+@pytest.mark.parametrize('case', PROGRAMS)
+def test_a_node_that_ends_gives_its_shared_memory_back(tmp_path, case):
+    # 67 MB with the profile: respawn, or a long test run, would fill the machine's memory
+    (program, *arguments), line = PROGRAMS[case]
+    held = set()
+    log = tmp_path / 'log'
+    with open(log, 'wb') as output:
+        process = subprocess.Popen(
+            [sys.executable, '-m', f'ros_vseg.nodes.{program}', *arguments], cwd=tmp_path,
+            env={**ros_environment(), 'PYTHONPATH': str(ROOT)}, stdout=output, stderr=output)
+    try:
+        deadline = time.monotonic() + 60
+        while process.poll() is None and time.monotonic() < deadline and not (
+                held if line is None else line in log.read_text()):
+            held |= segments(process)
+            time.sleep(0.01)
+        assert held or 'refused' in case, log.read_text()
+        process.terminate()
+        process.wait(30)
+    finally:
+        process.kill()
+    assert not [path for path in held if path.exists()], log.read_text()

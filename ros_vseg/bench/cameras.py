@@ -8,7 +8,6 @@ that runs already, and prints one JSON line: by camera how many labels came and 
 """
 from itertools import islice
 import json
-import os
 from pathlib import Path
 import sys
 import tempfile
@@ -19,6 +18,7 @@ from typing import Sequence
 import numpy as np
 import numpy.typing as npt
 import rclpy
+from rclpy.executors import SingleThreadedExecutor
 from rclpy.node import Node
 from sensor_msgs.msg import Image
 
@@ -123,14 +123,17 @@ def main() -> None:
     """Drive the cameras and print the result; exit code 1 if the node never subscribed."""
     rate, seconds = float(sys.argv[1]), float(sys.argv[2])
     rclpy.init()
-    cameras = Cameras(sys.argv[3:])
+    cameras, executor = Cameras(sys.argv[3:]), SingleThreadedExecutor()
+    executor.add_node(cameras)
     # labels are taken at once, however late the sending is
-    threading.Thread(target=rclpy.spin, args=(cameras,), daemon=True).start()
+    threading.Thread(target=executor.spin, daemon=True).start()
     if not cameras.wait_for_subscriptions(60):
         sys.exit('bench.cameras: vseg_node did not subscribe to every camera within 60 s')
     cameras.drive(rate, seconds)
     print('result ' + json.dumps(cameras.ages), flush=True)
-    os._exit(0)     # a thread still spins
+    executor.shutdown()     # before its node: DDS gives back its shared memory
+    cameras.destroy_node()
+    rclpy.shutdown()
 
 
 if __name__ == '__main__':

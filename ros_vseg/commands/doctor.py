@@ -116,6 +116,10 @@ def _shared_memory() -> Finding:
     except OSError:
         return Finding(HINT, 'shared memory', '/dev/shm is not there: images go through sockets')
     text = f'{free / 2**20:.0f} MiB free in /dev/shm'
+    if segments := transport.left_behind():
+        used = sum(path.stat().st_size for path in segments if path.exists())
+        return Finding(HINT, 'shared memory', f'{text}, {used / 2**20:.0f} MiB held there by '
+                       f'{len(segments)} Fast DDS segments of ended processes: fastdds shm clean')
     if free < SHARED_MEMORY:
         return Finding(HINT, 'shared memory', f'{text}: make it larger (docker: --shm-size=512m)')
     return Finding(OK, 'shared memory', text)

@@ -1,8 +1,10 @@
 # Copyright 2026 The ros_vseg authors
 # SPDX-License-Identifier: Apache-2.0
-"""``vseg doctor --dds``: images sent through this machine's own transport, and counted."""
+"""What the doctor learns of DDS: images sent and counted, shared memory left behind."""
+import fcntl
 import json
 from pathlib import Path
+import re
 import sys
 import tempfile
 from typing import NamedTuple
@@ -11,6 +13,8 @@ from ros_vseg.processes import Child, ros_environment
 
 MODULE = 'ros_vseg.nodes.burst'
 PATIENCE = 180.0    # seconds; the processes themselves give up before
+SHARED_MEMORY = Path('/dev/shm')
+LOCK = re.compile('fast(dds|rtps)_[0-9a-f]{16}_el')     # Fast DDS 3, and 2
 
 
 class Counts(NamedTuple):
@@ -45,3 +49,22 @@ def send(cameras: int, height: int, width: int) -> Counts:
                                                           width) as sender:
             sender.wait_for_end(PATIENCE, others=[receiver])
             return Counts(**json.loads(sender.log.read_text().rpartition('result ')[2]))
+
+
+def left_behind() -> list[Path]:
+    """
+    Return the shared memory segments of Fast DDS whose process ended without giving them back.
+
+    A process holds the lock beside its segment while it lives; kill -9 and crashes leave both.
+    """
+    segments = []
+    for lock in SHARED_MEMORY.glob('fast*_el'):
+        if not LOCK.fullmatch(lock.name):
+            continue
+        try:
+            with open(lock, 'rb') as file:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:     # its process lives, or has just ended, or is another user's
+            continue
+        segments.append(lock.with_name(lock.name.removesuffix('_el')))
+    return segments

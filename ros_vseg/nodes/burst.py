@@ -15,7 +15,6 @@ import time
 from typing import Callable, NoReturn
 
 import rclpy
-from rclpy.executors import SingleThreadedExecutor
 from rclpy.node import Node
 from rclpy.qos import QoSProfile, ReliabilityPolicy
 from rclpy.signals import SignalHandlerOptions
@@ -23,6 +22,7 @@ from sensor_msgs.msg import Image
 from std_msgs.msg import String
 
 from ros_vseg import interrupts
+from ros_vseg.nodes import start
 
 BURSTS = 20         # images of each camera
 PERIOD = 1 / 15     # seconds between two images of a camera
@@ -50,8 +50,6 @@ class Sender(Node):
         self._images = {topic: self.create_publisher(Image, topic, 5) for topic in topics(cameras)}
         self._answer: dict[str, list[str]] = {}     # frame_ids that have arrived, by topic
         self.create_subscription(String, 'burst/answer', self._on_answer, 10)
-        self._executor = SingleThreadedExecutor()
-        self._executor.add_node(self)
 
     def _on_answer(self, message: String) -> None:
         self._answer = json.loads(message.data)
@@ -86,7 +84,7 @@ class Sender(Node):
     def _serve(self, seconds: float, ended: Callable[[], bool]) -> None:
         deadline = time.monotonic() + seconds
         while (left := deadline - time.monotonic()) > 0 and not ended():
-            self._executor.spin_once(timeout_sec=left)
+            rclpy.spin_once(self, timeout_sec=left)
 
 
 class Receiver(Node):
@@ -116,14 +114,15 @@ def main() -> NoReturn:
     role, cameras, *size = sys.argv[1], *map(int, sys.argv[2:])
     interrupts.defer()
     rclpy.init(args=[], signal_handler_options=SignalHandlerOptions.NO)
+    node: Sender | Receiver
     if role == 'send':
-        print('result ' + json.dumps(Sender(cameras).run(rgb8(*size))))
+        node = Sender(cameras)
+        print('result ' + json.dumps(node.run(rgb8(*size))))
     else:
-        executor = SingleThreadedExecutor()
-        executor.add_node(Receiver(cameras))
+        node = Receiver(cameras)
         while not interrupts.asked():
-            executor.spin_once(timeout_sec=REPEAT)
-    rclpy.try_shutdown()
+            rclpy.spin_once(node, timeout_sec=REPEAT)
+    start.close(node)
     interrupts.leave(0)
 
 

@@ -12,18 +12,18 @@ import sys
 from typing import Any
 
 import rclpy
-from rclpy.executors import SingleThreadedExecutor
 from rclpy.node import Node
 from rclpy.qos import QoSProfile, ReliabilityPolicy
-from rclpy.signals import SignalHandlerOptions
 from sensor_msgs.msg import CameraInfo, Image, PointCloud2, PointField
 
 from ros_vseg import interrupts
 from ros_vseg.cloud import back_project, depth_in_metres, FIELDS, labelled_points, POINT
-from ros_vseg.errors import ImageError, VsegError
+from ros_vseg.errors import ImageError
 from ros_vseg.image import to_label_array, to_rgb
+from ros_vseg.nodes import start
 from ros_vseg.nodes.matching import Matcher
 from ros_vseg.nodes.parameters import declare, Parameter
+from ros_vseg.nodes.start import Program
 
 CLOUD = (
     Parameter('slop', 0.0, 'Seconds that the stamp of depth may differ from that of the label '
@@ -42,8 +42,8 @@ POINT_FIELDS = [PointField(name=name, offset=4 * place, count=1,
 class Cloud(Node):
     """Publishes an organised cloud for every label image that has a depth image."""
 
-    def __init__(self) -> None:
-        super().__init__('cloud')
+    def __init__(self, overrides: list[Any] | None = None) -> None:
+        super().__init__('cloud', parameter_overrides=overrides)
         declare(self, CLOUD)
         self._topics = ['label', 'depth', 'image']
         if self.get_parameter('confidence').value:
@@ -136,22 +136,17 @@ def cloud_message(found: dict[str, Image], info: CameraInfo) -> PointCloud2:
     return message
 
 
+def _run(cloud: Cloud) -> int:
+    interrupts.defer()
+    while not interrupts.asked():
+        rclpy.spin_once(cloud, timeout_sec=0.2)
+    return 0
+
+
 def main(args: list[str] | None = None) -> int:
     """Run the node until it is interrupted, and return the exit code."""
-    rclpy.init(args=args, signal_handler_options=SignalHandlerOptions.NO)
-    interrupts.defer()
-    code = 0
-    try:
-        executor = SingleThreadedExecutor()
-        executor.add_node(Cloud())
-        while rclpy.ok() and not interrupts.asked():
-            executor.spin_once(timeout_sec=0.2)
-    except VsegError as error:
-        rclpy.logging.get_logger('cloud').fatal(str(error))
-        code = 1
-    finally:
-        rclpy.try_shutdown()
-    interrupts.leave(code)
+    program = Program('cloud', str(__doc__).strip(), CLOUD, None, Cloud, _run)
+    return start.run(lambda: program, args)
 
 
 if __name__ == '__main__':

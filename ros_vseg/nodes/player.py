@@ -11,8 +11,8 @@ so on ``camera/ended`` (std_msgs/UInt32, latched: the number of images sent):
 import time
 from typing import Any
 
+import rclpy
 from rclpy.duration import Duration
-from rclpy.executors import SingleThreadedExecutor
 from rclpy.node import Node
 from rclpy.qos import DurabilityPolicy, QoSProfile
 from rclpy.time import Time
@@ -52,8 +52,7 @@ LATCHED = DurabilityPolicy.TRANSIENT_LOCAL
 class Replay(Node):
     """Plays one source; ``run`` returns what was sent, in words. VsegError: a bad path."""
 
-    def __init__(self, executor: SingleThreadedExecutor,
-                 overrides: list[Any] | None = None) -> None:
+    def __init__(self, overrides: list[Any] | None = None) -> None:
         super().__init__('replay', parameter_overrides=overrides)
         declare(self, REPLAY)
         path = self._value('path')
@@ -70,8 +69,6 @@ class Replay(Node):
         self._sim_clock = self._keep_stamps and self.create_publisher(
             Clock, '/clock', QoSProfile(depth=1))
         self._sent = 0
-        self._executor = executor
-        executor.add_node(self)
 
     def run(self) -> str:
         """Play to the end, or for ever with ``loop``; VsegError if no frame could be sent."""
@@ -158,15 +155,15 @@ class Replay(Node):
                 self._sim_clock.publish(Clock(clock=Time(nanoseconds=now).to_msg()))
             if left <= 0:
                 return
-            self._executor.spin_once(timeout_sec=min(left, CLOCK_PERIOD))
+            rclpy.spin_once(self, timeout_sec=min(left, CLOCK_PERIOD))
 
 
-def _run(overrides: list[Any]) -> int:
+def _run(replay: Replay) -> int:
     try:
-        print(f'replay: {Replay(SingleThreadedExecutor(), overrides).run()}', flush=True)
+        print(f'replay: {replay.run()}', flush=True)
     except Interrupted:
         pass
     return 0
 
 
-PROGRAM = Program('replay', str(__doc__).strip(), REPLAY, 'path', _run)
+PROGRAM = Program('replay', str(__doc__).strip(), REPLAY, 'path', Replay, _run)

@@ -278,8 +278,7 @@ def _subtitle(result: dict[str, Any]) -> str:
     return text
 
 
-def _run(overrides: list[Any]) -> int:
-    recorder = Recorder(overrides)
+def _run(recorder: Recorder) -> int:
     try:
         while not recorder.done:
             rclpy.spin_once(recorder, timeout_sec=0.2)
@@ -295,4 +294,4 @@ def _run(overrides: list[Any]) -> int:
     return 1 if problems else 0
 
 
-PROGRAM = Program('record', str(__doc__).strip(), RECORD, 'output', _run)
+PROGRAM = Program('record', str(__doc__).strip(), RECORD, 'output', Recorder, _run)

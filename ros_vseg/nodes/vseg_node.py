@@ -12,7 +12,7 @@ from typing import Any
 from diagnostic_msgs.msg import DiagnosticArray
 import rclpy
 from rclpy.clock import Clock, ClockType
-from rclpy.executors import SingleThreadedExecutor
+from rclpy.executors import Executor
 from rclpy.impl.rcutils_logger import RcutilsLogger
 from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
 from rclpy.publisher import Publisher
@@ -30,6 +30,7 @@ from ros_vseg.graph import at_size, parse_size
 from ros_vseg.labels import load_label_set
 from ros_vseg.nodes import diagnostics
 from ros_vseg.nodes import parameters
+from ros_vseg.nodes import start
 from ros_vseg.nodes.camera import Camera
 from ros_vseg.nodes.label_info import publish_label_info
 from ros_vseg.nodes.outputs import extras
@@ -37,9 +38,9 @@ from ros_vseg.nodes.scheduler import Scheduler
 from ros_vseg.stream import Stream
 
 try:
-    from rclpy.experimental import EventsExecutor as Executor
+    from rclpy.experimental import EventsExecutor
 except ImportError:     # Humble
-    Executor = SingleThreadedExecutor
+    from rclpy.executors import SingleThreadedExecutor as EventsExecutor
 
 HELP = {'-h', '--help'}
 GPU_LOST = 75       # exit code: a new process can use the GPU again (EX_TEMPFAIL)
@@ -126,6 +127,8 @@ class VsegNode(LifecycleNode):
         """End as a lifecycle node is cleaned up."""
         self._clean_up()
         super().destroy_node()
+        # rclpy forgets it, and with it the node would outlive all else
+        self._state_machine.destroy_when_not_in_use()
 
     def autostart(self) -> None:
         """Configure and activate, if the parameter says so; what fails is logged."""
@@ -244,31 +247,29 @@ def main(args: list[str] | None = None) -> int:
         print(usage())
         return 0
     interrupts.defer()
-    node, code = None, 0
+    node = executor = None
+    code = 0
     try:
         _init(args)
-        node = VsegNode()
-        code = _run(node)
+        node, executor = VsegNode(), EventsExecutor()
+        executor.add_node(node)
+        code = _run(node, executor)
     except interrupts.Interrupted:
         pass
     except VsegError as error:
         rclpy.logging.get_logger('vseg_node').fatal(str(error))
         code = 2 if isinstance(error, parameters.ParameterError) else 1
     finally:
-        if node is not None:
-            node.destroy_node()
-        rclpy.try_shutdown()
+        start.close(node, executor)
     interrupts.leave(code)
 
 
-def _run(node: VsegNode) -> int:
+def _run(node: VsegNode, executor: Executor) -> int:
     """Label until a signal comes or the GPU is lost, and return the exit code."""
     if node.get_parameter('build_only').value:
         with interrupts.interruptible():
             node.build()
         return 0
-    executor = Executor()
-    executor.add_node(node)
     node.autostart()
     while rclpy.ok() and not interrupts.asked():
         # not spin(): in some builds EventsExecutor's never sleeps
