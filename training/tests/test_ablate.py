@@ -61,6 +61,24 @@ def test_a_suite_becomes_a_table_and_a_plot(suite, tmp_path, capsys):
     assert before == {path: path.stat().st_mtime_ns for path in tmp_path.glob('runs/*/*.ckpt')}
 
 
+def test_a_suite_can_ask_for_degraded_frames(suite, tmp_path):
+    root = write_folder(tmp_path / 'val', drives=1, frames=6)     # every fifth is degraded
+    text = suite.read_text().replace(
+        'seeds: [0, 1]', f'set: ["data.val={{kind: folder, root: {root}}}"]').replace(
+        'T = 1, set: [model.context_frames=1]', 'T = 0, set: [model.context_frames=0]')
+    plain, path = tmp_path / 'plain.yaml', tmp_path / 'degraded.yaml'
+    plain.write_text(text)
+    path.write_text(f'degrade: true\n{text}')
+    ablate('plain', load_suite(plain), tmp_path)
+    text = ablate('degraded', load_suite(path), tmp_path)     # measures the same runs again
+    head, _, t0, t3, *_ = text.splitlines()
+    assert head.endswith('| degraded | degraded, pool emptied |')
+    values = t3.split(' | ')[-2:]
+    assert all(0 <= float(value.rstrip(' |')) <= 100 for value in values)
+    assert t0.split(' | ')[-1] == '- |' and t0.split(' | ')[-2] != '-'
+    assert len(list(tmp_path.glob('runs/*/report.json'))) == 2
+
+
 def test_mean_and_spread_by_hand():
     keys = ('TC', 'VC8', 'VC16', 'parameters_M', 'ms_per_frame')
     runs = [{'mIoU': value, **dict.fromkeys(keys)} for value in (60.0, 62.0, 64.0)]

@@ -16,9 +16,11 @@ from omegaconf.errors import OmegaConfBaseException
 
 from ros_vseg.labels import load_label_set
 
+from . import degraded
 from .checkpoint import load_network
 from .data import build_source
-from .evaluate import report_model
+from .data.clips import ClipSource
+from .evaluate import Network, report_model
 from .recipe import load_recipe, Recipe, to_dict
 from .train import fit
 
@@ -27,6 +29,7 @@ log = logging.getLogger(__name__)
 SUITES = Path(__file__).parent / 'suites'
 COLUMNS = {'mIoU': 'mIoU', 'TC': 'TC', 'VC8': 'VC8', 'VC16': 'VC16',
            'parameters_M': 'parameters (M)', 'ms_per_frame': 'ms/frame'}
+DEGRADED = {'degraded': 'degraded', 'emptied': 'degraded, pool emptied'}  # mIoU of these frames
 
 
 @dataclass
@@ -39,12 +42,17 @@ class Row:
 
 @dataclass
 class Suite:
-    """A table: rows that share a recipe, overrides for all of them, and the seeds of each."""
+    """
+    A table: rows that share a recipe, overrides for all of them, and the seeds of each.
+
+    ``degrade``: whether it has the mIoU of degraded frames as well, with the pool and without.
+    """
 
     title: str = ''
     recipe: str = ''
     set: List[str] = field(default_factory=list)  # noqa: A003
     seeds: List[int] = field(default_factory=lambda: [0])
+    degrade: bool = False
     rows: List[Row] = field(default_factory=list)
 
 
@@ -68,7 +76,7 @@ def load_suite(path: str | Path) -> Suite:
     return suite
 
 
-def _measure(recipe: Recipe, runs: Path) -> dict[str, Any]:
+def _measure(recipe: Recipe, runs: Path, degrade: bool) -> dict[str, Any]:
     """
     Train and measure one recipe; what was done before is read back.
 
@@ -78,17 +86,32 @@ def _measure(recipe: Recipe, runs: Path) -> dict[str, Any]:
     digest = hashlib.sha256(json.dumps(described, sort_keys=True).encode()).hexdigest()[:12]
     folder = runs / digest
     done = folder / 'report.json'
-    if done.exists():
-        return json.loads(done.read_text())['report']
+    report: dict[str, Any] = json.loads(done.read_text())['report'] if done.exists() else {}
+    if report and ('degraded' in report or not degrade):
+        return report
     network, _ = load_network(fit(recipe, folder))
     assert recipe.data.val is not None  # ``ablate`` has looked
     source = build_source(recipe.data.val, recipe, runs / 'cache')
-    report = report_model(
-        network, source, recipe.data.size, load_label_set(recipe.data.label_set))
+    if not report:
+        report = report_model(
+            network, source, recipe.data.size, load_label_set(recipe.data.label_set))
+    if degrade:
+        report.update(_on_degraded(network, source, recipe.data.size))
     partial = done.with_suffix('.tmp')
     partial.write_text(json.dumps({'report': report, 'recipe': described}, indent=1))
     os.replace(partial, done)
     return report
+
+
+def _on_degraded(network: Network, source: ClipSource[Any], size: Sequence[int]
+                 ) -> dict[str, float | None]:
+    """Return the columns of DEGRADED in percent: seen kinds; None without a pool to empty."""
+    wanted = {f'seen kinds, {pool}': column for column, pool in zip(DEGRADED, ('kept', 'emptied'))}
+    measured = degraded.report_model(
+        network, source, source, size,
+        [case for case in degraded.cases() if f'{case.name}, {case.pool}' in wanted])
+    return {column: measured[case]['bad'] if case in measured else None
+            for case, column in wanted.items()}
 
 
 def ablate(name: str, suite: Suite, output: str | Path, overrides: Sequence[str] = ()) -> str:
@@ -119,8 +142,8 @@ def ablate(name: str, suite: Suite, output: str | Path, overrides: Sequence[str]
     reports: dict[str, list[dict[str, Any]]] = {row.name: [] for row in suite.rows}
     for row, seed, recipe in plan:
         log.info('%s: %s, seed %d', name, row.name, seed)
-        reports[row.name].append(_measure(recipe, output / 'runs'))
-    text = table(suite.title, reports)
+        reports[row.name].append(_measure(recipe, output / 'runs', suite.degrade))
+    text = table(suite.title, reports, {**COLUMNS, **(DEGRADED if suite.degrade else {})})
     (output / f'{name}.md').write_text(text + '\n')
     plot(suite.title, reports, output / f'{name}.png')
     return text
@@ -134,13 +157,14 @@ def _cell(values: Sequence[float | None]) -> str:
     return f'{np.mean(known):.2f}{spread}'
 
 
-def table(title: str, reports: Mapping[str, Sequence[Mapping[str, Any]]]) -> str:
-    """Markdown table of lists of reports (one per seed) by row name."""
+def table(title: str, reports: Mapping[str, Sequence[Mapping[str, Any]]],
+          columns: Mapping[str, str] = COLUMNS) -> str:
+    """Markdown table of lists of reports (one per seed) by row name; ``columns``: heads by key."""
     seeds = len(next(iter(reports.values())))
-    head = [title or 'row', *COLUMNS.values()]
-    lines = [head, ['---', *['---:'] * len(COLUMNS)]]
+    head = [title or 'row', *columns.values()]
+    lines = [head, ['---', *['---:'] * len(columns)]]
     for name, runs in reports.items():
-        lines.append([name, *(_cell([run[key] for run in runs]) for key in COLUMNS)])
+        lines.append([name, *(_cell([run[key] for run in runs]) for key in columns)])
     body = '\n'.join(f'| {" | ".join(line)} |' for line in lines)
     return f'{body}\n\nMean{" ± standard deviation" if seeds > 1 else ""} of {seeds} seed(s).'
 

@@ -210,10 +210,10 @@ def report(stream: LabelStream, source: ClipSource[Any], other: ClipSource[Any],
 
 
 def report_model(model: Network, source: ClipSource[Any], other: ClipSource[Any],
-                 size: Sequence[int]) -> Report:
+                 size: Sequence[int], chosen: Sequence[Case] | None = None) -> Report:
     """``report`` of a student or teacher in eval mode, at an input size (height, width)."""
     return report(ModelStream(model, size), source, other, model.context_frames,
-                  model.num_classes)
+                  model.num_classes, chosen)
 
 
 def report_bundle(path: Path, source: ClipSource[Any], other: ClipSource[Any], backend: str,
