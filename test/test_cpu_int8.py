@@ -81,8 +81,8 @@ def fake_quantisation(monkeypatch, exact, kept):
     monkeypatch.setattr(cpu_int8, 'multiplies_exactly', lambda: exact)
 
 
-def test_what_was_not_calibrated_for_the_processor_has_a_mend(tiny, student, tmp_path,
-                                                              monkeypatch):
+def test_a_bundle_not_calibrated_for_the_processor_says_how_to_fix_it(
+        tiny, student, tmp_path, monkeypatch):
     def refused(match):
         with pytest.raises(BackendError, match=match) as error:
             backends.load(tiny, 'openvino', precision='int8', engines=tmp_path)

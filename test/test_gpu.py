@@ -120,15 +120,15 @@ def test_kernels_decode_to_the_bit(gpu, shape, size):
         [0, 0.25, np.nan, np.inf], shape, p=[0.6, 0.38, 0.01, 0.01]).astype(np.float32)
     kernels, queue = Kernels(gpu), gpu.queue()
     source, masks = gpu.upload(scores), gpu.allocate(mask_bytes(shape))
-    labels, sure = gpu.allocate(size[0] * size[1]), gpu.allocate(size[0] * size[1])
+    labels, confidence = gpu.allocate(size[0] * size[1]), gpu.allocate(size[0] * size[1])
     table, axes = gpu.upload(np.arange(256, dtype=np.uint8)), Axes(gpu, shape[1:], size)
     kernels.candidates(queue, source, shape, masks)
     kernels.labels(queue, source, shape, masks, axes, table, labels)
-    kernels.confidence(queue, source, shape, masks, axes, sure)
+    kernels.confidence(queue, source, shape, masks, axes, confidence)
     queue.wait()
     expected = decode(scores, size, confidence=True)
     np.testing.assert_array_equal(gpu.download(labels, size, np.uint8), expected[0])
-    np.testing.assert_array_equal(gpu.download(sure, size, np.uint8), expected[1])
+    np.testing.assert_array_equal(gpu.download(confidence, size, np.uint8), expected[1])
 
 
 @pytest.mark.parametrize('before, after', [
@@ -154,11 +154,11 @@ def test_ring_and_graphs_give_what_the_reference_gives(backend):
         size = (135, 250) if number < 5 else (64, 80)
         found = label(stream, frame(number, size), confidence=number % 2 == 0)
         scores = reference.step(by_taps(frame(number, size), (info.height, info.width)))
-        labels, sure = decode(scores, size, confidence=True)
+        labels, confidence = decode(scores, size, confidence=True)
         np.testing.assert_array_equal(found.labels, labels)
         assert len(np.unique(labels)) > 1
         if number % 2 == 0:
-            np.testing.assert_array_equal(found.confidence, sure)
+            np.testing.assert_array_equal(found.confidence, confidence)
 
 
 def test_cameras_in_threads_do_not_disturb_each_other(backend):

@@ -56,7 +56,7 @@ def test_nvrtc_refuses_an_unknown_gpu():
     assert str(error.value).isprintable()
 
 
-def test_missing_nvrtc_has_a_mend(monkeypatch):
+def test_missing_nvrtc_says_how_to_fix_it(monkeypatch):
     nvrtc = pytest.importorskip('cuda.bindings.nvrtc')
 
     def fail(*_):
@@ -104,12 +104,12 @@ class HostGpu:
         axes = kernels.Axes(self, shape[1:], size)
         masks = Memory(np.full((-(-shape[0] // 32), *shape[1:]), 200, np.uint32))
         assert masks.array.nbytes == kernels.mask_bytes(shape)
-        labels, sure = (Memory(np.full(size, fill, np.uint8)) for fill in (201, 202))
+        labels, confidence = (Memory(np.full(size, fill, np.uint8)) for fill in (201, 202))
         self.kernels.candidates(self, memory, shape, masks)
         self.kernels.labels(self, memory, shape, masks, axes, Memory(table), labels)
-        self.kernels.confidence(self, memory, shape, masks, axes, sure)
+        self.kernels.confidence(self, memory, shape, masks, axes, confidence)
         np.testing.assert_array_equal(masks.guarded(), can_win(scores))
-        return labels.guarded(), sure.guarded()
+        return labels.guarded(), confidence.guarded()
 
     def resize(self, image, size, swap=False):
         return self.convert('rgb8', image, image.shape[:2], size, swap)
@@ -171,21 +171,21 @@ sizes = st.tuples(st.integers(1, 40), st.integers(1, 40))
 @example(np.float32([[[np.inf, 1]], [[1, np.inf]]]), (2, 5))
 def test_kernels_decode_to_the_bit_as_the_processor_does(gpu, scores, size):
     table = np.arange(256, dtype=np.uint8)[::-1].copy()
-    labels, sure = gpu.decode(scores, size, table)
-    expected, expected_sure = decode(scores, size, confidence=True, table=table)
+    labels, confidence = gpu.decode(scores, size, table)
+    expected, expected_confidence = decode(scores, size, confidence=True, table=table)
     np.testing.assert_array_equal(labels, expected)
-    np.testing.assert_array_equal(sure, expected_sure)
+    np.testing.assert_array_equal(confidence, expected_confidence)
 
 
 def test_kernels_decode_an_image_of_many_blocks(gpu):
     """As many classes as labels can have; neither side a multiple of a block's."""
     scores = np.random.default_rng(2).standard_normal((255, 6, 10)).astype(np.float32)
     scores[[0, 254]] += [[[9]], [[8.5]]]
-    labels, sure = gpu.decode(scores, (203, 333), np.arange(256, dtype=np.uint8))
-    expected, expected_sure = decode(scores, (203, 333), confidence=True)
+    labels, confidence = gpu.decode(scores, (203, 333), np.arange(256, dtype=np.uint8))
+    expected, expected_confidence = decode(scores, (203, 333), confidence=True)
     np.testing.assert_array_equal(labels, expected)
-    np.testing.assert_array_equal(sure, expected_sure)
-    assert {0, 254} <= set(labels.flat) and sure.min() < 200 < sure.max()
+    np.testing.assert_array_equal(confidence, expected_confidence)
+    assert {0, 254} <= set(labels.flat) and confidence.min() < 200 < confidence.max()
 
 
 def picture(size):

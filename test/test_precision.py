@@ -259,7 +259,7 @@ def test_too_few_frames_to_calibrate_with_are_counted(tiny, tmp_path, count):
     assert not (tmp_path / 'folder').exists()
 
 
-def test_bundle_that_is_not_calibrated_has_a_mend(student, tmp_path):
+def test_bundle_that_is_not_calibrated_says_how_to_fix_it(student, tmp_path):
     with pytest.raises(EngineError, match='is not calibrated for int8 .*--calibrate') as error:
         graph_for(student, 'int8', 'sm86', tmp_path)
     assert str(student.path) in str(error.value)

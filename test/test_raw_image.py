@@ -70,9 +70,9 @@ def test_fake_gpu_labels_raw_images_as_the_processor_labels_their_rgb(load, enco
         # resized as the kernel does, since OpenCV rounds otherwise, but converted by OpenCV
         small = by_taps(to_rgb_pixels(image), (96, 128))
         scores = step(host, small if order == 'rgb' else small[..., ::-1])
-        labels, sure = decode(scores, image.shape[:2], confidence=True)
+        labels, confidence = decode(scores, image.shape[:2], confidence=True)
         np.testing.assert_array_equal(found.labels, labels)
-        np.testing.assert_array_equal(found.confidence, sure)
+        np.testing.assert_array_equal(found.confidence, confidence)
         assert len(np.unique(labels)) > 1
     assert gpu.resets == {'size': 1}
 

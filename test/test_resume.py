@@ -51,15 +51,15 @@ def drive(tmp_path_factory):
 
 
 @pytest.fixture(scope='module')
-def sure(tmp_path_factory):
-    return write_tiny_bundle(tmp_path_factory.mktemp('sure') / 'sure.onnx', SIZE,
+def confident(tmp_path_factory):
+    return write_tiny_bundle(tmp_path_factory.mktemp('confident') / 'confident.onnx', SIZE,
                              has_confidence=True)
 
 
 @pytest.fixture(scope='module')
-def label(sure, drive):
+def label(confident, drive):
     """Return a function that runs with a new stream: (Report, Stream)."""
-    backend = backends.load(Bundle.load(sure), 'onnxruntime', threads=1)
+    backend = backends.load(Bundle.load(confident), 'onnxruntime', threads=1)
 
     def call(output, **changes):
         stream = Stream(backend)
@@ -98,14 +98,15 @@ def test_a_resumed_run_is_one_run_to_the_bit(label, whole, tmp_path, stop):
     assert (resumed.resets, resumed.held_back) == (stream.resets, stream.held_back)
 
 
-def test_the_network_sees_only_the_frames_of_the_pool_again(label, sure, tmp_path, monkeypatch):
+def test_the_network_sees_only_the_frames_of_the_pool_again(
+        label, confident, tmp_path, monkeypatch):
     label(tmp_path / 'out', limit=34)
     seen, step = [], OnnxRuntimeStream.step
     monkeypatch.setattr(OnnxRuntimeStream, 'step',
                         lambda self, image: (seen.append(1), step(self, image))[1])
     label(tmp_path / 'out', resume=True)
     warm_up = 1
-    assert len(seen) == warm_up + Bundle.load(sure).info.pool_frames + FRAMES - 34
+    assert len(seen) == warm_up + Bundle.load(confident).info.pool_frames + FRAMES - 34
 
 
 def test_the_gap_begins_at_the_first_frame_that_is_not_whole(label, whole, tmp_path):
@@ -140,12 +141,12 @@ def test_a_run_that_has_not_begun_or_not_been_interrupted(label, whole, tmp_path
     assert written(out) == written(whole[0])
 
 
-def test_a_killed_process_is_resumed(sure, tmp_path):
+def test_a_killed_process_is_resumed(confident, tmp_path):
     frames = tmp_path / 'frames'
     frames.mkdir()
     for number in range(400):
         cv2.imwrite(str(frames / f'{number}.png'), image(number % FRAMES))
-    command = [sys.executable, '-m', 'ros_vseg.commands.cli', 'run', frames, '--bundle', sure,
+    command = [sys.executable, '-m', 'ros_vseg.commands.cli', 'run', frames, '--bundle', confident,
                '--backend', 'onnxruntime', '--threads', '1', '--save', 'labels', 'overlay', '-o']
     assert subprocess.run([*command, tmp_path / 'whole'], check=False).returncode == 0
     out = tmp_path / 'out'
@@ -165,13 +166,13 @@ def test_a_killed_process_is_resumed(sure, tmp_path):
     ('--max-gap', 2.0, 'max_gap: 1.0, now 2.0'), ('--size', '48x64', 'size: null, now 48x64'),
     ('--save', 'labels', 'save: ["labels", "overlay"], now ["labels"]'),
     ('--bundle', 'other', 'bundle: '), ('input', 'other', 'input: drive, now other')])
-def test_other_options_are_refused(drive, sure, tmp_path, capsys, option, value, named):
+def test_other_options_are_refused(drive, confident, tmp_path, capsys, option, value, named):
     other = write_tiny_bundle(tmp_path / 'other.onnx', SIZE, seed=1)
     with BagWriter(tmp_path / 'other') as writer:
         writer.image('image', image(0), 'rgb8', PERIOD)
 
     def vseg(source, *more):
-        options = ('--backend', 'onnxruntime', '--bundle', sure, '-o', tmp_path / 'out')
+        options = ('--backend', 'onnxruntime', '--bundle', confident, '-o', tmp_path / 'out')
         return cli.main([str(part) for part in ('run', source, *options, *more)])
     assert vseg(drive, '--limit', 3) == 0
     before = written(tmp_path / 'out')
@@ -183,13 +184,13 @@ def test_other_options_are_refused(drive, sure, tmp_path, capsys, option, value,
     assert written(tmp_path / 'out') == before
 
 
-def test_what_cannot_be_resumed_is_refused(drive, sure, label, tmp_path, capsys):
+def test_what_cannot_be_resumed_is_refused(drive, confident, label, tmp_path, capsys):
     out = tmp_path / 'out'
     for arguments, reason in (
             (('-o', out, '--stabilize'), 'leave --resume or --stabilize out'),
             (('-o', out, '--save', 'bag'), 'labels to --save'),
             (('-o', tmp_path / 'a.mcap'), 'give a folder')):
-        arguments = ('run', drive, '--bundle', sure, '--resume', *arguments)
+        arguments = ('run', drive, '--bundle', confident, '--resume', *arguments)
         assert cli.main([str(part) for part in arguments]) == 2
         error = capsys.readouterr().err
         assert reason in error and error.count('\n') == 1
@@ -199,12 +200,12 @@ def test_what_cannot_be_resumed_is_refused(drive, sure, label, tmp_path, capsys)
         label(out, resume=True)
 
 
-def test_an_input_that_has_changed_is_refused(sure, tmp_path):
+def test_an_input_that_has_changed_is_refused(confident, tmp_path):
     frames, out = tmp_path / 'frames', tmp_path / 'out'
     frames.mkdir()
     for number in range(6):
         cv2.imwrite(str(frames / f'{number}.png'), image(number))
-    backend = backends.load(Bundle.load(sure), 'onnxruntime', threads=1)
+    backend = backends.load(Bundle.load(confident), 'onnxruntime', threads=1)
 
     def resume():
         run(open_source(frames), Stream(backend), out, ['labels'], resume=True)

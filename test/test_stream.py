@@ -67,9 +67,9 @@ def test_labels_are_the_reference_network_decoded(load, changes):
     stream, student = Stream(backend), NumpyStudent(backend.bundle.info)
     for number in range(5):
         result = stream.step(frame(number), number * PERIOD, confidence=True)
-        labels, sure = decode(step(student, frame(number)), (96, 128), confidence=True)
+        labels, confidence = decode(step(student, frame(number)), (96, 128), confidence=True)
         assert (result.labels == labels).mean() > 0.999
-        assert np.abs(result.confidence.astype(int) - sure).max() <= 2
+        assert np.abs(result.confidence.astype(int) - confidence).max() <= 2
         assert len(np.unique(labels)) > 2
 
 
@@ -338,18 +338,18 @@ def test_context_changes_the_scores(load):
 def test_results_outlive_the_next_step(load):
     stream = Stream(load())
     first = stream.step(frame(0), 0, confidence=True)
-    labels, sure = first.labels.copy(), first.confidence.copy()
+    labels, confidence = first.labels.copy(), first.confidence.copy()
     stream.step(frame(20), 1, confidence=True)
     np.testing.assert_array_equal(first.labels, labels)
-    np.testing.assert_array_equal(first.confidence, sure)
+    np.testing.assert_array_equal(first.confidence, confidence)
 
 
 def test_confidence_on_demand(load):
     stream = Stream(load())
     assert stream.step(frame(0), 0).confidence is None
-    sure = stream.step(frame(1), 1, confidence=True).confidence
-    assert sure.shape == (96, 128) and sure.dtype == np.uint8
-    assert sure.min() >= 255 // 11 and sure.max() > sure.min()
+    confidence = stream.step(frame(1), 1, confidence=True).confidence
+    assert confidence.shape == (96, 128) and confidence.dtype == np.uint8
+    assert confidence.min() >= 255 // 11 and confidence.max() > confidence.min()
 
 
 @pytest.mark.parametrize('size, interpolation', [

@@ -88,9 +88,10 @@ def test_uncertain_pixels_weigh_less():
     torch.manual_seed(0)
     scores, probabilities = torch.randn(1, 4, 3, 3), torch.randn(1, 4, 3, 3).softmax(1)
     counted = torch.ones(1, 3, 3, dtype=torch.bool)
-    sure, unsure = (uncertainty_loss(scores, probabilities, torch.full((1, 3, 3), u), counted)
-                    for u in (0.0, 0.5))
-    assert unsure.item() == pytest.approx(sure.item() / 2, rel=1e-5)
+    confident, uncertain = (
+        uncertainty_loss(scores, probabilities, torch.full((1, 3, 3), u), counted)
+        for u in (0.0, 0.5))
+    assert uncertain.item() == pytest.approx(confident.item() / 2, rel=1e-5)
 
 
 def loop_structural(student, teacher, counted):
