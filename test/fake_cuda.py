@@ -80,7 +80,7 @@ class FakeCudaDriver:
 
     fail: maps a function's name to the error that it gives. hangs: whether queued work is never
     done. blocking: whether a library captures a side stream too that is not non-blocking.
-    gpus: how many there are.
+    gpus: how many there are. integrated: whether they share the host's memory.
     """
 
     def __init__(self, library, capability=(8, 6), total=8 * 10**9, gpus=1):
@@ -92,6 +92,7 @@ class FakeCudaDriver:
         self._dead = None                       # the error after which there is no other
         self.events, self._lock = {}, threading.RLock()
         self.calls, self.fail, self.gpus = [], {}, gpus
+        self.integrated, self._mapped = False, {}
         self.violations = []
         self.hangs = self.blocking = False
         self.contexts, self.modules = Counter(), 0      # retained of each GPU, loaded
@@ -171,10 +172,12 @@ class FakeCudaDriver:
     # memory
 
     def place(self, address, size):
-        """Check that ``size`` bytes at an address are device memory."""
+        """Check that ``size`` bytes at an address are device memory, or mapped."""
         address = int(address)
+        places = [(start, length) for start, (length, _) in list(self._memory.items())]
         self.check(any(start <= address and address + size <= start + length
-                       for start, (length, _) in list(self._memory.items())), 'not on the device')
+                       for start, length in [*places, *list(self._mapped.items())]),
+                   'not on the device')
         return address
 
     def is_pinned(self, address, size):
@@ -204,9 +207,21 @@ class FakeCudaDriver:
                for start, length in list(self._registered.items())):
             return self.CUresult.CUDA_ERROR_HOST_MEMORY_ALREADY_REGISTERED
         self._registered[address] = size
+        if flags & driver.CU_MEMHOSTREGISTER_DEVICEMAP:
+            assert self.integrated      # elsewhere each access would cross the bus
+            self._mapped[address] = 0   # of no use before its place on the device is asked for
+
+    def _cuMemHostGetDevicePointer(self, address, flags):
+        assert flags == 0
+        for start, length in list(self._registered.items()):
+            if start <= address < start + length and start in self._mapped:
+                self._mapped[start] = length
+                return driver.CUdeviceptr(address)
+        return self.CUresult.CUDA_ERROR_INVALID_VALUE
 
     def _cuMemHostUnregister(self, address):
         del self._registered[address]
+        self._mapped.pop(address, None)
 
     def _cuMemcpyHtoDAsync(self, target, source, size, stream):
         if self.is_pinned(source, size):
@@ -237,8 +252,10 @@ class FakeCudaDriver:
         return b'Fake GPU'.ljust(length, b'\0')
 
     def _cuDeviceGetAttribute(self, attribute, device):
-        return dict(zip(('COMPUTE_CAPABILITY_MAJOR', 'COMPUTE_CAPABILITY_MINOR'),
-                        self._capability)).get(attribute.name[20:], 10**6)
+        values = {**dict(zip(('COMPUTE_CAPABILITY_MAJOR', 'COMPUTE_CAPABILITY_MINOR'),
+                             self._capability)),
+                  'INTEGRATED': int(self.integrated), 'CAN_MAP_HOST_MEMORY': 1}
+        return values.get(attribute.name[20:], 10**6)
 
     def _cuDriverGetVersion(self):
         return 13000

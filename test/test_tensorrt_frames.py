@@ -15,7 +15,9 @@ from streaming import label, step
 from tiny_bundle import PLAIN
 
 from ros_vseg.decode import decode
+from ros_vseg.errors import DeviceError
 from ros_vseg.gpu import ranges
+from ros_vseg.gpu.cuda import Gpu
 from ros_vseg.gpu.work_queue import Queue
 from ros_vseg.image import fill_image
 from ros_vseg.stream import Stream
@@ -57,9 +59,9 @@ def test_fake_gpu_at_camera_size_and_through_a_change_of_size(load):
         if found.reset:
             host.reset()
         scores = step(host, by_taps(image, (96, 128)))
-        labels, sure = decode(scores, size, confidence=True)
+        labels, confidence = decode(scores, size, confidence=True)
         np.testing.assert_array_equal(found.labels, labels)
-        np.testing.assert_array_equal(found.confidence, sure)
+        np.testing.assert_array_equal(found.confidence, confidence)
         assert len(np.unique(labels)) > 2
     assert gpu.resets == {'size': 2}
 
@@ -81,6 +83,49 @@ def test_mean_confidence_on_fake_gpu_comes_down_in_the_same_launch(load, fake, s
     assert len(found) == 12
     assert fake.counts() == {'cuCtxSetCurrent': 1, 'cuGraphLaunch': 1, 'cuStreamQuery': 1,
                              'cuEventElapsedTime': len(STAGES)}
+
+
+@pytest.mark.parametrize('size', [(96, 128), CAMERA, (61, 83)])
+def test_fake_gpu_in_the_hosts_memory_copies_nothing(load, fake, size):
+    """As on a Jetson; its network reads an image of its own size where the camera's was put."""
+    fake.integrated = True
+    backend = load(has_confidence=True)
+    gpu, host = backend.stream(), on_processor(backend).stream()
+    for number in range(9):
+        image = frame(number, size)
+        fake.counts()
+        found = label(gpu, image, confidence=True)
+        expected = label(host, image if size == (96, 128) else by_taps(image, (96, 128)),
+                         confidence=True)
+        assert found.mean_confidence == pytest.approx(expected.mean_confidence, abs=1e-6)
+        labels, confidence = decode(gpu._gpu.download(gpu._scores, gpu._coarse), size,
+                                    confidence=True)
+        np.testing.assert_array_equal(found.labels, labels)
+        np.testing.assert_array_equal(found.confidence, confidence)
+    assert len(np.unique(labels)) > 2
+    fake.counts()
+    label(gpu, frame(9, size), confidence=True)
+    assert fake.counts() == {'cuCtxSetCurrent': 1, 'cuGraphLaunch': 1, 'cuStreamQuery': 1,
+                             'cuEventElapsedTime': len(STAGES)}
+    step_by_step = backend.stream()
+    fake.counts()
+    label(step_by_step, frame(0, size), confidence=True)
+    counts, opened = fake.counts(), step_by_step._frame
+    assert counts['cuLaunchKernel'] and not counts['cuMemcpyDtoHAsync']
+    assert opened.gpu_image.address == opened.image.ctypes.data
+    assert opened.gpu_labels.address == opened.labels.ctypes.data
+
+
+def test_fake_gpu_maps_only_what_was_registered_for_it(fake):
+    fake.integrated = True
+    gpu = Gpu()
+    gpu.use()
+    with pytest.raises(DeviceError, match='cuMemHostGetDevicePointer'):
+        gpu.mapped(np.zeros(9, np.uint8))
+    fake.integrated = False
+    gpu = Gpu()
+    with pytest.raises(DeviceError, match='cuMemHostGetDevicePointer'):
+        gpu.mapped(gpu.pinned((9,)))
 
 
 def test_fake_gpu_scores_are_the_processors(load):

@@ -4,7 +4,7 @@
 TensorRT on NVIDIA GPUs: a frame goes up once, its labels come down, all else stays on the GPU.
 
 Upload, resize, network, decoding and download are queued by one CUDA graph launch per frame, and
-waited for once.
+waited for once. Where processor and GPU share their memory (Jetson) there is nothing to copy.
 """
 import logging
 from pathlib import Path
@@ -144,7 +144,6 @@ class TensorRtStream(RingStream):
         self._masks = self._gpu.allocate(mask_bytes(self._coarse))
         self._table = self._gpu.upload(
             np.arange(256, dtype=np.uint8) if table is None else np.asarray(table, np.uint8))
-        self._confidence = self._gpu.allocate(4) if info.has_confidence else None
         slot = 4 * info.num_prototypes * info.prototype_dim
         self._prototypes = self._gpu.allocate(slot) if slot else None
         self._pool = (
@@ -176,7 +175,7 @@ class TensorRtStream(RingStream):
                 self._step_by_step(frame, confidence)
         return Labels(frame.labels, frame.confidence if confidence else None,
                       self._queue.times(STAGES),
-                      probability(frame.mean_confidence) if self._confidence else None)
+                      probability(frame.mean_confidence) if self.info.has_confidence else None)
 
     def step(self, image: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
         """See BackendStream."""
@@ -210,7 +209,8 @@ class TensorRtStream(RingStream):
         frame = Frame(self._gpu, key, self.info, self._coarse[1:])
         image = frame.gpu_image if self._fits(frame) else self._network_image
         places = {'image': image, 'scores': self._scores,
-                  'confidence': self._confidence, 'prototypes': self._prototypes,
+                  'confidence': frame.gpu_mean_confidence if self.info.has_confidence else None,
+                  'prototypes': self._prototypes,
                   'pool': self._pool, 'pool_mask': frame.gpu_mask if self._pool else None}
         for name, place in places.items():
             if place and not self._context.set_tensor_address(name, place.address):
@@ -255,7 +255,8 @@ class TensorRtStream(RingStream):
         """Queue a frame; the marks stand where a stage ends."""
         queue, kernels = self._queue, self._backend.kernels
         queue.mark('start')
-        queue.copy_to_gpu(frame.gpu, frame.host[:frame.gpu.size])
+        if not frame.is_mapped:
+            queue.copy_to_gpu(frame.gpu, frame.upload)
         queue.mark('upload')
         if not self._fits(frame):
             kernels.resize(queue, frame.gpu_image, frame.encoding, frame.shape,
@@ -275,12 +276,17 @@ class TensorRtStream(RingStream):
             kernels.confidence(queue, self._scores, self._coarse, self._masks, frame.axes,
                                frame.gpu_confidence)
         queue.mark('decode')
-        queue.copy_to_host(frame.labels, frame.gpu_labels)
-        if confidence:
-            queue.copy_to_host(frame.confidence, frame.gpu_confidence)
-        if self._confidence:
-            queue.copy_to_host(frame.mean_confidence, self._confidence)
+        if not frame.is_mapped:
+            self._download(frame, confidence)
         queue.mark('download')
+
+    def _download(self, frame: Frame, confidence: bool) -> None:
+        """Queue the copies of what the host reads."""
+        self._queue.copy_to_host(frame.labels, frame.gpu_labels)
+        if confidence:
+            self._queue.copy_to_host(frame.confidence, frame.gpu_confidence)
+        if self.info.has_confidence:
+            self._queue.copy_to_host(frame.mean_confidence, frame.gpu_mean_confidence)
 
     def _run_network(self) -> None:
         """Queue the engine."""

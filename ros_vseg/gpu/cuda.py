@@ -24,7 +24,8 @@ from ros_vseg.gpu.work_queue import Queue
 ALIGNMENT = 256     # bytes; TensorRT's rule for the addresses of tensors, and cuMemAlloc's own
 WAIT = 5.0          # seconds for which a frame may be on the GPU
 ATTRIBUTES = (
-    'COMPUTE_CAPABILITY_MAJOR', 'COMPUTE_CAPABILITY_MINOR', 'MULTIPROCESSOR_COUNT', 'CLOCK_RATE')
+    'COMPUTE_CAPABILITY_MAJOR', 'COMPUTE_CAPABILITY_MINOR', 'MULTIPROCESSOR_COUNT', 'CLOCK_RATE',
+    'INTEGRATED', 'CAN_MAP_HOST_MEMORY')
 
 
 def driver() -> ModuleType:
@@ -51,6 +52,7 @@ class Gpu:
         name: for people.
         model: name and number of multiprocessors, since all Jetson Orins have one name.
         cuda_version: the newest that the driver knows, such as '12.6'.
+        maps_host: whether it shares the processor's memory (Jetson), so that a copy is a waste.
         wait_limit: seconds that ``Queue.wait`` waits before the GPU counts as lost.
         lock: held while memory is set up and while a graph is captured.
 
@@ -77,6 +79,8 @@ class Gpu:
         self.model = f'{self.name}_{self.attribute("MULTIPROCESSOR_COUNT")}SM'
         version = self.call('cuDriverGetVersion')
         self.cuda_version = f'{version // 1000}.{version % 1000 // 10}'
+        self.maps_host = bool(
+            self.attribute('INTEGRATED') and self.attribute('CAN_MAP_HOST_MEMORY'))
         self._context: Any = None
         # what is still to be freed: function, arguments, and what must live until then
         self._waste: deque[tuple[str, tuple[Any, ...], Any]] = deque()
@@ -150,12 +154,18 @@ class Gpu:
         Its base is an array.array, which a ROS message takes over without a copy.
         """
         memory = array('B', bytes(int(np.prod(shape))))
+        flags = self._driver.CU_MEMHOSTREGISTER_DEVICEMAP if self.maps_host else 0
         address, size = memory.buffer_info()
         with self.lock:
-            self.call('cuMemHostRegister', address, size, 0)
+            self.call('cuMemHostRegister', address, size, flags)
         flat = np.frombuffer(memory, np.uint8)      # lives as long as any view of it
         weakref.finalize(flat, self.give_back, 'cuMemHostUnregister', address, keep=memory)
         return flat.reshape(shape)
+
+    def mapped(self, values: npt.NDArray[Any]) -> 'Place':
+        """Return the place of a page-locked array as the GPU sees it, where it ``maps_host``."""
+        address = int(self.call('cuMemHostGetDevicePointer', values.ctypes.data, 0))
+        return Place(address, values.nbytes)
 
     @contextmanager
     def capturing(self) -> Iterator[None]:
@@ -249,10 +259,14 @@ def _unless_lost(function: Callable[[Any], Any], argument: Any) -> None:
 
 
 class Place(NamedTuple):
-    """A part of a Buffer, which has to live as long; address as an int, size in bytes."""
+    """A part of other memory, which has to live as long; address as an int, size in bytes."""
 
     address: int
     size: int
+
+    def part(self, offset: int, size: int) -> 'Place':
+        """Return the Place of ``size`` bytes at ``offset``."""
+        return Place(self.address + offset, size)
 
 
 class Buffer:
@@ -275,4 +289,4 @@ class Buffer:
 
     def part(self, offset: int, size: int) -> Place:
         """Return the Place of ``size`` bytes at ``offset``."""
-        return Place(self.address + offset, size)
+        return Place(self.address, self.size).part(offset, size)
