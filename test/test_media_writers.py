@@ -4,6 +4,9 @@
 from contextlib import contextmanager
 import os
 import resource
+import shutil
+import subprocess
+import time
 
 from bags import exact, gradient, picture, write_drive
 import cv2
@@ -194,3 +197,27 @@ def test_png_round_trip(tmp_path, pixels):
     read = cv2.imread(str(tmp_path / 'deep/a.png'), cv2.IMREAD_UNCHANGED)
     np.testing.assert_array_equal(read[..., ::-1] if read.ndim == 3 else read, pixels)
     assert os.listdir(tmp_path / 'deep') == ['a.png']
+
+
+def test_what_a_killed_process_left_is_removed_and_nothing_else(tmp_path):
+    ended = subprocess.Popen(['true'])
+    ended.wait()
+    old, young = time.time() - 3600, time.time()
+    kept = [tmp_path / f'.{os.getpid()}.overlay.mp4',    # it lives
+            tmp_path / f'.{ended.pid}.other.mp4', tmp_path / '.7z.overlay.mp4']
+    gone = [tmp_path / f'.{ended.pid}.overlay.mp4', tmp_path / f'.{10**12}.overlay.mp4']
+    for path in [*kept, *gone]:
+        path.write_bytes(b'half')
+        os.utime(path, (old, old))
+    left = tmp_path / f'.{ended.pid}.drive'
+    (left / 'drive').mkdir(parents=True)
+    os.utime(left, (young, young))
+    with VideoWriter(tmp_path / 'overlay.mp4', 10) as video:
+        video.write(picture(1))
+    assert all(path.exists() for path in kept[1:]) and not any(path.exists() for path in gone)
+    write_drive(tmp_path / 'drive')
+    assert left.exists()        # perhaps of a process that this machine does not see
+    os.utime(left, (old, old))
+    shutil.rmtree(tmp_path / 'drive')
+    write_drive(tmp_path / 'drive')
+    assert not left.exists()

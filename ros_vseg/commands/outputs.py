@@ -13,7 +13,7 @@ from ros_vseg.commands.journal import NAME
 from ros_vseg.errors import MediaError
 from ros_vseg.labels import colorize, LabelSet, overlay
 from ros_vseg.media.sources import Frame
-from ros_vseg.media.writers import BagWriter, VideoWriter, write_png
+from ros_vseg.media.writers import BagWriter, remove_abandoned, VideoWriter, write_png
 
 RESULTS = ('labels', 'color', 'overlay.mp4', 'bag', NAME)   # names in the output folder
 
@@ -30,6 +30,8 @@ class Outputs:
         self._output, self._save, self._label_set = output, save, label_set
         self._problems = problems
         self._bag = self._video = None
+        for folder in ('labels', 'color'):
+            remove_abandoned(output / folder)
         if 'bag' in save:
             self._bag = BagWriter(output if output.suffix == '.mcap' else output / 'bag')
         if 'overlay' in save:

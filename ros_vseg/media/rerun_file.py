@@ -1,6 +1,7 @@
 # Copyright 2026 The ros_vseg authors
 # SPDX-License-Identifier: Apache-2.0
 """Recordings (.rrd) for the Rerun viewer; its SDK (extra ``rerun``) is imported on demand."""
+import glob
 import os
 from pathlib import Path
 from types import TracebackType
@@ -12,7 +13,7 @@ import numpy.typing as npt
 
 from ros_vseg.errors import MediaError
 from ros_vseg.labels import LabelSet
-from ros_vseg.media.writers import not_written, partial_path
+from ros_vseg.media.writers import not_written, partial_path, remove_abandoned
 
 QUALITY = 90        # of the images' JPEG: whole ones would take gigabytes
 CLOCK = 10**18      # ns from which a stamp is a time of day (2001 and later), not of a drive
@@ -43,6 +44,7 @@ class RerunWriter:
         if path.exists():   # perhaps a recording of one's own: never replaced
             raise MediaError(f'{path} exists: remove it or choose another file')
         self._sdk, self._path, self._partial = rerun, path, partial_path(path)
+        remove_abandoned(path.parent, glob.escape(path.name))
         self._recording = rerun.RecordingStream('ros_vseg')
         self._first: int | None = None
         classes = [(index, text, tuple(color)) for index, (text, color) in enumerate(

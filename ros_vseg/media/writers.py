@@ -1,9 +1,11 @@
 # Copyright 2026 The ros_vseg authors
 # SPDX-License-Identifier: Apache-2.0
 """Bags, videos and pictures, written whole or not at all."""
+import glob
 import os
 from pathlib import Path
 import shutil
+import time
 from types import TracebackType
 from typing import Any
 
@@ -17,6 +19,7 @@ from ros_vseg.errors import MediaError
 
 SLOWEST = 1.0       # frames a second of a video: a time lapse is shown faster than it was
 LARGEST = 8190      # pixels of a side, of MPEG-4
+ABANDONED = 60.0    # seconds after which a file of a process that is gone is nobody's
 _TYPES = get_typestore(Stores.ROS2_HUMBLE)
 _Image = _TYPES.types['sensor_msgs/msg/Image']
 _Compressed = _TYPES.types['sensor_msgs/msg/CompressedImage']
@@ -31,6 +34,34 @@ def partial_path(path: Path) -> Path:
     except (OSError, ValueError) as error:      # ValueError: a NUL in the path
         raise not_written(path, error) from error
     return path.with_name(f'.{os.getpid()}.{path.name}')
+
+
+def remove_abandoned(folder: Path, name: str = '*') -> None:
+    """
+    Remove what processes that were killed left under a temporary name of ``partial_path``.
+
+    Args:
+        folder: where it lies.
+        name: of the files that were to be, a glob pattern.
+    """
+    for path in folder.glob(f'.[0-9]*.{name}'):
+        number = path.name[1:].split('.')[0]
+        try:
+            if number.isdigit() and not _lives(int(number)) and (
+                    time.time() - path.lstat().st_mtime > ABANDONED):   # another machine's process
+                shutil.rmtree(path) if path.is_dir() else path.unlink()
+        except OSError:     # it is no worse than before
+            pass
+
+
+def _lives(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except (ProcessLookupError, OverflowError):
+        return False
+    except PermissionError:
+        pass
+    return True
 
 
 def not_written(path: Path, error: object) -> MediaError:
@@ -60,6 +91,7 @@ class BagWriter:
         self._made = self._partial / (self._path.stem if self._is_file else self._path.name)
         self._connections: dict[str, Any] = {}
         shutil.rmtree(self._partial, ignore_errors=True)
+        remove_abandoned(self._path.parent, glob.escape(self._path.name))
         try:
             self._partial.mkdir()
             self._writer = Writer(self._made, version=8, storage_plugin=StoragePlugin.MCAP)
@@ -147,6 +179,7 @@ class VideoWriter:
     def __init__(self, path: str | Path, fps: float) -> None:
         self._path, self._fps = Path(path), _encodable(fps)
         self._partial = partial_path(self._path)
+        remove_abandoned(self._path.parent, glob.escape(self._path.name))
         self._writer: Any = None
         self._size = (0, 0)
         self._count = 0
