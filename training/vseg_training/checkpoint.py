@@ -3,12 +3,14 @@
 """Reading a checkpoint of ``vseg-train fit`` without trusting it."""
 import logging
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from .models.student import Student
+from .models.kinds import Exportable, Network
+from .models.options import Model
+from .models.per_frame import PerFrame
 from .models.teacher import Teacher
 from .recipe import from_dict, load_recipe, Recipe
 from .task import build_network
@@ -46,7 +48,7 @@ def _damaged(path: str | Path, error: Exception) -> ValueError:
                       f'({type(error).__name__}: {str(error).splitlines()[0]})')
 
 
-def load_network(path: str | Path, adjust: bool = True) -> tuple[Student | Teacher, Recipe]:
+def load_network(path: str | Path, adjust: bool = True) -> tuple[Network, Recipe]:
     """
     Load a network in eval mode and its recipe.
 
@@ -71,7 +73,7 @@ def load_network(path: str | Path, adjust: bool = True) -> tuple[Student | Teach
     return network.eval(), recipe
 
 
-def load_student(path: str | Path) -> tuple[Student, Recipe]:
+def load_student(path: str | Path) -> tuple[Exportable, Recipe]:
     """
     Load a student in eval mode and its recipe.
 
@@ -82,21 +84,21 @@ def load_student(path: str | Path) -> tuple[Student, Recipe]:
     return _student(network, path), recipe
 
 
-def untrained_student(path: str | Path) -> tuple[Student, Recipe]:
+def untrained_student(path: str | Path) -> tuple[Exportable, Recipe]:
     """Build a recipe's student with random weights, to measure what it costs to run."""
     recipe = load_recipe(path)
     recipe.name += '_untrained'
     return _student(build_network(recipe).eval(), path), recipe
 
 
-def _student(network: Any, path: str | Path) -> Student:
-    if not isinstance(network, Student):
+def _student(network: Network, path: str | Path) -> Exportable:
+    if isinstance(network, Teacher):
         raise ValueError(f'{path} holds a teacher, which no bundle can run: distil a student from '
                          'it (distill.teacher) and take its checkpoint')
     return network
 
 
-def initialise(network: Student | Teacher, path: str | Path) -> None:
+def initialise(network: Network, path: str | Path) -> None:
     """
     Start a network from a checkpoint's weights (``model.init``).
 
@@ -109,10 +111,12 @@ def initialise(network: Student | Teacher, path: str | Path) -> None:
         ValueError: The file is not a checkpoint of ``vseg-train fit``, or no weight fits.
     """
     state, _, recipe = _read(path)
-    model, attention = recipe.model, network.attention
-    same_form = (model.attention, model.positions) == (
-        getattr(attention, 'form', None), network.positions)
-    same_scale = model.attention_scale == getattr(attention, 'scale', None)
+    same_form = same_scale = False
+    if isinstance(recipe.model, Model) and not isinstance(network, PerFrame):
+        model, attention = recipe.model, network.attention
+        same_form = (model.attention, model.positions) == (
+            getattr(attention, 'form', None), network.positions)
+        same_scale = model.attention_scale == getattr(attention, 'scale', None)
     taken = {}
     for key, own in network.state_dict().items():
         if key.startswith(_CONTEXT) and not same_form:

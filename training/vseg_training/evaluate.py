@@ -21,22 +21,20 @@ from .confusion import confusion_rows
 from .data.clips import ClipSource, Key, Pixels
 from .export import summary
 from .metrics import ConfusionMatrix, flops, parameters, TemporalConsistency, VideoConsistency
+from .models.kinds import Network
 from .models.layers import resize
-from .models.student import Student
-from .models.teacher import Teacher
 
 
 FRAME_NS = 66_666_667  # frames of a drive are fed at 15 Hz
 WARM_UP = 3  # first frames of a run that the times leave out
 WINDOWS = (8, 16)  # n of VC_n
 
-Network = Student | Teacher
 Seconds = npt.NDArray[np.float64]  # per frame
 Step = Callable[[Pixels, int, tuple[int, int]], Pixels]  # image, stamp, (H, W) -> labels
 
 
 class ScoreStream(Protocol):
-    """A stream of frames through a student or a teacher."""
+    """A stream of frames through a network."""
 
     def step(self, image: Pixels) -> torch.Tensor:
         """Scores [K, h, w] of the next frame, uint8 [H, W, 3] RGB."""

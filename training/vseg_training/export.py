@@ -16,6 +16,8 @@ from ros_vseg.bundle import BundleInfo, FORMAT_VERSION, write_bundle
 from ros_vseg.labels import LabelSet, load_label_set
 
 from .metrics import ConfusionMatrix
+from .models.kinds import Exportable
+from .models.per_frame import PerFrame
 from .models.stream import mean_confidence
 from .models.student import Student
 from .recipe import Recipe
@@ -53,16 +55,29 @@ class _Step(torch.nn.Module):
         return scores, prototypes, mean_confidence(scores)
 
 
-def count_prototypes(student: Student, size: Sequence[int]) -> int:
-    """Prototypes per frame of (height, width): N, or the pixels of the pixel form."""
+class _Frame(torch.nn.Module):
+    """``PerFrame.step`` as a forward; the network is called student, as in ``_Step``."""
+
+    def __init__(self, network: PerFrame) -> None:
+        super().__init__()
+        self.student = network
+
+    def forward(self, image: torch.Tensor) -> torch.Tensor:
+        return self.student.step(image)
+
+
+def count_prototypes(student: Exportable, size: Sequence[int]) -> int:
+    """Prototypes per frame of (height, width): N, or the pixels of the pixel form; 0: none."""
+    if isinstance(student, PerFrame):
+        return 0
     with torch.inference_mode():
         image = student.mean.new_zeros(1, 3, *size)
         return student.eval().encode(image)[2].shape[1]
 
 
-def to_onnx(student: Student, size: Sequence[int], batch: int = 1) -> onnx.ModelProto:
+def to_onnx(student: Exportable, size: Sequence[int], batch: int = 1) -> onnx.ModelProto:
     """
-    ONNX graph of ``Student.step`` at one size.
+    ONNX graph of a network's ``step`` at one size.
 
     Args:
         student: It is put into eval mode.
@@ -78,7 +93,7 @@ def to_onnx(student: Student, size: Sequence[int], batch: int = 1) -> onnx.Model
     slots = student.context_frames * count
     outputs = OUTPUTS[:1 + bool(count) + bool(slots)]
     inputs = [torch.zeros(batch, *size, 3, dtype=torch.uint8)]
-    if slots:
+    if slots and isinstance(student, Student):
         inputs += [torch.zeros(batch, slots, student.prototype_dim), torch.zeros(batch, slots)]
     student = student.eval().to(  # type: ignore[call-overload]  # its stub lacks this form
         memory_format=torch.contiguous_format)
@@ -87,8 +102,10 @@ def to_onnx(student: Student, size: Sequence[int], batch: int = 1) -> onnx.Model
     with warnings.catch_warnings(), tempfile.TemporaryDirectory() as folder:
         warnings.simplefilter('ignore')
         path = Path(folder) / 'student.onnx'
+        step = (_Frame(student) if isinstance(student, PerFrame)
+                else _Step(student, inputs[0]))
         torch.onnx.export(
-            _Step(student, inputs[0]), tuple(inputs), path, dynamo=True, opset_version=OPSET,
+            step, tuple(inputs), path, dynamo=True, opset_version=OPSET,
             input_names=INPUTS[:len(inputs)], output_names=outputs, external_data=False,
             verbose=False)
         return forget_source(onnx.load(path))
@@ -104,7 +121,7 @@ def forget_source(model: onnx.ModelProto) -> onnx.ModelProto:
     return model
 
 
-def export_bundle(student: Student, recipe: Recipe, path: Path,
+def export_bundle(student: Exportable, recipe: Recipe, path: Path,
                   size: Sequence[int] | None = None, metrics: dict[str, Any] | None = None,
                   temperature: float | None = None) -> BundleInfo:
     """
@@ -130,7 +147,8 @@ def export_bundle(student: Student, recipe: Recipe, path: Path,
         label_set=load_label_set(recipe.data.label_set), height=size[0], width=size[1],
         color_order='rgb', output_stride=student.output_stride,
         num_prototypes=count, channels=student.channels if count else 0,
-        pool_frames=student.context_frames, prototype_dim=student.prototype_dim if count else 0,
+        pool_frames=student.context_frames,
+        prototype_dim=student.prototype_dim if count and isinstance(student, Student) else 0,
         has_confidence=bool(count and student.context_frames),
         trained_on={'recipe': recipe.name, 'seed': recipe.seed, 'sources': sources},
         metrics=metrics or {}, license=recipe.data.license, rates=recipe.data.rates,

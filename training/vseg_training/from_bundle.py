@@ -11,8 +11,7 @@ from torch import nn, Tensor
 
 from ros_vseg.bundle import Bundle
 
-from .models.student import Student
-from .models.teacher import Teacher
+from .models.kinds import Network
 
 
 log = logging.getLogger(__name__)
@@ -71,7 +70,7 @@ class _Unfolding:
 
 
 @torch.no_grad()
-def initialise_from_bundle(network: Student | Teacher, path: Path, images: Tensor) -> None:
+def initialise_from_bundle(network: Network, path: Path, images: Tensor) -> None:
     """
     Start backbone, reduction and heads of a network from a bundle's weights.
 

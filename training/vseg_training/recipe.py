@@ -9,6 +9,7 @@ from typing import Any, cast, Dict, List, Optional, Tuple
 from omegaconf import OmegaConf
 from omegaconf.errors import KeyValidationError, OmegaConfBaseException, ValidationError
 
+from .models.options import KINDS, Model, NetworkOptions
 
 VERSION = 2
 # what keys meant that a stored recipe of an earlier version lacks
@@ -18,37 +19,6 @@ _BEFORE_2: dict[str, Any] = {
 RECIPES = Path(__file__).parent / 'recipes'
 # says "not on", as YAML reads that word as true: no key can be called so
 _TERM = ': write NAME: {weight: 3, of: scores} for a term (of, not on)'
-
-
-@dataclass
-class Model:
-    """
-    Arguments of ``models.student.Student`` and ``models.teacher.Teacher``.
-
-    ``short_term``: ssc (a student) or msc (a teacher). ``weights`` as in
-    ``backbones.load_pretrained``; ``init``: a checkpoint or a bundle to start from.
-    ``frozen_backbone``: whether the backbone keeps those weights. ``hide_own`` and ``wrong_pool``
-    are for ssc alone.
-    """
-
-    short_term: str = 'ssc'
-    backbone: str = 'efficientnet_lite0'
-    weights: Optional[str] = 'imagenet'
-    init: Optional[str] = None
-    non_local: str = 'prototype'
-    output_stride: int = 16
-    channels: int = 128
-    key_channels: int = 64
-    num_prototypes: int = 32
-    context_frames: int = 3
-    head_widths: List[int] = field(default_factory=lambda: [96, 48])
-    dropout: float = 0.1
-    attention: str = 'cosine'
-    attention_scale: float = 1.0
-    positions: bool = True
-    hide_own: float = 0.3
-    wrong_pool: float = 0.1
-    frozen_backbone: bool = False
 
 
 @dataclass
@@ -181,7 +151,7 @@ class Recipe:
     version: int = VERSION
     name: str = 'experiment'
     seed: int = 0
-    model: Model = field(default_factory=Model)
+    model: NetworkOptions = field(default_factory=Model)
     data: Data = field(default_factory=Data)
     loss: Loss = field(default_factory=Loss)
     distill: Distillation = field(default_factory=Distillation)
@@ -208,9 +178,8 @@ def load_recipe(path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
         names = ', '.join(sorted(p.stem for p in RECIPES.glob('*.yaml')))
         raise ValueError(f'recipe {path} does not exist: give a YAML file or one of {names}')
     try:
-        merged = OmegaConf.merge(
-            OmegaConf.structured(Recipe), OmegaConf.load(file),
-            OmegaConf.from_dotlist(list(overrides)))
+        given = OmegaConf.merge(OmegaConf.load(file), OmegaConf.from_dotlist(list(overrides)))
+        merged = OmegaConf.merge(_schema(given, f'recipe {path}'), given)
         return cast(Recipe, OmegaConf.to_object(merged))
     except OmegaConfBaseException as error:
         key = str(error.full_key or '')
@@ -221,6 +190,16 @@ def load_recipe(path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
     except TypeError as error:  # an override that takes a list for a mapping, such as a.0.b=1
         raise ValueError(f'recipe {path} with {" ".join(overrides)}: {error}; a list is given as '
                          'a whole, KEY=[...]') from error
+
+
+def _schema(tree: Any, where: str) -> Any:
+    """Recipe of defaults whose ``model`` has the options of the kind that a tree names."""
+    schema = OmegaConf.structured(Recipe)
+    kind = OmegaConf.select(OmegaConf.create(tree), 'model.kind', default='mgcnet')
+    if kind not in KINDS:
+        raise ValueError(f'{where}: model.kind {kind!r} is unknown: use {", ".join(KINDS)}')
+    schema.model = OmegaConf.structured(KINDS[kind])
+    return schema
 
 
 def from_dict(tree: Any) -> Recipe:
@@ -237,7 +216,8 @@ def from_dict(tree: Any) -> Recipe:
         raise ValueError(f'the recipe has version {version}, but this vseg_training reads up to '
                          f'{VERSION}: update it')
     before = OmegaConf.create(_BEFORE_2 if version < 2 else {})
-    merged = OmegaConf.merge(OmegaConf.structured(Recipe), before, OmegaConf.create(tree))
+    schema = _schema(tree, 'the recipe')
+    merged = OmegaConf.merge(schema, before, OmegaConf.create(tree))
     recipe = cast(Recipe, OmegaConf.to_object(merged))
     if version < 2:
         for source in (*recipe.data.train, recipe.data.val):

@@ -14,6 +14,10 @@ from ros_vseg.resize import resize_image
 
 from .data.clips import ClipSource, Pixels
 from .evaluate import Network, predict
+from .models.per_frame import PerFrame
+from .models.prototypes import PrototypeGeneration
+from .models.student import Student
+from .models.teacher import Teacher
 
 
 WIDTH, MARGIN, TITLE = 320, 12, 36  # of a cell, between cells and of a line of titles, in pixels
@@ -30,7 +34,7 @@ class _Row(NamedTuple):
     shown: set[int]
 
 
-def projection_maps(model: Network, image: Pixels, chosen: Sequence[int]
+def projection_maps(model: Student | Teacher, image: Pixels, chosen: Sequence[int]
                     ) -> npt.NDArray[np.float32]:
     """
     Chosen rows of P (MGCNet Eq. 1) of one frame, each as an image.
@@ -61,8 +65,8 @@ def _heat(plane: npt.NDArray[np.float32], size: tuple[int, int]) -> Pixels:
     return cv2.cvtColor(heat, cv2.COLOR_BGR2RGB)
 
 
-def _row(model: Network, source: ClipSource[Any], place: tuple[int, int], size: Sequence[int],
-         label_set: LabelSet, chosen: Sequence[int]) -> _Row:
+def _row(model: Student | Teacher, source: ClipSource[Any], place: tuple[int, int],
+         size: Sequence[int], label_set: LabelSet, chosen: Sequence[int]) -> _Row:
     """Cells of one frame, which the stream sees after the frames that it remembers."""
     stream, (drive, position) = model.stream(), place
     keys = source.drives[drive][max(0, position - model.context_frames):position + 1]
@@ -148,9 +152,10 @@ def show(model: Network, source: ClipSource[Any], size: Sequence[int], label_set
         ValueError: There are not that many, or the model has no prototypes.
     """
     places = source.frames()
-    projection = getattr(model.prototypes, 'projection', None)
-    if projection is None:
-        raise ValueError('this model has no prototypes to show: its non_local is not prototype')
+    if isinstance(model, PerFrame) or not isinstance(model.prototypes, PrototypeGeneration):
+        raise ValueError('this model has no prototypes to show: give one of kind mgcnet whose '
+                         'non_local is prototype')
+    projection = model.prototypes.projection
     count = projection.out_channels
     if not 1 <= frames <= len(places) or not 1 <= prototypes <= count:
         raise ValueError(f'show takes 1 to {len(places)} frames and 1 to {count} prototypes: '

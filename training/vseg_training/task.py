@@ -10,25 +10,19 @@ from torch import Tensor
 
 from ros_vseg.labels import load_label_set
 
-from .backbones import load_pretrained
 from .data import class_frequency, PADDING
 from .distill import (
     distillation_terms, maps_of, stored_maps, Targets, teacher_maps, teacher_targets)
 from .evaluate import evaluate_stream
 from .losses import (
     co_training_loss, diversity, diversity_loss, ohem_cross_entropy, video_id_loss)
+from .models.kinds import build, Network, refuse_without_prototypes
 from .models.layers import resize, resize_labels
 from .models.long_term import LongTermContext
 from .models.network import Output
-from .models.student import Student
-from .models.teacher import Teacher
-from .recipe import from_dict, Recipe, to_dict
+from .recipe import from_dict, Recipe
 from .terms import Maps, Terms, Widths
 
-
-NETWORKS: dict[str, type[Student] | type[Teacher]] = {'ssc': Student, 'msc': Teacher}
-OF_STUDENTS = ('hide_own', 'wrong_pool')  # options that a teacher lacks
-OF_TRAINING = ('short_term', 'weights', 'init', 'frozen_backbone')  # that no network has
 
 Batch = dict[str, Any]  # of ClipDataset's items
 
@@ -37,9 +31,9 @@ class NonFiniteLoss(ValueError):
     """A loss term became NaN or infinite."""
 
 
-def build_network(recipe: Recipe, pretrained: bool = False) -> Student | Teacher:
+def build_network(recipe: Recipe, pretrained: bool = False) -> Network:
     """
-    Build the student (``model.short_term`` ssc) or the teacher (msc) of a recipe.
+    Build the network of a recipe.
 
     Args:
         recipe: Of which ``model`` and the label set count.
@@ -48,17 +42,8 @@ def build_network(recipe: Recipe, pretrained: bool = False) -> Student | Teacher
     Raises:
         ValueError: ``model`` has an unknown value, or values that do not fit together.
     """
-    short_term = recipe.model.short_term
-    if short_term not in NETWORKS:
-        raise ValueError(f'model.short_term {short_term!r} is unknown: use ssc or msc')
-    left_out = OF_TRAINING + (OF_STUDENTS if short_term == 'msc' else ())
-    options = {key: value for key, value in to_dict(recipe)['model'].items()
-               if key not in left_out}
     num_classes = len(load_label_set(recipe.data.label_set).names)
-    network = NETWORKS[short_term](num_classes, **options)
-    if pretrained and recipe.model.weights:
-        load_pretrained(network.backbone, recipe.model.backbone, recipe.model.weights)
-    return network
+    return build(recipe.model, num_classes, pretrained)
 
 
 def class_ids(names: Sequence[str], label_set: str, key: str) -> list[int]:
@@ -95,7 +80,7 @@ class SegmentationTask(lightning.LightningModule):
     class_weights: Tensor
 
     def __init__(self, recipe: dict[str, Any], num_videos: int = 1, pretrained: bool = True,
-                 teacher: Student | Teacher | None = None) -> None:
+                 teacher: Network | None = None) -> None:
         super().__init__()
         self.save_hyperparameters({'recipe': recipe})
         self.recipe = from_dict(recipe)
@@ -109,6 +94,8 @@ class SegmentationTask(lightning.LightningModule):
             self.long_term = LongTermContext(self.network.channels, num_videos)
         # in a list, which hides its weights from Lightning and from the checkpoint
         self._teacher = [] if teacher is None else [teacher.requires_grad_(False)]
+        if self.recipe.distill.teacher and self.recipe.distill.structural:
+            refuse_without_prototypes([self.network, *self._teacher])
         self.terms = Terms(self.recipe.terms, _widths(self.network),
                            None if teacher is None else _widths(teacher),
                            stored=self.recipe.distill.teacher is not None)
@@ -171,8 +158,9 @@ class SegmentationTask(lightning.LightningModule):
         size = streams[0].shape[-2:]
         # the auxiliary head is coarse: labels as fine as the scores serve it as well, at 1/16
         coarse = resize_labels(labels.flatten(0, 1), size)
-        terms = {'scores': self._mean_over_streams(streams, labels),
-                 'auxiliary': self.supervised(output['auxiliary'].flatten(0, 1), coarse)}
+        terms = {'scores': self._mean_over_streams(streams, labels)}
+        if 'auxiliary' in output:
+            terms['auxiliary'] = self.supervised(output['auxiliary'].flatten(0, 1), coarse)
         projection = output['projection']
         if projection is not None:
             grid = output['features'].shape[-2:]
@@ -320,7 +308,7 @@ class SegmentationTask(lightning.LightningModule):
         raise ValueError(f'optimizer {options.optimizer!r} is unknown: use adamw or sgd')
 
 
-def _widths(network: Student | Teacher) -> Widths:
+def _widths(network: Network) -> Widths:
     return Widths(network.num_classes, network.channels)
 
 

@@ -9,14 +9,14 @@ from torch.nn import functional as F
 from ros_vseg.resize import resize_image
 
 from .data.clips import ClipSource
-from .models.student import Student
+from .models.kinds import Exportable
 
 
 PER_FRAME = 2000  # pixels that are looked at
 BOUNDS = (0.05, 20.0)
 
 
-def _samples(student: Student, source: ClipSource,
+def _samples(student: Exportable, source: ClipSource,
              size: tuple[int, int]) -> tuple[Tensor, Tensor]:
     """Scores [M, K] and labels [M] of pixels of every labelled frame, streamed in order."""
     scores, labels = [], []
@@ -72,7 +72,7 @@ def best_temperature(scores: Tensor, labels: Tensor) -> float:
 
 
 @torch.no_grad()
-def calibrate(student: Student, source: ClipSource, size: tuple[int, int]) -> float:
+def calibrate(student: Exportable, source: ClipSource, size: tuple[int, int]) -> float:
     """
     Fit a temperature on a split and fold it into the student's last convolution, in place.
 
@@ -87,6 +87,6 @@ def calibrate(student: Student, source: ClipSource, size: tuple[int, int]) -> fl
         The temperature.
     """
     temperature = best_temperature(*_samples(student, source, size))
-    for parameter in student.head.classify.parameters():
+    for parameter in student.head.get_submodule('classify').parameters():
         parameter.div_(temperature)
     return temperature

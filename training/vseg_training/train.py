@@ -22,8 +22,8 @@ from .checkpoint import initialise, load_network
 from .data import Augmentation, build_loader, build_source, ClipDataset, ClipSource, SoftLabels
 from .from_bundle import initialise_from_bundle
 from .models import sync_batch_norm
-from .models.student import Student
-from .models.teacher import Teacher
+from .models.kinds import Network
+from .models.options import Model
 from .progress import ProgressBar, SpeedReport, WaitTimer
 from .recipe import Recipe, to_dict
 from .resume import resume_step, WholeCheckpoints
@@ -116,7 +116,7 @@ def precision(recipe: Recipe) -> Any:
     return 'bf16-mixed' if torch.cuda.is_available() else '32-true'
 
 
-def _start(network: Student | Teacher, path: str, dataset: ClipDataset) -> None:
+def _start(network: Network, path: str, dataset: ClipDataset) -> None:
     """Take the weights of ``model.init``: a checkpoint, or a bundle, which needs some frames."""
     if Path(path).suffix != '.onnx':
         initialise(network, path)
@@ -130,7 +130,7 @@ def _on_disk(teacher: str) -> bool:
     return Path(teacher).is_dir()
 
 
-def load_teacher(recipe: Recipe) -> Student | Teacher | None:
+def load_teacher(recipe: Recipe) -> Network | None:
     """
     Load the network of ``distill.teacher``; None without one or with soft labels on disk.
 
@@ -147,6 +147,10 @@ def load_teacher(recipe: Recipe) -> Student | Teacher | None:
         raise ValueError(f'teacher {path} knows the classes {", ".join(known)}, the recipe '
                          f'{", ".join(wanted)}: distil from a teacher of the same label set')
     return teacher
+
+
+def _is_teacher(recipe: Recipe) -> bool:
+    return isinstance(recipe.model, Model) and recipe.model.short_term == 'msc'
 
 
 def processes() -> tuple[int, int]:
@@ -169,7 +173,7 @@ def _devices(recipe: Recipe) -> dict[str, Any]:
         raise ValueError(f'torchrun starts {local} processes on a machine with {gpus} GPU(s): '
                          'lower --nproc-per-node')
     # a clip shorter than the context leaves heads of a teacher unused
-    strategy = DDPStrategy(find_unused_parameters=recipe.model.short_term == 'msc')
+    strategy = DDPStrategy(find_unused_parameters=_is_teacher(recipe))
     return {'devices': local, 'num_nodes': processes()[1] // local, 'strategy': strategy,
             'sync_batchnorm': gpus > 0}
 

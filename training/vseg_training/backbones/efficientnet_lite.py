@@ -5,7 +5,7 @@ import math
 
 from torch import nn, Tensor
 
-from .base import Backbone
+from .base import Backbone, scaled
 
 
 # expansion, output channels, repeats, stride, kernel (EfficientNet, Table 1)
@@ -16,13 +16,6 @@ _STAGES = (
 # width and depth multipliers; Lite keeps the stem and the first and last stage's depth fixed
 _SCALING = {'efficientnet_lite0': (1.0, 1.0), 'efficientnet_lite1': (1.0, 1.1),
             'efficientnet_lite2': (1.1, 1.2)}
-
-
-def _round_channels(channels: int, width: float) -> int:
-    """Scale by the width multiplier, to a multiple of 8 that is at least 90 % of the result."""
-    scaled = channels * width
-    rounded = max(8, int(scaled + 4) // 8 * 8)
-    return rounded + 8 if rounded < 0.9 * scaled else rounded
 
 
 def _norm(channels: int) -> nn.BatchNorm2d:
@@ -64,21 +57,24 @@ class EfficientNetLite(Backbone):
     Args:
         name: ``efficientnet_lite0`` to ``efficientnet_lite2``.
         output_stride: 8, 16 or 32.
+        width: Factor of every number of channels, on top of the family's own.
     """
 
     mean, std = (127.0, 127.0, 127.0), (128.0, 128.0, 128.0)
 
-    def __init__(self, name: str = 'efficientnet_lite0', output_stride: int = 16) -> None:
+    def __init__(self, name: str = 'efficientnet_lite0', output_stride: int = 16,
+                 width: float = 1.0) -> None:
         super().__init__()
-        width, depth = _SCALING[name]
-        self._conv_stem = nn.Conv2d(3, 32, 3, 2, padding=1, bias=False)
-        self._bn0 = _norm(32)
+        wider, depth = _SCALING[name]
+        inputs = scaled(32, width)
+        self._conv_stem = nn.Conv2d(3, inputs, 3, 2, padding=1, bias=False)
+        self._bn0 = _norm(inputs)
         self._act = nn.ReLU6(inplace=True)
         blocks: list[MBConv] = []
         ends = []  # of each stage: index of its last block, channels, stride
-        inputs, reached, dilation = 32, 2, 1
-        for stage, (expansion, outputs, repeats, stride, kernel) in enumerate(_STAGES):
-            outputs = _round_channels(outputs, width)
+        reached, dilation = 2, 1
+        for stage, (expansion, channels, repeats, stride, kernel) in enumerate(_STAGES):
+            outputs = scaled(channels, width * wider)
             if 0 < stage < len(_STAGES) - 1:
                 repeats = math.ceil(repeats * depth)
             for block in range(repeats):

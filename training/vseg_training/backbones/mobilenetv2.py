@@ -1,9 +1,11 @@
 # Copyright 2026 The ros_vseg authors
 # SPDX-License-Identifier: Apache-2.0
 """MobileNetV2; keys of torchvision's ``mobilenet_v2`` weights."""
+from collections.abc import Sequence
+
 from torch import nn, Tensor
 
-from .base import Backbone
+from .base import Backbone, scaled
 
 
 # expansion, output channels, repeats, stride (MobileNetV2, Table 2)
@@ -32,6 +34,12 @@ class InvertedResidual(nn.Module):
             nn.Conv2d(hidden, outputs, 1, bias=False), nn.BatchNorm2d(outputs))
         self._residual = stride == 1 and inputs == outputs
 
+    def dilate(self, dilation: int) -> None:
+        """Set the dilation of the depthwise convolution."""
+        layers = list(self.conv)[-3]
+        assert isinstance(layers, nn.Sequential) and isinstance(layers[0], nn.Conv2d)
+        layers[0].dilation = layers[0].padding = (dilation, dilation)
+
     def forward(self, x: Tensor) -> Tensor:
         """Map float [B, in, h, w] to [B, out, h / stride, w / stride]."""
         return x + self.conv(x) if self._residual else self.conv(x)
@@ -44,16 +52,21 @@ class MobileNetV2(Backbone):
     Args:
         name: ``mobilenet_v2``; there is one size.
         output_stride: 8, 16 or 32.
+        width: Factor of every number of channels.
+        stages: Which of the seven stages of Table 2 ``forward`` gives.
     """
 
     mean, std = (123.675, 116.28, 103.53), (58.395, 57.12, 57.375)
 
-    def __init__(self, name: str = 'mobilenet_v2', output_stride: int = 16) -> None:
+    def __init__(self, name: str = 'mobilenet_v2', output_stride: int = 16,
+                 width: float = 1.0, stages: Sequence[int] = (1, 2, 4, 6)) -> None:
         super().__init__()
-        features: list[nn.Module] = [_conv_bn(3, 32, 3, 2)]
+        inputs = scaled(32, width)
+        features: list[nn.Module] = [_conv_bn(3, inputs, 3, 2)]
         ends = []  # of each stage: index of its last block, channels, stride
-        inputs, reached, dilation = 32, 2, 1
-        for expansion, outputs, repeats, stride in _STAGES:
+        reached, dilation = 2, 1
+        for expansion, channels, repeats, stride in _STAGES:
+            outputs = scaled(channels, width)
             for block in range(repeats):
                 step = stride if block == 0 else 1
                 if step > 1 and reached >= output_stride:
@@ -63,8 +76,8 @@ class MobileNetV2(Backbone):
                 inputs = outputs
             ends.append((len(features) - 1, outputs, reached))
         self.features = nn.Sequential(*features)
-        taps = [ends[i] for i in (1, 2, 4, 6)]
-        self._taps = [tap[0] for tap in taps]
+        taps = [ends[i] for i in stages]
+        self.taps = [tap[0] for tap in taps]
         self.channels = tuple(tap[1] for tap in taps)
         self.strides = tuple(tap[2] for tap in taps)
 
@@ -73,6 +86,6 @@ class MobileNetV2(Backbone):
         features = []
         for index, block in enumerate(self.features):
             x = block(x)
-            if index in self._taps:
+            if index in self.taps:
                 features.append(x)
         return features

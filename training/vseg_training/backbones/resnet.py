@@ -13,6 +13,14 @@ def _conv3x3(inputs: int, outputs: int, stride: int, dilation: int) -> nn.Conv2d
     return nn.Conv2d(inputs, outputs, 3, stride, dilation, dilation, bias=False)
 
 
+def _deep_stem(width: int) -> nn.Sequential:
+    """Three 3x3 convolutions in the place of the 7x7 one; a batch norm follows."""
+    return nn.Sequential(
+        _conv3x3(3, width, 2, 1), nn.BatchNorm2d(width), nn.ReLU(inplace=True),
+        _conv3x3(width, width, 1, 1), nn.BatchNorm2d(width), nn.ReLU(inplace=True),
+        _conv3x3(width, 2 * width, 1, 1))
+
+
 class BasicBlock(nn.Module):
     """Two 3x3 convolutions with a shortcut."""
 
@@ -61,6 +69,9 @@ class ResNet(Backbone):
     Args:
         name: ``resnet18``, ``resnet50`` or ``resnet101``.
         output_stride: 8, 16 or 32.
+        width: Factor of every number of channels.
+        deep_stem: Whether three 3x3 convolutions, the last of twice the width, stand in the place
+            of the 7x7 one, as in PSPNet's ResNets; no public weights of torchvision fit these.
     """
 
     mean, std = (123.675, 116.28, 103.53), (58.395, 57.12, 57.375)
@@ -70,21 +81,24 @@ class ResNet(Backbone):
     layer3: nn.Module
     layer4: nn.Module
 
-    def __init__(self, name: str = 'resnet18', output_stride: int = 16) -> None:
+    def __init__(self, name: str = 'resnet18', output_stride: int = 16, width: float = 1.0,
+                 deep_stem: bool = False) -> None:
         super().__init__()
         block: type[BasicBlock] | type[Bottleneck] = (
             BasicBlock if name == 'resnet18' else Bottleneck)
-        self.conv1 = nn.Conv2d(3, 64, 7, 2, 3, bias=False)
-        self.bn1, self.relu = nn.BatchNorm2d(64), nn.ReLU(inplace=True)
+        first = round(64 * width)
+        inputs = 2 * first if deep_stem else first
+        self.conv1 = _deep_stem(first) if deep_stem else nn.Conv2d(3, first, 7, 2, 3, bias=False)
+        self.bn1, self.relu = nn.BatchNorm2d(inputs), nn.ReLU(inplace=True)
         self.maxpool = nn.MaxPool2d(3, 2, 1)
-        inputs, reached, dilation = 64, 4, 1
+        reached, dilation = 4, 1
         strides, channels = [], []
         for stage, blocks in enumerate(_LAYERS[name]):
-            width, stride = 64 * 2 ** stage, 1 if stage == 0 else 2
+            planes, stride = first * 2 ** stage, 1 if stage == 0 else 2
             if stride > 1 and reached >= output_stride:
                 stride, dilation = 1, dilation * 2
             reached *= stride
-            outputs = width * block.expansion
+            outputs = planes * block.expansion
             layers: list[nn.Module] = []
             for index in range(blocks):
                 step = stride if index == 0 else 1
@@ -92,7 +106,7 @@ class ResNet(Backbone):
                 if step != 1 or inputs != outputs:
                     downsample = nn.Sequential(
                         nn.Conv2d(inputs, outputs, 1, step, bias=False), nn.BatchNorm2d(outputs))
-                layers.append(block(inputs, width, step, dilation, downsample))
+                layers.append(block(inputs, planes, step, dilation, downsample))
                 inputs = outputs
             setattr(self, f'layer{stage + 1}', nn.Sequential(*layers))
             strides.append(reached)

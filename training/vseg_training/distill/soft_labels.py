@@ -13,9 +13,8 @@ from torch import Tensor
 from .targets import Targets, teacher_targets
 from ..data.clips import ClipSource
 from ..data.soft_labels import Record, SoftLabels
+from ..models.kinds import Network
 from ..models.layers import resize
-from ..models.student import Student
-from ..models.teacher import Teacher
 
 
 CHUNK = 8  # frames at a time
@@ -39,7 +38,7 @@ def _resize_clip(maps: Tensor, size: Sequence[int]) -> Tensor:
     return resize(maps.flatten(0, 1), size).unflatten(0, maps.shape[:2])
 
 
-def averaged_targets(network: Student | Teacher, clip: Tensor, scales: Sequence[float] = (1.0,),
+def averaged_targets(network: Network, clip: Tensor, scales: Sequence[float] = (1.0,),
                      flip: bool = False) -> Targets:
     """
     Targets of a clip, averaged over views at test time.
@@ -83,7 +82,7 @@ def _refuse_namesakes(sources: Sequence[ClipSource]) -> None:
                              'two sources different names')
 
 
-def write_soft_labels(network: Student | Teacher, names: Sequence[str],
+def write_soft_labels(network: Network, names: Sequence[str],
                       sources: Sequence[ClipSource], folder: str | Path,
                       scales: Sequence[float] = (1.0,), flip: bool = False) -> int:
     """
@@ -124,7 +123,7 @@ def write_soft_labels(network: Student | Teacher, names: Sequence[str],
     return written
 
 
-def _clip(network: Student | Teacher, source: ClipSource, keys: Sequence[Any]) -> Tensor:
+def _clip(network: Network, source: ClipSource, keys: Sequence[Any]) -> Tensor:
     """Frames of a drive as uint8 [1, L, 3, H, W] on the network's device."""
     images = np.stack([source.read(key)[0] for key in keys])
     clip = torch.from_numpy(images.transpose(0, 3, 1, 2)[None].copy())

@@ -9,9 +9,9 @@ from torch import Tensor
 
 from .structure import structural_loss
 from .uncertainty import uncertainty_loss, uncertainty_map
+from ..models.kinds import Network
 from ..models.layers import resize_labels
 from ..models.network import Output
-from ..models.student import Student
 from ..models.teacher import mean_prediction, Teacher
 from ..terms import Maps
 
@@ -32,7 +32,7 @@ class Targets(NamedTuple):
 
 
 @torch.no_grad()
-def teacher_targets(network: Student | Teacher, clip: Tensor, places: Tensor | None = None
+def teacher_targets(network: Network, clip: Tensor, places: Tensor | None = None
                     ) -> Targets:
     """
     Targets of a fixed network for a clip.
@@ -64,7 +64,7 @@ def maps_of(output: Output) -> Maps:
 
 
 @torch.no_grad()
-def teacher_maps(network: Student | Teacher, clip: Tensor, places: Tensor | None = None) -> Maps:
+def teacher_maps(network: Network, clip: Tensor, places: Tensor | None = None) -> Maps:
     """
     Scores and features of a fixed network for a clip, without dropout.
 

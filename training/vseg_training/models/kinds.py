@@ -1,0 +1,85 @@
+# Copyright 2026 The ros_vseg authors
+# SPDX-License-Identifier: Apache-2.0
+"""Table of the kinds of networks that a recipe can name, and how one is built."""
+from collections.abc import Iterable
+from dataclasses import fields
+from typing import Any, TypeAlias
+
+from .deeplab import DeepLab
+from .espnet import ESPNet, ESPNetC
+from .hrnet import HRNet
+from .mobilenetv2plus import MobileNetV2Plus
+from .options import Model, NetworkOptions
+from .per_frame import PerFrame
+from .pspnet import PSPNet
+from .student import Student
+from .teacher import Teacher
+from ..backbones import BACKBONES, load_pretrained
+
+
+Exportable: TypeAlias = Student | PerFrame
+Network: TypeAlias = Student | PerFrame | Teacher
+
+PER_FRAME: dict[str, type[PerFrame]] = {
+    'pspnet': PSPNet, 'deeplab': DeepLab, 'espnet': ESPNet, 'espnet_c': ESPNetC, 'hrnet': HRNet,
+    'mobilenetv2plus': MobileNetV2Plus}
+MGCNETS: dict[str, type[Student] | type[Teacher]] = {'ssc': Student, 'msc': Teacher}
+OF_STUDENTS = ('hide_own', 'wrong_pool')  # options that a teacher lacks
+
+
+def build(options: NetworkOptions, num_classes: int, pretrained: bool = False) -> Network:
+    """
+    Build the network that a recipe's ``model`` describes.
+
+    Args:
+        options: Of one of the kinds.
+        num_classes: K.
+        pretrained: Whether to load the backbone's weights (``model.weights``).
+
+    Raises:
+        ValueError: An option has an unknown value, or they do not fit together.
+    """
+    arguments = {field.name: getattr(options, field.name) for field in fields(options)
+                 if field.name not in NetworkOptions.OF_TRAINING}
+    network: Network
+    if isinstance(options, Model):
+        network = _mgcnet(arguments, num_classes)
+    else:
+        network = PER_FRAME[options.kind](num_classes, **arguments)
+    if pretrained and options.weights:
+        backbone = arguments.get('backbone', options.kind)
+        if options.weights == 'imagenet':
+            _refuse_imagenet(backbone, arguments)
+        load_pretrained(network.backbone, backbone, options.weights)
+    return network
+
+
+def _mgcnet(arguments: dict[str, Any], num_classes: int) -> Student | Teacher:
+    short_term = arguments.pop('short_term')
+    if short_term not in MGCNETS:
+        raise ValueError(f'model.short_term {short_term!r} is unknown: use ssc or msc')
+    left_out = OF_STUDENTS if short_term == 'msc' else ()
+    return MGCNETS[short_term](num_classes, **{
+        key: value for key, value in arguments.items() if key not in left_out})
+
+
+def _refuse_imagenet(backbone: str, arguments: dict[str, Any]) -> None:
+    """Raise ValueError for a backbone of which no public weights exist."""
+    fix = 'set model.weights to null, or to a file'
+    if backbone not in BACKBONES:
+        raise ValueError(f'there are no ImageNet weights of {backbone}: {fix}')
+    if arguments.get('width', 1) != 1:
+        raise ValueError('there are no ImageNet weights of a backbone of another width: '
+                         f'set model.width to 1, or {fix}')
+    if arguments.get('deep_stem') and backbone.startswith('resnet'):
+        raise ValueError(f'there are no ImageNet weights of {backbone} with a deep stem: '
+                         f'set model.deep_stem to false, or {fix}')
+
+
+def refuse_without_prototypes(networks: Iterable[Network]) -> None:
+    """Raise ValueError where structural distillation meets a network of another kind."""
+    for network in networks:
+        if isinstance(network, PerFrame):
+            raise ValueError(
+                f'distill.structural compares prototypes, which a {type(network).__name__} has '
+                'not: set distill.structural to 0')
