@@ -112,7 +112,8 @@ def load_label_set(name_or_path: Union[str, Path]) -> LabelSet:
     Read a label set.
 
     Args:
-        name_or_path: name of one that is shipped (camvid, cityscapes), or path of a YAML file.
+        name_or_path: name of one that is shipped (camvid, cityscapes, voc, ade20k, nyu40), or path
+            of a YAML file.
 
     Raises:
         LabelSetError: there is none, or it is not a label set.

@@ -46,7 +46,7 @@ def test_shipped_cityscapes():
         [128, 64, 128], [70, 130, 180], [220, 20, 60], [0, 0, 142]]
 
 
-@pytest.mark.parametrize('name', ['camvid', 'cityscapes'])
+@pytest.mark.parametrize('name', ['ade20k', 'camvid', 'cityscapes', 'nyu40', 'voc'])
 def test_dict_round_trip(name):
     label_set = load_label_set(name)
     assert LabelSet.from_dict(label_set.to_dict()) == label_set

@@ -96,8 +96,8 @@ VSEG_NODE = (
         change='unconfigured'),
     Parameter(
         'label_set', '',
-        'Label set to publish in: camvid, cityscapes or the path of a YAML file; '
-        "empty: the bundle's own.", change='unconfigured'),
+        'Label set to publish in: camvid, cityscapes, voc, ade20k, nyu40 or the path of a YAML '
+        "file; empty: the bundle's own.", change='unconfigured'),
     Parameter(
         'size', '',
         "Size HxW at which the network runs, such as 256x512; empty: the bundle's own. Smaller is "

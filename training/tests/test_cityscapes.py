@@ -7,6 +7,7 @@ import pytest
 
 from networks import tiny
 from vseg_training.data import build_source, Cityscapes, VOID
+from vseg_training.data.check import check_data
 from vseg_training.evaluate import evaluate_stream
 from vseg_training.recipe import Data, Recipe, Source
 
@@ -90,3 +91,79 @@ def test_files_of_another_name_are_named(tmp_path):
     cv2.imwrite(str(root / 'leftImg8bit/train/aachen/holiday.png'), np.zeros((4, 4, 3), np.uint8))
     with pytest.raises(ValueError, match='holiday.png is not named <city>'):
         Cityscapes(root, 'train')
+
+
+def write_extra(root, numbers=(0, 1, 2)):
+    """train_extra: consecutive numbers of one city, seconds apart, with coarse labels alone."""
+    for number in numbers:
+        name = f'troisdorf/troisdorf_000000_{number:06d}'
+        for path, pixels in (
+                (root / f'leftImg8bit/train_extra/{name}_leftImg8bit.png',
+                 np.full((16, 32, 3), number, np.uint8)),
+                (root / f'gtCoarse/train_extra/{name}_gtCoarse_labelIds.png',
+                 np.full((16, 32), (0, 7, 26)[number], np.uint8)),
+                (root / f'gtCoarse/train_extra/{name}_gtCoarse_color.png',
+                 np.zeros((16, 32, 3), np.uint8))):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            cv2.imwrite(str(path), pixels)
+    return root
+
+
+def recipe_of(root, kind, split, **more):
+    source = Source(kind, str(root), split, **more)
+    return Recipe(data=Data(label_set='cityscapes', train=[source]))
+
+
+def refusal(root, kind, split, **more):
+    """Message of a training, which check-data has too."""
+    recipe = recipe_of(root, kind, split, **more)
+    with pytest.raises(ValueError) as raised:
+        build_source(recipe.data.train[0], recipe, root)
+    errors = check_data(recipe, root).errors['sources that cannot be read']
+    assert errors == [str(raised.value)] and '\n' not in errors[0]
+    return errors[0]
+
+
+def test_coarse_labels_of_train_extra_are_read_and_no_frames_joined(tmp_path):
+    root = write_extra(tmp_path)
+    recipe = recipe_of(root, 'cityscapes_coarse', 'train_extra')
+    source = build_source(recipe.data.train[0], recipe, tmp_path)
+    assert [len(drive) for drive in source.drives] == [1, 1, 1]
+    assert source.frames() == [(0, 0), (1, 0), (2, 0)]
+    classes = [np.unique(source.read(drive[0])[1]).tolist() for drive in source.drives]
+    assert classes == [[VOID], [0], [13]]
+    found = check_data(recipe, tmp_path)
+    assert not found.errors and 'stray labels' not in found.warnings
+    (root / 'gtCoarse/train_extra/troisdorf/troisdorf_000009_000000_gtCoarse_color.png'
+     ).write_bytes(b'')
+    assert len(check_data(recipe, tmp_path).warnings['stray labels']) == 1
+
+
+def test_coarse_and_fine_labels_of_one_split_stand_side_by_side(tmp_path):
+    root = write_tree(tmp_path, frames=21)
+    for path in list((root / 'gtFine').rglob('*_labelIds.png')):
+        other = root / 'gtCoarse' / path.relative_to(root / 'gtFine')
+        other.parent.mkdir(parents=True, exist_ok=True)
+        cv2.imwrite(str(other.with_name(other.name.replace('gtFine', 'gtCoarse'))),
+                    np.full((16, 32), 23, np.uint8))
+    for kind, classes in (('cityscapes', {0, 13, VOID}), ('cityscapes_coarse', {10})):
+        recipe = recipe_of(root, kind, 'train')
+        source = build_source(recipe.data.train[0], recipe, tmp_path)
+        assert source.frames() == [(drive, 19) for drive in range(4)]
+        assert set(np.unique(source.read(source.drives[0][19])[1])) == classes
+        assert 'stray labels' not in check_data(recipe, tmp_path).warnings
+
+
+def test_wrong_trees_are_refused_with_the_fix(tmp_path):
+    root = write_extra(tmp_path / 'data')
+    assert 'train_extra has coarse labels alone: use kind cityscapes_coarse' in refusal(
+        root, 'cityscapes', 'train_extra')
+    assert f'train_extra: set root to {root}' in refusal(
+        tmp_path, 'cityscapes_coarse', 'train_extra')
+    assert 'root is the folder that holds leftImg8bit/val and gtCoarse/val' in refusal(
+        root, 'cityscapes_coarse', 'val')
+    (root / 'gtCoarse').rename(root / 'coarse')
+    assert 'gtCoarse/train_extra is missing: root is the folder that holds' in refusal(
+        root, 'cityscapes_coarse', 'train_extra')
+    recipe = recipe_of(root, 'cityscapes', 'train_extra', unlabelled=True)
+    assert len(build_source(recipe.data.train[0], recipe, root).frames()) == 3

@@ -24,8 +24,9 @@ _TERM = ': write NAME: {weight: 3, of: scores} for a term (of, not on)'
 @dataclass
 class Source:
     """
-    One source of clips: kind camvid, cityscapes, folder or street.
+    One source of clips.
 
+    ``kind``: camvid, cityscapes, cityscapes_coarse, voc, ade20k, nyuv2, folder or street.
     ``drives``: names of the drives to take, all by default. ``stills``: share of the clips that
     are made of their last frame alone, by a window that moves over it. ``step``: of a street,
     frames of its 15 Hz drive from one frame of a clip to the next. ``label_map``: YAML from ids

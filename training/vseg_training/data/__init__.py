@@ -4,7 +4,7 @@
 from pathlib import Path
 from typing import Any
 
-from ros_vseg.labels import load_label_set
+from ros_vseg.labels import LabelSet, load_label_set
 
 from .augment import Augmentation
 from .cityscapes import Cityscapes
@@ -13,15 +13,19 @@ from .folders import CamVid, FolderFrames
 from .label_files import read_label_map
 from .loader import build_loader, ClipDataset
 from .soft_labels import SoftLabels
+from .stills import Ade20k, NyuV2, PascalVoc
 from .street.clips import StreetClips
 from ..recipe import Recipe, Source
 
 
-__all__ = ['PADDING', 'VOID', 'Augmentation', 'CamVid', 'Cityscapes', 'Clip', 'ClipDataset',
-           'ClipSource', 'FolderFrames', 'SoftLabels', 'StreetClips', 'build_loader',
-           'build_source', 'class_frequency', 'open_source']
+__all__ = ['PADDING', 'VOID', 'Ade20k', 'Augmentation', 'CamVid', 'Cityscapes', 'Clip',
+           'ClipDataset', 'ClipSource', 'FolderFrames', 'NyuV2', 'PascalVoc', 'SoftLabels',
+           'StreetClips', 'build_loader', 'build_source', 'class_frequency', 'open_source']
 
-_CLASSES = {'street': 11, 'camvid': 11, 'cityscapes': 19}  # that the labels of a kind have
+# label set whose ids the labels of a kind have; those of folder are the user's
+LABEL_SETS = {'street': 'camvid', 'camvid': 'camvid', 'cityscapes': 'cityscapes',
+              'cityscapes_coarse': 'cityscapes', 'voc': 'voc', 'ade20k': 'ade20k',
+              'nyuv2': 'nyu40'}
 
 
 def build_source(source: Source, recipe: Recipe, cache: Path) -> ClipSource[Any]:
@@ -59,27 +63,47 @@ def open_source(source: Source, recipe: Recipe, cache: Path) -> ClipSource[Any]:
 
 
 def _open(source: Source, recipe: Recipe, cache: Path) -> ClipSource[Any]:
-    if source.kind not in ('camvid', 'cityscapes', 'folder', 'street'):
-        raise ValueError(
-            f'source kind {source.kind!r} is unknown: use camvid, cityscapes, folder or street')
-    if not source.root and source.kind != 'street':
-        raise ValueError(f'a source of kind {source.kind} needs root, the folder of its data')
+    kind, split, unlabelled = source.kind, source.split, source.unlabelled
+    if kind not in (*LABEL_SETS, 'folder'):
+        raise ValueError(f'source kind {kind!r} is unknown: use '
+                         f'{", ".join(sorted(LABEL_SETS))} or folder')
+    if not source.root and kind != 'street':
+        raise ValueError(f'a source of kind {kind} needs root, the folder of its data')
+    if source.label_map and kind != 'folder':
+        raise ValueError(f'a source of kind {kind} takes no label_map, as its ids are known: '
+                         'remove it, or use kind folder')
     label_set, root = load_label_set(recipe.data.label_set), source.root or ''
-    names, count = label_set.names, _CLASSES.get(source.kind, 0)
-    if len(names) < count:
-        raise ValueError(
-            f'labels of kind {source.kind} have {count} classes, but label set {label_set.name} '
-            f'has {len(names)} classes: set data.label_set to the one of this data')
-    if source.kind == 'street':
+    if kind in LABEL_SETS:
+        _check_label_set(kind, label_set)
+    if kind == 'street':
         return StreetClips(
             range(*source.seeds), recipe.model.context_frames + 1, cache, recipe.data.size,
             source.step)
-    if source.kind == 'camvid':
-        return CamVid(root, source.split, source.unlabelled, label_set)
-    if source.kind == 'cityscapes':
-        return Cityscapes(root, source.split, source.unlabelled)
+    if kind == 'camvid':
+        return CamVid(root, split, unlabelled, label_set)
+    if kind.startswith('cityscapes'):
+        annotation = 'gtCoarse' if kind.endswith('_coarse') else 'gtFine'
+        return Cityscapes(root, split, unlabelled, annotation)
+    if kind == 'voc':
+        return PascalVoc(root, split, unlabelled, label_set)
+    if kind != 'folder':
+        return {'ade20k': Ade20k, 'nyuv2': NyuV2}[kind](root, split, unlabelled)
     # of the root's own images only where it has no split of that name
-    part = f'{source.split}/' if (Path(root) / source.split / 'images').is_dir() else ''
-    table = read_label_map(source.label_map, names) if source.label_map else None
-    return FolderFrames(root, len(names), table, source.unlabelled, f'{part}images',
+    part = f'{split}/' if (Path(root) / split / 'images').is_dir() else ''
+    table = read_label_map(source.label_map, label_set.names) if source.label_map else None
+    return FolderFrames(root, len(label_set.names), table, unlabelled, f'{part}images',
                         f'{part}labels', None if source.label_map else label_set)
+
+
+def _check_label_set(kind: str, label_set: LabelSet) -> None:
+    """Refuse a label set that is too small for a kind, or the shipped one of another kind."""
+    expected = LABEL_SETS[kind]
+    count = len(load_label_set(expected).names)
+    if len(label_set.names) < count:
+        raise ValueError(
+            f'labels of kind {kind} have {count} classes, but label set {label_set.name} has '
+            f'{len(label_set.names)} classes: set data.label_set to {expected} or to one of '
+            'your own with these ids')
+    if label_set.name in LABEL_SETS.values() and label_set.name != expected:
+        raise ValueError(f'labels of kind {kind} are not those of label set {label_set.name}: '
+                         f'set data.label_set to {expected}')

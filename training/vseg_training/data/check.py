@@ -126,14 +126,15 @@ class _Walk:
         self.source, self.report = source, report
         self.counts = np.zeros(256, np.int64)
         self.labels: set[Path] = set()  # files that images lead to
-        self.sizes: dict[str, bool] = {}  # in the order in which they were met
+        self.sizes: dict[tuple[int, ...], bool] = {}  # in the order in which they were met
 
     def run(self, clip_length: int) -> None:
         """Read every frame, then look at the source as a whole; clip_length: in frames."""
         drives, images = self.source.drives, self.source.root / self.source.image_folder
         for number, drive in enumerate(drives, 1):
             self._drive(drive)
-            log.info('%s: drive %d of %d, %d frames', images, number, len(drives), len(drive))
+            if len(drive) > 1 or number % 100 == 0:  # stills are many
+                log.info('%s: drive %d of %d, %d frames', images, number, len(drives), len(drive))
         for problem in self.source.problems():
             self.report.errors['sources with mistakes'].append(problem)
         self._labels(images)
@@ -148,9 +149,13 @@ class _Walk:
         """Return place, counts and sizes in one line."""
         frames = sum(map(len, self.source.drives))
         place = self.source.root / self.source.image_folder
+        sizes = ' and '.join(f'{height}x{width}' for height, width in self.sizes) or 'no size'
+        if len(self.sizes) > MOST:
+            heights, widths = np.transpose(list(self.sizes))
+            sizes = (f'{len(self.sizes)} sizes of {min(heights)} to {max(heights)} by '
+                     f'{min(widths)} to {max(widths)}')
         return (f'{place.parent if place.name == "images" else place}: {frames} frames in '
-                f'{len(self.source.drives)} drives, {" and ".join(self.sizes) or "no size"}, '
-                f'{len(self.labels)} labelled')
+                f'{len(self.source.drives)} drives, {sizes}, {len(self.labels)} labelled')
 
     def _labels(self, images: Path) -> None:
         """Whether enough of the frames have labels."""
@@ -178,7 +183,7 @@ class _Walk:
             if image is None:
                 continue
             size = image.shape[:2]
-            self.sizes[f'{size[0]}x{size[1]}'] = True
+            self.sizes[size] = True
             if labels is not None and labels.shape != size:
                 self._read('labels', key, self.source.read)
             first = first or (key, size)
@@ -197,17 +202,9 @@ class _Walk:
 
     def _stray_labels(self) -> None:
         """Warn of label files that no image leads to."""
-        known = {_frame(path) for path in self.labels}
-        reported = {path for path, _ in self.source.misnamed_labels()}
+        known = self.labels.union(path for path, _ in self.source.misnamed_labels())
         for path in sorted((self.source.root / self.source.label_folder).rglob('*')):
-            if path in self.labels or path in reported:
-                continue
-            if path.suffix.lower() in ('.png', '.jpg', '.jpeg'):
-                if '_gtFine_' not in path.name or _frame(path) not in known:
+            if path.suffix.lower() in ('.png', '.jpg', '.jpeg') and path not in known:
+                if not self.source.has_other_use(path):
                     self.report.warnings['stray labels'].append(
                         f'{path} belongs to no image: name it as its image, with the ending .png')
-
-
-def _frame(path: Path) -> Path:
-    """Path up to the number of a frame, which Cityscapes' label files of one frame share."""
-    return path.parent / path.name.partition('_gtFine_')[0]

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from .clips import VOID
-from .folders import FolderFrames
+from .folders import FolderFrames, root_of
 from .label_files import Table
 
 
@@ -23,16 +23,38 @@ class Cityscapes(FolderFrames):
     Frames are ``<city>/<city>_<sequence>_<frame>_leftImg8bit.png``; of each snippet of 30 the 20th
     is labelled, in ``..._gtFine_labelTrainIds.png`` or ``..._gtFine_labelIds.png``. Consecutive
     frames are one drive. Without the sequence package, ``leftImg8bit`` serves: labelled frames
-    alone, each its own drive.
+    alone, each its own drive, as consecutive numbers in ``train_extra`` are seconds apart.
+
+    Args:
+        root: Folder of the data.
+        split: train, val, test, or train_extra, which has coarse labels alone.
+        unlabelled: As in ``FolderFrames``.
+        annotation: gtFine or gtCoarse.
+
+    Raises:
+        ValueError: There are no images, or no folder of labels although labels are needed.
     """
 
-    def __init__(self, root: str | Path, split: str, unlabelled: bool = False) -> None:
+    def __init__(self, root: str | Path, split: str, unlabelled: bool = False,
+                 annotation: str = 'gtFine') -> None:
+        place, count = Path(root), len(_LABEL_IDS)
+        self.annotation, self._split, labels = annotation, split, f'{annotation}/{split}'
         folders = [f'{name}/{split}' for name in ('leftImg8bit_sequence', 'leftImg8bit')]
-        images = next((f for f in folders if (Path(root) / f).is_dir()), folders[0])
-        count = len(_LABEL_IDS)
+        images = next((f for f in folders if (place / f).is_dir()), folders[0])
+        self._video = images == folders[0]
         self._label_ids, self._train_ids = np.full((2, 256), VOID, np.int16)
         self._label_ids[list(_LABEL_IDS)] = self._train_ids[:count] = range(count)
-        super().__init__(root, count, None, unlabelled, images, f'gtFine/{split}')
+        super().__init__(root, count, None, unlabelled, images, labels)
+        if not unlabelled and not (place / labels).is_dir():
+            fix = root_of(place, labels, f'{labels}, as unpacked')
+            if split == 'train_extra' and annotation == 'gtFine':
+                fix = 'train_extra has coarse labels alone: use kind cityscapes_coarse'
+            raise ValueError(f'{place / labels} is missing: {fix}, or set unlabelled of this '
+                             'source to distil from frames without')
+
+    def _layout(self) -> str:
+        part = f'leftImg8bit/{self._split}'
+        return root_of(self.root, part, f'{part} and {self.annotation}/{self._split}, as unpacked')
 
     def _group(self, paths: Sequence[Path]) -> list[list[Path]]:
         drives: list[list[Path]] = []
@@ -44,7 +66,8 @@ class Cityscapes(FolderFrames):
             except ValueError:
                 raise ValueError(f'{path} is not named <city>_<sequence>_<frame>{_SUFFIX}.png as '
                                  'Cityscapes names its frames') from None
-            if last is None or place[:2] != last[:2] or place[2] != last[2] + 1:
+            follows = last is not None and place == (*last[:2], last[2] + 1)
+            if not (self._video and follows):
                 drives.append([])
             drives[-1].append(path)
             last = place
@@ -52,10 +75,16 @@ class Cityscapes(FolderFrames):
 
     def label_path(self, key: Path) -> Path:
         """Path of a frame's label file, whether it exists or not."""
-        stem = key.stem.removesuffix(_SUFFIX)
+        stem = f'{key.stem.removesuffix(_SUFFIX)}_{self.annotation}'
         folder = self.root / self.label_folder / key.parent.name
-        train_ids = folder / f'{stem}_gtFine_labelTrainIds.png'
-        return train_ids if train_ids.exists() else folder / f'{stem}_gtFine_labelIds.png'
+        train_ids = folder / f'{stem}_labelTrainIds.png'
+        return train_ids if train_ids.exists() else folder / f'{stem}_labelIds.png'
+
+    def has_other_use(self, label: Path) -> bool:
+        """Whether an image leads to a file: its colours, instances or other ids."""
+        stem, found, _ = label.stem.partition(f'_{self.annotation}_')
+        image = self.root / self.image_folder / label.parent.name / f'{stem}{_SUFFIX}.png'
+        return bool(found) and image.exists()
 
     def table_of(self, path: Path) -> Table:
         """Table of the ids in one label file."""

@@ -71,7 +71,8 @@ class ClipSource(Generic[Key]):
         known = [self.drive_name(drive) for drive in range(len(self.drives))]
         for name in names:
             if name not in known:
-                raise ValueError(f'there is no drive {name!r}: use {", ".join(known)}')
+                raise ValueError(f'there is no drive {name!r}: use '
+                                 f'{", ".join(dict.fromkeys(known))}')
         self.drives = [drive for drive, name in zip(self.drives, known) if name in names]
 
     def snippets(self) -> list[int]:

@@ -42,6 +42,9 @@ class FolderFrames(ClipSource[Path]):
         ValueError: There are no images.
     """
 
+    # what ids mean, and what to do about one that is no class
+    id_fix = f'{VOID} is void; correct the file, or give the source a label_map'
+
     def __init__(self, root: str | Path, num_classes: int, table: Table | None = None,
                  unlabelled: bool = False, image_folder: str = 'images',
                  label_folder: str = 'labels', label_set: LabelSet | None = None) -> None:
@@ -49,14 +52,21 @@ class FolderFrames(ClipSource[Path]):
         self.table = id_table({i: i for i in range(num_classes)}) if table is None else table
         self.unlabelled = unlabelled
         self.label_set = label_set
-        paths = _files(self.root / image_folder, _IMAGES)
+        paths = self._images()
         if not paths:
-            raise ValueError(f'no images in {self.root / image_folder}: '
-                             'put one folder of .jpg or .png frames per drive there')
+            raise ValueError(f'no images in {self.root / image_folder}: {self._layout()}')
         self.drives = self._group(paths)
 
+    def _images(self) -> list[Path]:
+        """All images, sorted."""
+        return _files(self.root / self.image_folder, _IMAGES)
+
+    def _layout(self) -> str:
+        """What to do where there are no images."""
+        return 'put one folder of .jpg or .png frames per drive there'
+
     def _group(self, paths: Sequence[Path]) -> list[list[Path]]:
-        """Drives of all images, which are sorted."""
+        """Drives of all images."""
         drives: dict[Path, list[Path]] = {}
         for path in paths:
             drives.setdefault(path.parent, []).append(path)
@@ -82,20 +92,21 @@ class FolderFrames(ClipSource[Path]):
 
     def problems(self) -> Iterator[str]:
         """See ``ClipSource.problems``: names that cannot be matched, and masks."""
-        yield from self._doubles()
-        for path, image in self.misnamed_labels():
-            yield (f'{path} is not read as the label of {image}: save labels as 8-bit PNGs with '
-                   'the ending .png, from where they were made')
+        yield from self._names()
         if self.label_set is not None and len(self.label_set.names) > 1:
             yield from self._masks()
 
-    def _doubles(self) -> Iterator[str]:
+    def _names(self) -> Iterator[str]:
+        """Tell of two images for one label, and of labels with another ending."""
         first: dict[Path, Path] = {}
         for path in (path for drive in self.drives for path in drive):
             other = first.setdefault(path.with_suffix(''), path)
             if other != path:
                 yield (f'{other} and {path} are two images for the label {self.label_path(path)}: '
                        'remove or rename one of them')
+        for path, image in self.misnamed_labels():
+            yield (f'{path} is not read as the label of {image}: save labels as 8-bit PNGs with '
+                   'the ending .png, from where they were made')
 
     def misnamed_labels(self) -> list[tuple[Path, Path]]:
         """Label files with another ending than .png of images without labels, and the images."""
@@ -106,6 +117,10 @@ class FolderFrames(ClipSource[Path]):
         folder = self.root / self.label_folder
         return [(path, bare[path.with_suffix('')]) for path in _files(folder, _IMAGES + _OTHERS)
                 if path.with_suffix('') in bare]
+
+    def has_other_use(self, label: Path) -> bool:
+        """Whether a label file that no frame leads to is in its place all the same."""
+        return False
 
     def _masks(self) -> Iterator[str]:
         """Drives whose label files hold 0 and 255 alone; one file may do so by chance."""
@@ -149,9 +164,8 @@ class FolderFrames(ClipSource[Path]):
         ids, palette = read_label_file(path)
         mapped = self.table_of(path)[ids]
         if mapped.min() == UNKNOWN:
-            raise ValueError(f'{path} has id {ids[mapped == UNKNOWN][0]}, which no class has '
-                             f'({VOID} is void): correct the file, or give the source a '
-                             'label_map')
+            raise ValueError(f'{path} has id {ids[mapped == UNKNOWN][0]}, which no class has: '
+                             f'{self.id_fix}')
         labels = mapped.astype(np.uint8)
         if palette is not None and self.label_set is not None:
             check_palette(path, ids, palette, self.label_set)
@@ -178,6 +192,8 @@ class CamVid(FolderFrames):
     """
 
     snippet_frames = 1
+    id_fix = (f'0 to 10 are classes, 11 and {VOID} are void; correct the file, or use kind folder '
+              'with a label_map')
 
     def __init__(self, root: str | Path, split: str, unlabelled: bool = False,
                  label_set: LabelSet | None = None) -> None:
@@ -201,3 +217,19 @@ def _files(folder: Path, endings: tuple[str, ...]) -> list[Path]:
     names = [name for name in iglob('**/*', root_dir=folder, recursive=True)
              if name.lower().endswith(endings)]
     return [folder / name for name in sorted(names, key=natural_key)]
+
+
+def root_of(root: Path, part: str, layout: str) -> str:
+    """
+    Say what to do where a root lacks a part of its data set.
+
+    Args:
+        root: As the recipe has it.
+        part: The missing folder or file, relative to the root.
+        layout: What a right root holds.
+    """
+    for pattern in ('*', '*/*'):
+        for folder in sorted(root.glob(pattern)):
+            if (folder / part).exists():
+                return f'set root to {folder}'
+    return f'root is the folder that holds {layout}'
