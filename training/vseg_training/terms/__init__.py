@@ -9,15 +9,18 @@ Adapters, which match the student's width to the teacher's, are the term's own: 
 with the student and not exported.
 """
 from .attention import AttentionTransfer
-from .build import Maps, METHODS, needs, Terms, Widths
+from .build import Maps, Terms, Widths
 from .channel import ChannelWise
 from .inter_class import InterClassDistance
 from .intra_class import IntraClassVariation
+from .local import LocalSimilarity
+from .methods import METHODS, needs
+from .mimic import Mimic
 from .pair import PairWise
 from .pixel import PixelWise
 from .temporal import TemporalConsistencyLoss, visibility
 
 
 __all__ = ['AttentionTransfer', 'ChannelWise', 'InterClassDistance', 'IntraClassVariation',
-           'METHODS', 'Maps', 'PairWise', 'PixelWise', 'TemporalConsistencyLoss', 'Terms',
-           'Widths', 'needs', 'visibility']
+           'LocalSimilarity', 'METHODS', 'Maps', 'Mimic', 'PairWise', 'PixelWise',
+           'TemporalConsistencyLoss', 'Terms', 'Widths', 'needs', 'visibility']

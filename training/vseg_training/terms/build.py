@@ -3,18 +3,14 @@
 """From a recipe's ``terms`` to a sum of terms: every need is checked before the first step."""
 from collections.abc import Mapping
 import inspect
-import math
 from typing import Any, NamedTuple
 
 from torch import nn, Tensor
 
-from .attention import AttentionTransfer
-from .channel import ChannelWise
-from .inter_class import InterClassDistance
-from .intra_class import IntraClassVariation
-from .pair import PairWise
-from .pixel import PixelWise
-from .temporal import TemporalConsistencyLoss
+from .methods import METHODS, Options, refuse_value, refuse_without_teacher
+
+
+GIVEN = ('self', 'widths', 'num_classes')  # arguments that no recipe sets
 
 
 class Maps(NamedTuple):
@@ -35,49 +31,6 @@ class Widths(NamedTuple):
 
     scores: int
     features: int
-
-
-class Method(NamedTuple):
-    """
-    A kind of term: its module, what it can compare (the default first), and what it needs.
-
-    Needs are teacher (one at work), probabilities (a teacher's, at work or on disk), labels, flow.
-    """
-
-    module: type[nn.Module]
-    of: tuple[str, ...]
-    needs: tuple[str, ...] = ('teacher',)
-
-
-METHODS = {
-    'pixel': Method(PixelWise, ('scores',), ('probabilities',)),
-    'channel': Method(ChannelWise, ('scores', 'features')),
-    'pair': Method(PairWise, ('features', 'scores')),
-    'attention': Method(AttentionTransfer, ('features',)),
-    'intra_class': Method(IntraClassVariation, ('features', 'scores'), ('teacher', 'labels')),
-    'inter_class': Method(InterClassDistance, ('features', 'scores'), ('teacher', 'labels')),
-    'temporal': Method(TemporalConsistencyLoss, ('scores',), ('flow',))}
-GIVEN = ('self', 'widths', 'num_classes')  # arguments that no recipe sets
-MAY_BE_0 = ('weight', 'reach', 'scale')
-
-Options = Mapping[str, Mapping[str, Any]]
-
-
-def needs(options: Options, need: str) -> list[str]:
-    """
-    Find the terms of a recipe that need something.
-
-    Args:
-        options: The recipe's ``terms``.
-        need: One of those of ``Method``.
-
-    Raises:
-        ValueError: A term is unknown.
-    """
-    for name in options:
-        if name not in METHODS:
-            raise ValueError(f'terms.{name} is unknown: use {", ".join(METHODS)}')
-    return [name for name in options if need in METHODS[name].needs]
 
 
 class Terms(nn.Module):
@@ -109,7 +62,7 @@ class Terms(nn.Module):
                  stored: bool = False) -> None:
         super().__init__()
         if teacher is None:
-            _refuse_without_teacher(options, stored)
+            refuse_without_teacher(options, stored)
         self.weights: dict[str, float] = {}
         self.of: dict[str, str] = {}
         self.modules_by_name = nn.ModuleDict()
@@ -121,7 +74,7 @@ class Terms(nn.Module):
         method = METHODS[name]
         if 'weight' not in values:
             raise ValueError(f'terms.{name} has no weight: give terms.{name}.weight')
-        _refuse_value(name, 'weight', values['weight'], 1.0)
+        refuse_value(name, 'weight', values['weight'], 1.0)
         weight, of = values.pop('weight'), values.pop('of', method.of[0])
         if of not in method.of:
             raise ValueError(f'terms.{name}.of is {of!r}: use {" or ".join(method.of)}')
@@ -131,13 +84,16 @@ class Terms(nn.Module):
             if option not in free:
                 raise ValueError(f'terms.{name}.{option} is unknown: use '
                                  f'{", ".join(["weight", "of", *free])}')
-            _refuse_value(name, option, values[option], known[option].default)
+            refuse_value(name, option, values[option], known[option].default)
         if 'num_classes' in known:
             values['num_classes'] = student.scores
         if 'widths' in known and of == 'features' and teacher is not None:
             values['widths'] = (student.features, teacher.features)
         self.weights[name], self.of[name] = float(weight), of
-        self.modules_by_name[name] = method.module(**values)
+        try:
+            self.modules_by_name[name] = method.module(**values)
+        except ValueError as error:
+            raise ValueError(f'terms.{name}.{error}') from error
 
     def forward(self, student: Maps, teacher: Maps | None, batch: Mapping[str, Tensor],
                 counted: Tensor) -> dict[str, Tensor]:
@@ -165,36 +121,6 @@ class Terms(nn.Module):
             last = batch['labels'] if 'labels' in method.needs else counted
             found[name] = module(own.flatten(0, 1), other, last.flatten(0, 1))
         return found
-
-
-def _refuse_without_teacher(options: Options, stored: bool) -> None:
-    """Raise ValueError where a term needs more of a teacher than there is."""
-    checkpoint = 'set distill.teacher to a checkpoint of vseg-train fit'
-    for name in needs(options, 'teacher'):
-        raise ValueError(f'terms.{name} compares with a teacher at work: {checkpoint} (soft '
-                         'labels on disk hold probabilities alone)')
-    for name in needs(options, 'probabilities'):
-        if not stored:
-            raise ValueError(f'terms.{name} needs a teacher: {checkpoint} or to a folder of '
-                             'vseg-train soft-labels')
-        tau = options[name].get('tau', 1)
-        if tau != 1:
-            raise ValueError(
-                f'terms.{name}.tau is {tau}, but soft labels on disk hold probabilities in 1/255, '
-                f'too coarse for any other than 1: use 1, or {checkpoint}')
-
-
-def _refuse_value(name: str, option: str, value: Any, like: Any) -> None:
-    """Raise ValueError for what is not a number of the kind of an option's default."""
-    if value is None and like is None:
-        return
-    whole = not isinstance(like, float)  # None stands for a count that is not limited
-    least = 'of 0 or more' if option in MAY_BE_0 else 'above 0'
-    right = (isinstance(value, int if whole else (int, float)) and not isinstance(value, bool)
-             and math.isfinite(value) and (value > 0 or value == 0 and option in MAY_BE_0))
-    if not right:
-        raise ValueError(f'terms.{name}.{option} is {value!r}: give a '
-                         f'{"whole number" if whole else "number"} {least}')
 
 
 def _temporal(module: nn.Module, scores: Tensor, batch: Mapping[str, Tensor], counted: Tensor
