@@ -13,7 +13,8 @@ from ros_vseg.labels import load_label_set
 from .backbones import load_pretrained
 from .data import class_frequency, PADDING
 from .distill import (
-    distillation_terms, maps_of, stored_maps, Targets, teacher_maps, teacher_targets)
+    distillation_terms, maps_of, monte_carlo, stored_maps, Targets, teacher_maps,
+    teacher_targets)
 from .evaluate import evaluate_stream
 from .losses import (
     co_training_loss, diversity, diversity_loss, ohem_cross_entropy, video_id_loss)
@@ -214,7 +215,9 @@ class SegmentationTask(lightning.LightningModule):
     def _maps(self, batch: Batch) -> Maps | None:
         """Maps of a batch, from the teacher at work or from its soft labels; None without."""
         if self._teacher:
-            return teacher_maps(self._teacher[0], batch['images'], batch['places'])
+            clip = self._teacher[0], batch['images'], batch['places']
+            maps, passes = teacher_maps(*clip), self.terms.passes
+            return maps._replace(monte_carlo=monte_carlo(*clip, **passes)) if passes else maps
         if self.recipe.distill.teacher:
             return stored_maps(batch['targets']['probabilities'])
         return None
@@ -321,7 +324,7 @@ class SegmentationTask(lightning.LightningModule):
 
 
 def _widths(network: Student | Teacher) -> Widths:
-    return Widths(network.num_classes, network.channels)
+    return Widths(network.num_classes, network.channels, hasattr(network, 'auxiliary'))
 
 
 def _gather(names: list[str], processes: int) -> list[list[str]]:

@@ -9,10 +9,11 @@ Adapters, which match the student's width to the teacher's, are the term's own: 
 with the student and not exported.
 """
 from .attention import AttentionTransfer
-from .build import Maps, Terms, Widths
+from .build import Maps, MonteCarlo, Terms, Widths
 from .channel import ChannelWise
 from .inter_class import InterClassDistance
 from .intra_class import IntraClassVariation
+from .joint import JointAuxiliary, UncertaintyAware
 from .local import LocalSimilarity
 from .methods import METHODS, needs
 from .mimic import Mimic
@@ -22,5 +23,6 @@ from .temporal import TemporalConsistencyLoss, visibility
 
 
 __all__ = ['AttentionTransfer', 'ChannelWise', 'InterClassDistance', 'IntraClassVariation',
-           'LocalSimilarity', 'METHODS', 'Maps', 'Mimic', 'PairWise', 'PixelWise',
-           'TemporalConsistencyLoss', 'Terms', 'Widths', 'needs', 'visibility']
+           'JointAuxiliary', 'LocalSimilarity', 'METHODS', 'Maps', 'Mimic', 'MonteCarlo',
+           'PairWise', 'PixelWise', 'TemporalConsistencyLoss', 'Terms', 'UncertaintyAware',
+           'Widths', 'needs', 'visibility']

@@ -7,10 +7,25 @@ from typing import Any, NamedTuple
 
 from torch import nn, Tensor
 
-from .methods import METHODS, Options, refuse_value, refuse_without_teacher
+from .joint import UncertaintyAware
+from .methods import (
+    METHODS, Options, refuse_value, refuse_without_auxiliary, refuse_without_teacher)
 
 
 GIVEN = ('self', 'widths', 'num_classes')  # arguments that no recipe sets
+
+
+class MonteCarlo(NamedTuple):
+    """
+    Several passes of a teacher with dropout.
+
+    Attributes:
+        mean: Of the probabilities, float [B, L, K, h, w].
+        variance: Of them, summed over classes, float [B, L, h, w].
+    """
+
+    mean: Tensor
+    variance: Tensor
 
 
 class Maps(NamedTuple):
@@ -20,17 +35,22 @@ class Maps(NamedTuple):
     Attributes:
         scores: Float [B, L, K, h, w], before the softmax.
         features: X, float [B, L, C, h', w']; None of soft labels on disk.
+        auxiliary: Scores of the auxiliary head, float [B, L, K, h'', w'']; None without one.
+        monte_carlo: Of a teacher, where a term needs it.
     """
 
     scores: Tensor
     features: Tensor | None = None
+    auxiliary: Tensor | None = None
+    monte_carlo: MonteCarlo | None = None
 
 
 class Widths(NamedTuple):
-    """Channels of a network's ``Maps``."""
+    """Channels of a network's ``Maps``, and whether it has an auxiliary head."""
 
     scores: int
     features: int
+    auxiliary: bool = True
 
 
 class Terms(nn.Module):
@@ -63,6 +83,8 @@ class Terms(nn.Module):
         super().__init__()
         if teacher is None:
             refuse_without_teacher(options, stored)
+        if teacher is None or not (student.auxiliary and teacher.auxiliary):
+            refuse_without_auxiliary(options)
         self.weights: dict[str, float] = {}
         self.of: dict[str, str] = {}
         self.modules_by_name = nn.ModuleDict()
@@ -112,15 +134,35 @@ class Terms(nn.Module):
         """
         found = {}
         for name, module in self.modules_by_name.items():
-            method, own = METHODS[name], getattr(student, self.of[name])
-            if 'flow' in method.needs:
+            own = getattr(student, self.of[name])
+            if 'flow' in METHODS[name].needs:
                 found[name] = _temporal(module, own, batch, counted)
                 continue
             assert teacher is not None
-            other = getattr(teacher, self.of[name]).flatten(0, 1)
-            last = batch['labels'] if 'labels' in method.needs else counted
-            found[name] = module(own.flatten(0, 1), other, last.flatten(0, 1))
+            given = self._given(name, student, teacher, batch, counted)
+            found[name] = module(*(maps.flatten(0, 1) for maps in (own, *given)))
         return found
+
+    def _given(self, name: str, student: Maps, teacher: Maps, batch: Mapping[str, Tensor],
+               counted: Tensor) -> list[Tensor]:
+        """What a term's module takes after the student's maps, by clips."""
+        wanted, other = METHODS[name].needs, getattr(teacher, self.of[name])
+        if 'passes' in wanted:
+            assert teacher.monte_carlo is not None
+            return [*teacher.monte_carlo, counted]
+        given = [other, batch['labels'] if 'labels' in wanted else counted]
+        if 'auxiliary' in wanted and student.auxiliary is not None \
+                and teacher.auxiliary is not None:
+            given += [student.auxiliary, teacher.auxiliary]
+        return given
+
+    @property
+    def passes(self) -> dict[str, Any]:
+        """Arguments of ``distill.monte_carlo``; empty where no term needs passes."""
+        for module in self.modules_by_name.values():
+            if isinstance(module, UncertaintyAware):
+                return {'passes': module.passes, 'rate': module.rate}
+        return {}
 
 
 def _temporal(module: nn.Module, scores: Tensor, batch: Mapping[str, Tensor], counted: Tensor

@@ -11,6 +11,7 @@ from .attention import AttentionTransfer
 from .channel import ChannelWise
 from .inter_class import InterClassDistance
 from .intra_class import IntraClassVariation
+from .joint import JointAuxiliary, UncertaintyAware
 from .local import LocalSimilarity
 from .mimic import Mimic
 from .pair import PairWise
@@ -22,7 +23,9 @@ class Method(NamedTuple):
     """
     A kind of term: its module, what it can compare (the default first), and what it needs.
 
-    Needs are teacher (one at work), probabilities (a teacher's, at work or on disk), labels, flow.
+    Needs are teacher (one at work), probabilities (a teacher's, at work or on disk), auxiliary
+    (its auxiliary head's scores too, unless the option of that name is 0), passes (several of it
+    with dropout), labels, flow.
     """
 
     module: type[nn.Module]
@@ -39,8 +42,10 @@ METHODS = {
     'mimic': Method(Mimic, ('features',)),
     'intra_class': Method(IntraClassVariation, ('features', 'scores'), ('teacher', 'labels')),
     'inter_class': Method(InterClassDistance, ('features', 'scores'), ('teacher', 'labels')),
+    'joint_auxiliary': Method(JointAuxiliary, ('scores',), ('probabilities', 'auxiliary')),
+    'uncertainty_aware': Method(UncertaintyAware, ('scores',), ('teacher', 'passes')),
     'temporal': Method(TemporalConsistencyLoss, ('scores',), ('flow',))}
-MAY_BE_0 = ('weight', 'reach', 'scale')
+MAY_BE_0 = ('weight', 'reach', 'scale', 'alpha', 'auxiliary')
 
 Options = Mapping[str, Mapping[str, Any]]
 
@@ -86,6 +91,14 @@ def refuse_without_teacher(options: Options, stored: bool) -> None:
             raise ValueError(
                 f'terms.{name}.tau is {tau}, but soft labels on disk hold probabilities in 1/255, '
                 f'too coarse for any other than 1: use 1, or {checkpoint}')
+
+
+def refuse_without_auxiliary(options: Options) -> None:
+    """Raise ValueError where a term compares auxiliary heads, for networks without."""
+    for name in needs(options, 'auxiliary'):
+        if options[name].get('auxiliary', 1.0) != 0:
+            raise ValueError(f'terms.{name} compares auxiliary heads too, which student and '
+                             f'teacher at work both need: set terms.{name}.auxiliary to 0')
 
 
 def refuse_value(name: str, option: str, value: Any, like: Any) -> None:
