@@ -20,6 +20,7 @@ from ros_vseg.labels import load_label_set
 
 from .checkpoint import initialise, load_network
 from .data import Augmentation, build_loader, build_source, ClipDataset, ClipSource, SoftLabels
+from .distill import prepare_terms
 from .from_bundle import initialise_from_bundle
 from .models import sync_batch_norm
 from .models.student import Student
@@ -212,10 +213,13 @@ def fit(recipe: Recipe, output: str | Path) -> Path:
     loader, val = build_data(recipe, output.parent / 'cache', start)
     dataset: Any = loader.dataset
     trainer = _trainer(recipe, output, validated=val is not None)
-    task = SegmentationTask(to_dict(recipe), dataset.num_videos,
-                            pretrained=not start, teacher=load_teacher(recipe))
+    teacher = load_teacher(recipe)
+    task = SegmentationTask(to_dict(recipe), dataset.num_videos, pretrained=not start,
+                            teacher=teacher)
     if recipe.model.init and not start:
         _start(task.network, recipe.model.init, dataset)
+    if not start:  # a checkpoint has what they learned
+        prepare_terms(task.terms, teacher, dataset, trainer.strategy.root_device)
     if trainer.world_size > 1 and trainer.strategy.root_device.type == 'cpu':
         sync_batch_norm.convert(task)
     trainer.fit(task, loader, val, ckpt_path=last if start else None, weights_only=True)

@@ -19,10 +19,11 @@ from .methods import METHODS, needs
 from .mimic import Mimic
 from .pair import PairWise
 from .pixel import PixelWise
+from .position import PositionInformation
 from .temporal import TemporalConsistencyLoss, visibility
 
 
 __all__ = ['AttentionTransfer', 'ChannelWise', 'InterClassDistance', 'IntraClassVariation',
            'JointAuxiliary', 'LocalSimilarity', 'METHODS', 'Maps', 'Mimic', 'MonteCarlo',
-           'PairWise', 'PixelWise', 'TemporalConsistencyLoss', 'Terms', 'UncertaintyAware',
-           'Widths', 'needs', 'visibility']
+           'PairWise', 'PixelWise', 'PositionInformation', 'TemporalConsistencyLoss', 'Terms',
+           'UncertaintyAware', 'Widths', 'needs', 'visibility']

@@ -16,6 +16,7 @@ from .local import LocalSimilarity
 from .mimic import Mimic
 from .pair import PairWise
 from .pixel import PixelWise
+from .position import PositionInformation
 from .temporal import TemporalConsistencyLoss
 
 
@@ -42,6 +43,7 @@ METHODS = {
     'mimic': Method(Mimic, ('features',)),
     'intra_class': Method(IntraClassVariation, ('features', 'scores'), ('teacher', 'labels')),
     'inter_class': Method(InterClassDistance, ('features', 'scores'), ('teacher', 'labels')),
+    'position': Method(PositionInformation, ('features',)),
     'joint_auxiliary': Method(JointAuxiliary, ('scores',), ('probabilities', 'auxiliary')),
     'uncertainty_aware': Method(UncertaintyAware, ('scores',), ('teacher', 'passes')),
     'temporal': Method(TemporalConsistencyLoss, ('scores',), ('flow',))}
