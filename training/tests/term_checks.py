@@ -44,6 +44,16 @@ def arrays(*tensors):
     return [tensor.numpy() for tensor in tensors]
 
 
+def convolve(features, weight, bias):
+    """Convolution [C', C, k, k] with zeros around the map."""
+    side = weight.shape[2] // 2
+    padded = np.pad(features, ((0, 0), (side, side), (side, side)))
+    _, height, width = features.shape
+    return np.array([[[(weight[k] * padded[:, y:y + 2 * side + 1, x:x + 2 * side + 1]).sum()
+                       + bias[k] for x in range(width)] for y in range(height)]
+                     for k in range(len(weight))])
+
+
 def check_gradients(term, *given):
     """A term's gradient to the student is that of finite differences."""
     student = given[0].clone().requires_grad_()

@@ -173,7 +173,9 @@ def test_the_weight_counts_and_no_gradient_reaches_the_teacher(recipe, teacher):
     ('terms.pair={weight: 1, reach: true}', 'terms.pair.reach is True: give a whole number of 0'),
     ('terms.temporal={weight: 1}', 'terms.temporal needs clips with flow.*set stills'),
     ('terms.temporal={weight: 1};data.clip_lengths=[1]',
-     'terms.temporal compares frames, but data.clip_lengths is .1.: add a length')])
+     'terms.temporal compares frames, but data.clip_lengths is .1.: add a length'),
+    ('terms.pair_frames={weight: 1};data.clip_lengths=[1]',
+     'terms.pair_frames compares frames, but data.clip_lengths is .1.: add a length')])
 def test_mistakes_in_terms_are_named_before_the_first_step(recipe, teacher, tmp_path, override,
                                                            message):
     with pytest.raises(ValueError, match=message):

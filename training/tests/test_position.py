@@ -7,7 +7,7 @@ import torch
 
 from term_checks import (
     arrays, check_gradients, check_half_precision, check_padding, check_teacher_without_gradient,
-    maps, mask)
+    convolve, maps, mask)
 from vseg_training.terms import PositionInformation
 from vseg_training.terms.position import positions
 
@@ -19,16 +19,6 @@ STUDENT, TEACHER, COUNTED = maps(0, 2, 3, 5, 6), maps(1, 2, 7, 5, 6), mask(2, 5,
 def term():
     torch.manual_seed(0)
     return PositionInformation((3, 7)).double()
-
-
-def convolve(features, weight, bias):
-    """Convolution [C', C, k, k] with zeros around the map."""
-    side = weight.shape[2] // 2
-    padded = np.pad(features, ((0, 0), (side, side), (side, side)))
-    _, height, width = features.shape
-    return np.array([[[(weight[k] * padded[:, y:y + 2 * side + 1, x:x + 2 * side + 1]).sum()
-                       + bias[k] for x in range(width)] for y in range(height)]
-                     for k in range(len(weight))])
 
 
 def loop(term, student, teacher, counted):

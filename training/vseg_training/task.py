@@ -146,9 +146,10 @@ class SegmentationTask(lightning.LightningModule):
         self.class_weights.copy_(weights / weights.mean())
 
     def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
-        """Make dropout a function of step and process: a resumed run repeats the whole one."""
+        """Make chance a function of step and process: a resumed run repeats the whole one."""
         torch.manual_seed(
             self.recipe.seed * 1_000_003 + self.global_step + (self.global_rank << 32))
+        self.terms.begin_step()
 
     def supervised(self, scores: Tensor, labels: Tensor) -> Tensor:
         """OHEM cross-entropy of scores [B, K, h, w] at the size of labels int64 [B, H, W]."""

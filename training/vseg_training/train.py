@@ -100,10 +100,11 @@ def build_data(recipe: Recipe, cache: Path, start_step: int) -> tuple[DataLoader
 
 def _with_flow(recipe: Recipe) -> bool:
     """Whether clips bring their flow; ValueError where a term needs it and no clip has any."""
-    data, wanting = recipe.data, needs(recipe.terms, 'flow')
-    if wanting and max(data.clip_lengths) < 2:
-        raise ValueError(f'terms.{wanting[0]} compares frames, but data.clip_lengths is '
+    data, of_clips = recipe.data, needs(recipe.terms, 'frames')
+    if of_clips and max(data.clip_lengths) < 2:
+        raise ValueError(f'terms.{of_clips[0]} compares frames, but data.clip_lengths is '
                          f'{list(data.clip_lengths)}: add a length of 2 or more')
+    wanting = needs(recipe.terms, 'flow')
     if wanting and not any(source.stills > 0 and source.weight > 0 for source in data.train):
         raise ValueError(f'terms.{wanting[0]} needs clips with flow, which those made of stills '
                          'have: set stills of a source in data.train above 0')

@@ -11,6 +11,7 @@ with the student and not exported.
 from .attention import AttentionTransfer
 from .build import Maps, MonteCarlo, Terms, Widths
 from .channel import ChannelWise
+from .frames import MultiFrame, PairwiseFrames
 from .inter_class import InterClassDistance
 from .intra_class import IntraClassVariation
 from .joint import JointAuxiliary, UncertaintyAware
@@ -25,5 +26,6 @@ from .temporal import TemporalConsistencyLoss, visibility
 
 __all__ = ['AttentionTransfer', 'ChannelWise', 'InterClassDistance', 'IntraClassVariation',
            'JointAuxiliary', 'LocalSimilarity', 'METHODS', 'Maps', 'Mimic', 'MonteCarlo',
-           'PairWise', 'PixelWise', 'PositionInformation', 'TemporalConsistencyLoss', 'Terms',
-           'UncertaintyAware', 'Widths', 'needs', 'visibility']
+           'MultiFrame', 'PairWise', 'PairwiseFrames', 'PixelWise', 'PositionInformation',
+           'TemporalConsistencyLoss', 'Terms', 'UncertaintyAware', 'Widths', 'needs',
+           'visibility']

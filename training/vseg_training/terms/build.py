@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 
 from torch import nn, Tensor
 
+from .frames import MultiFrame
 from .joint import UncertaintyAware
 from .methods import (
     METHODS, Options, refuse_value, refuse_without_auxiliary, refuse_without_teacher)
@@ -117,6 +118,12 @@ class Terms(nn.Module):
         except ValueError as error:
             raise ValueError(f'terms.{name}.{error}') from error
 
+    def begin_step(self) -> None:
+        """What terms do before a step, once the weights are those of the last one."""
+        for module in self.modules_by_name.values():
+            if isinstance(module, MultiFrame):
+                module.begin_step()
+
     def forward(self, student: Maps, teacher: Maps | None, batch: Mapping[str, Tensor],
                 counted: Tensor) -> dict[str, Tensor]:
         """
@@ -140,7 +147,9 @@ class Terms(nn.Module):
                 continue
             assert teacher is not None
             given = self._given(name, student, teacher, batch, counted)
-            found[name] = module(*(maps.flatten(0, 1) for maps in (own, *given)))
+            if 'frames' not in METHODS[name].needs:
+                own, *given = (maps.flatten(0, 1) for maps in (own, *given))
+            found[name] = module(own, *given)
         return found
 
     def _given(self, name: str, student: Maps, teacher: Maps, batch: Mapping[str, Tensor],

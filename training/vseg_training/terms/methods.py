@@ -9,6 +9,7 @@ from torch import nn
 
 from .attention import AttentionTransfer
 from .channel import ChannelWise
+from .frames import MultiFrame, PairwiseFrames
 from .inter_class import InterClassDistance
 from .intra_class import IntraClassVariation
 from .joint import JointAuxiliary, UncertaintyAware
@@ -26,7 +27,7 @@ class Method(NamedTuple):
 
     Needs are teacher (one at work), probabilities (a teacher's, at work or on disk), auxiliary
     (its auxiliary head's scores too, unless the option of that name is 0), passes (several of it
-    with dropout), labels, flow.
+    with dropout), labels, frames (clips of two or more, as they are), flow.
     """
 
     module: type[nn.Module]
@@ -46,8 +47,10 @@ METHODS = {
     'position': Method(PositionInformation, ('features',)),
     'joint_auxiliary': Method(JointAuxiliary, ('scores',), ('probabilities', 'auxiliary')),
     'uncertainty_aware': Method(UncertaintyAware, ('scores',), ('teacher', 'passes')),
-    'temporal': Method(TemporalConsistencyLoss, ('scores',), ('flow',))}
-MAY_BE_0 = ('weight', 'reach', 'scale', 'alpha', 'auxiliary')
+    'pair_frames': Method(PairwiseFrames, ('scores',), ('probabilities', 'frames')),
+    'multi_frame': Method(MultiFrame, ('features',), ('teacher', 'frames')),
+    'temporal': Method(TemporalConsistencyLoss, ('scores',), ('frames', 'flow'))}
+MAY_BE_0 = ('weight', 'reach', 'scale', 'alpha', 'auxiliary', 'collapse')
 
 Options = Mapping[str, Mapping[str, Any]]
 
