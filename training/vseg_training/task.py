@@ -110,8 +110,9 @@ class SegmentationTask(lightning.LightningModule):
             self.long_term = LongTermContext(self.network.channels, num_videos)
         # in a list, which hides its weights from Lightning and from the checkpoint
         self._teacher = [] if teacher is None else [teacher.requires_grad_(False)]
-        self.terms = Terms(self.recipe.terms, _widths(self.network),
-                           None if teacher is None else _widths(teacher),
+        crop = self.recipe.data.crop
+        self.terms = Terms(self.recipe.terms, _widths(self.network, crop),
+                           None if teacher is None else _widths(teacher, crop),
                            stored=self.recipe.distill.teacher is not None)
         if self.recipe.model.frozen_backbone:
             self.network.backbone.requires_grad_(False)
@@ -129,10 +130,23 @@ class SegmentationTask(lightning.LightningModule):
             self.network.backbone.eval()  # its batch norms keep their statistics
 
     def on_fit_start(self) -> None:
-        """Move the teacher, which Lightning does not know, to the device."""
+        """Move teacher and opponents, which Lightning does not know, to the device."""
         for teacher in self._teacher:
             teacher.to(  # type: ignore[call-overload]
                 self.device, memory_format=torch.channels_last)
+        for opponent in self.terms.opponents.values():
+            opponent.to(self.device)
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Add the opponents, which are in no module."""
+        opponents = self.terms.opponents
+        if opponents:
+            checkpoint['opponents'] = {name: each.state_dict() for name, each in opponents.items()}
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Take the opponents back."""
+        for name, state in checkpoint.get('opponents', {}).items():
+            self.terms.opponents[name].load_state_dict(state)
 
     def on_train_start(self) -> None:
         """Set the class weights (``loss.class_balance`` and ``loss.class_gain``), of mean 1."""
@@ -210,7 +224,9 @@ class SegmentationTask(lightning.LightningModule):
                 output, self._targets(batch), counted.flatten(0, 1), self.class_weights,
                 bool(distill.structural))
         if self.terms.weights:
-            terms |= self.terms(maps_of(output), self._maps(batch), batch, counted)
+            given = maps_of(output), self._maps(batch), batch, counted
+            self.terms.train_opponents(*given)
+            terms |= self.terms(*given)
         return terms
 
     def _maps(self, batch: Batch) -> Maps | None:
@@ -324,8 +340,10 @@ class SegmentationTask(lightning.LightningModule):
         raise ValueError(f'optimizer {options.optimizer!r} is unknown: use adamw or sgd')
 
 
-def _widths(network: Student | Teacher) -> Widths:
-    return Widths(network.num_classes, network.channels, hasattr(network, 'auxiliary'))
+def _widths(network: Student | Teacher, crop: Sequence[int]) -> Widths:
+    height, width = (-(-side // network.output_stride) for side in crop)
+    return Widths(network.num_classes, network.channels, hasattr(network, 'auxiliary'),
+                  (height, width))
 
 
 def _gather(names: list[str], processes: int) -> list[list[str]]:

@@ -12,6 +12,7 @@ from .attention import AttentionTransfer
 from .build import Maps, MonteCarlo, Terms, Widths
 from .channel import ChannelWise
 from .frames import MultiFrame, PairwiseFrames
+from .holistic import Holistic
 from .inter_class import InterClassDistance
 from .intra_class import IntraClassVariation
 from .joint import JointAuxiliary, UncertaintyAware
@@ -24,8 +25,8 @@ from .position import PositionInformation
 from .temporal import TemporalConsistencyLoss, visibility
 
 
-__all__ = ['AttentionTransfer', 'ChannelWise', 'InterClassDistance', 'IntraClassVariation',
-           'JointAuxiliary', 'LocalSimilarity', 'METHODS', 'Maps', 'Mimic', 'MonteCarlo',
-           'MultiFrame', 'PairWise', 'PairwiseFrames', 'PixelWise', 'PositionInformation',
-           'TemporalConsistencyLoss', 'Terms', 'UncertaintyAware', 'Widths', 'needs',
-           'visibility']
+__all__ = ['AttentionTransfer', 'ChannelWise', 'Holistic', 'InterClassDistance',
+           'IntraClassVariation', 'JointAuxiliary', 'LocalSimilarity', 'METHODS', 'Maps', 'Mimic',
+           'MonteCarlo', 'MultiFrame', 'PairWise', 'PairwiseFrames', 'PixelWise',
+           'PositionInformation', 'TemporalConsistencyLoss', 'Terms', 'UncertaintyAware', 'Widths',
+           'needs', 'visibility']

@@ -7,10 +7,13 @@ from typing import Any, NamedTuple
 
 from torch import nn, Tensor
 
+from .critic import Opponent
 from .frames import MultiFrame
+from .holistic import Holistic
 from .joint import UncertaintyAware
 from .methods import (
-    METHODS, Options, refuse_value, refuse_without_auxiliary, refuse_without_teacher)
+    METHODS, Options, refuse_small, refuse_value, refuse_without_auxiliary,
+    refuse_without_teacher)
 
 
 GIVEN = ('self', 'widths', 'num_classes')  # arguments that no recipe sets
@@ -47,11 +50,20 @@ class Maps(NamedTuple):
 
 
 class Widths(NamedTuple):
-    """Channels of a network's ``Maps``, and whether it has an auxiliary head."""
+    """
+    Channels of a network's ``Maps``.
+
+    Attributes:
+        scores: Of the scores.
+        features: Of the features.
+        auxiliary: Whether it has an auxiliary head.
+        cells: (h, w) of its scores.
+    """
 
     scores: int
     features: int
     auxiliary: bool = True
+    cells: tuple[int, int] = (64, 64)
 
 
 class Terms(nn.Module):
@@ -86,6 +98,8 @@ class Terms(nn.Module):
             refuse_without_teacher(options, stored)
         if teacher is None or not (student.auxiliary and teacher.auxiliary):
             refuse_without_auxiliary(options)
+        if teacher is not None:
+            refuse_small(options, teacher.cells)
         self.weights: dict[str, float] = {}
         self.of: dict[str, str] = {}
         self.modules_by_name = nn.ModuleDict()
@@ -160,10 +174,27 @@ class Terms(nn.Module):
             assert teacher.monte_carlo is not None
             return [*teacher.monte_carlo, counted]
         given = [other, batch['labels'] if 'labels' in wanted else counted]
+        if 'images' in wanted:
+            given.append(batch['images'])
         if 'auxiliary' in wanted and student.auxiliary is not None \
                 and teacher.auxiliary is not None:
             given += [student.auxiliary, teacher.auxiliary]
         return given
+
+    @property
+    def opponents(self) -> dict[str, Opponent]:
+        """Critics by the names of their terms; hidden from ``modules`` and ``parameters``."""
+        return {name: module.opponent for name, module in self.modules_by_name.items()
+                if isinstance(module, Holistic)}
+
+    def train_opponents(self, student: Maps, teacher: Maps | None, batch: Mapping[str, Tensor],
+                        counted: Tensor) -> None:
+        """Train all critics by one step; arguments as in ``forward``."""
+        for name, module in self.modules_by_name.items():
+            if isinstance(module, Holistic):
+                assert teacher is not None
+                given = self._given(name, student, teacher, batch, counted)
+                module.learn(*(maps.flatten(0, 1) for maps in (student.scores, *given)))
 
     @property
     def passes(self) -> dict[str, Any]:

@@ -54,6 +54,12 @@ def shrink(counted: Tensor | None, like: Tensor) -> Tensor:
     return resize_labels(counted, like.shape[2:]).bool()
 
 
+def shown(images: Tensor, like: Tensor) -> Tensor:
+    """Images [B, 3, H, W] in 0..255 as 0..1 at a map's size, each cell the mean of its pixels."""
+    height, width = like.shape[2:]
+    return F.adaptive_avg_pool2d(images.detach().to(like.dtype) / 255, (height, width))
+
+
 def same_width(student: Tensor, teacher: Tensor, term: str) -> None:
     """Raise ValueError if two maps differ in their number of channels."""
     if student.shape[1] != teacher.shape[1]:

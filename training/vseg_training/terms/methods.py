@@ -1,7 +1,7 @@
 # Copyright 2026 The ros_vseg authors
 # SPDX-License-Identifier: Apache-2.0
 """The terms that a recipe can name, what they need, and what is refused before the first step."""
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 import math
 from typing import Any, NamedTuple
 
@@ -9,7 +9,9 @@ from torch import nn
 
 from .attention import AttentionTransfer
 from .channel import ChannelWise
+from .critic import LEAST_CELLS
 from .frames import MultiFrame, PairwiseFrames
+from .holistic import Holistic
 from .inter_class import InterClassDistance
 from .intra_class import IntraClassVariation
 from .joint import JointAuxiliary, UncertaintyAware
@@ -27,12 +29,14 @@ class Method(NamedTuple):
 
     Needs are teacher (one at work), probabilities (a teacher's, at work or on disk), auxiliary
     (its auxiliary head's scores too, unless the option of that name is 0), passes (several of it
-    with dropout), labels, frames (clips of two or more, as they are), flow.
+    with dropout), images, labels, frames (clips of two or more, as they are), flow.
+    Its maps must have at least so many cells in height and in width.
     """
 
     module: type[nn.Module]
     of: tuple[str, ...]
     needs: tuple[str, ...] = ('teacher',)
+    least_cells: int = 1
 
 
 METHODS = {
@@ -44,6 +48,7 @@ METHODS = {
     'mimic': Method(Mimic, ('features',)),
     'intra_class': Method(IntraClassVariation, ('features', 'scores'), ('teacher', 'labels')),
     'inter_class': Method(InterClassDistance, ('features', 'scores'), ('teacher', 'labels')),
+    'holistic': Method(Holistic, ('scores',), ('teacher', 'images'), LEAST_CELLS),
     'position': Method(PositionInformation, ('features',)),
     'joint_auxiliary': Method(JointAuxiliary, ('scores',), ('probabilities', 'auxiliary')),
     'uncertainty_aware': Method(UncertaintyAware, ('scores',), ('teacher', 'passes')),
@@ -104,6 +109,22 @@ def refuse_without_auxiliary(options: Options) -> None:
         if options[name].get('auxiliary', 1.0) != 0:
             raise ValueError(f'terms.{name} compares auxiliary heads too, which student and '
                              f'teacher at work both need: set terms.{name}.auxiliary to 0')
+
+
+def refuse_small(options: Options, cells: Sequence[int]) -> None:
+    """
+    Check the size of the maps of scores, (height, width).
+
+    Raises:
+        ValueError: They are too small for a term.
+    """
+    for name in options:
+        least = METHODS[name].least_cells
+        if min(cells) < least:
+            raise ValueError(
+                f'terms.{name} has a critic for maps of {least} x {least} cells or more, but the '
+                f'teacher makes {cells[0]} x {cells[1]} of data.crop: raise data.crop, or take a '
+                'teacher with finer scores (model.head_widths of two)')
 
 
 def refuse_value(name: str, option: str, value: Any, like: Any) -> None:
