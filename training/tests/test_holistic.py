@@ -36,11 +36,11 @@ def double(term):
     return term
 
 
-def score(critic, image_and_map):
+def score(network, image_and_map):
     """D of a batch [B, 3 + K, h, w], of whose convolutions only the shapes are from torch."""
     mean, std = (f(image_and_map, axis=(0, 2, 3), keepdims=True) for f in (np.mean, np.std))
     x = (image_and_map - mean) / np.sqrt(std ** 2 + 1e-5)
-    for layer in list(critic.layers)[1:]:
+    for layer in list(network.layers)[1:]:
         if isinstance(layer, torch.nn.Conv2d):
             weight, bias = layer.weight.numpy(), layer.bias.numpy()
             # 4x4 with one row of zeros is a 5x5 with one more; every second or every place
@@ -57,11 +57,11 @@ def score(critic, image_and_map):
 
 
 def test_the_critic_is_its_layers_in_numpy():
-    critic = Critic(K).double()
+    network = Critic(K).double()
     with torch.no_grad():
         given = torch.cat([IMAGES / 255, STUDENT.softmax(1)], 1)
-        found = critic(given[:, 3:], given[:, :3])
-    expected = score(critic.requires_grad_(False), given.numpy())
+        found = network(given[:, 3:], given[:, :3])
+    expected = score(network.requires_grad_(False), given.numpy())
     np.testing.assert_allclose(found, expected, rtol=1e-9)
 
 
@@ -89,11 +89,11 @@ def test_the_gradient_penalty_of_a_linear_critic_is_that_of_its_slope():
 def test_the_gradient_penalty_is_taken_between_the_maps_one_share_per_sample():
     seen = []
 
-    def critic(x):
+    def half_square(x):
         seen.append(x.detach())
         return (x ** 2).sum((1, 2, 3)) / 2  # its gradient is x
 
-    penalty = gradient_penalty(critic, STUDENT, TEACHER)
+    penalty = gradient_penalty(half_square, STUDENT, TEACHER)
     shares = (seen[0] - TEACHER) / (STUDENT - TEACHER)
     for share in shares:
         assert 0 < share.mean() < 1 and share.std() < 1e-9

@@ -70,6 +70,11 @@ class MultiFrame(nn.Module):
         max_nodes: Features are pooled into patches until N is no more.
         collapse: Weight of the part that enlarges the teacher's cell state.
         clip: Its weights are kept within +- clip.
+
+    Examples:
+        >>> clip = torch.rand(1, 2, 3, 4, 4)
+        >>> MultiFrame(collapse=0.0)(clip, clip).item()
+        0.0
     """
 
     def __init__(self, max_nodes: int = 36, collapse: float = 1.0, clip: float = 0.1) -> None:

@@ -23,6 +23,13 @@ class Holistic(nn.Module):
         lr: Likewise.
         penalty: Likewise.
 
+    Examples:
+        >>> import torch
+        >>> maps, image = torch.rand(1, 2, 32, 32), 255 * torch.rand(1, 3, 32, 32)
+        >>> loss = Holistic(2)(maps, maps, None, image)  # the critic finds both as real
+        >>> loss.abs().item() < 1e-5
+        True
+
     Attributes:
         opponent: Hidden from the modules: see there.
     """

@@ -46,6 +46,12 @@ class JointAuxiliary(nn.Module):
     Args:
         alpha: As in ``joint_loss``.
         auxiliary: Weight of the auxiliary head; 0: it is left out.
+
+    Examples:
+        >>> import torch
+        >>> one_class = torch.tensor([30.0, 0.0]).view(1, 2, 1, 1)
+        >>> JointAuxiliary()(torch.zeros(1, 2, 1, 1), one_class)
+        tensor(0.8181)
     """
 
     def __init__(self, alpha: float = 0.5, auxiliary: float = 1.0) -> None:
@@ -99,6 +105,15 @@ class UncertaintyAware(nn.Module):
 
     Raises:
         ValueError: One pass has no variance, or all is dropped.
+
+    Examples:
+        >>> import torch
+        >>> student = torch.tensor([[30.0, 0.0], [0.0, 0.0]]).T.view(1, 2, 1, 2)
+        >>> mean = torch.tensor([1.0, 0.0]).view(1, 2, 1, 1).expand(1, 2, 1, 2)
+        >>> UncertaintyAware()(student, mean, torch.tensor([[[0.0, 0.1]]]))  # the second pixel
+        tensor(0.8181)
+        >>> UncertaintyAware()(student, mean, torch.zeros(1, 1, 2))  # none
+        tensor(0.)
     """
 
     def __init__(self, alpha: float = 0.5, passes: int = 5, rate: float = 0.01) -> None:

@@ -23,6 +23,11 @@ class PositionInformation(nn.Module):
     Args:
         widths: Channels of student and teacher.
         steps: Of the head's training.
+
+    Examples:
+        >>> term = PositionInformation((8, 16))  # of which the adapter is trained by the student
+        >>> [tuple(x.shape) for x in term.parameters() if x.requires_grad]
+        [(16, 8, 1, 1), (16,)]
     """
 
     def __init__(self, widths: tuple[int, int], steps: int = 300) -> None:
