@@ -109,3 +109,28 @@ def test_clips_that_cannot_be_shared_are_named(tmp_path):
     with pytest.raises(ValueError, match='4 frames has 1 clips of 4, which 2 processes.*'
                                          'frames_per_step, clip_lengths'):
         build_loader(clips, 0, 0, 0, 2)
+
+
+LEARN = """
+import sys
+import torch
+from vseg_training.terms import critic
+rank, folder = int(sys.argv[1]), sys.argv[2]
+torch.distributed.init_process_group(
+    'gloo', init_method=f'file://{folder}/meeting', rank=rank, world_size=2)
+critic.WIDTHS = (8, 8, 16, 16)
+torch.manual_seed(0)
+opponent = critic.Opponent(3)
+torch.manual_seed(1 + rank)
+opponent.learn(*(torch.rand(1, 3, 32, 32) for _ in range(3)))
+torch.save(opponent.critic.state_dict(), f'{folder}/{rank}.pt')
+"""
+
+
+def test_processes_that_train_together_keep_one_critic(tmp_path):
+    """Each sees maps of its own; the critic's gradients are none of the network's."""
+    started = [subprocess.Popen([sys.executable, '-c', LEARN, str(rank), str(tmp_path)],
+                                env={**os.environ, 'OMP_NUM_THREADS': '1'}) for rank in (0, 1)]
+    assert [process.wait(120) for process in started] == [0, 0]
+    first, second = (torch.load(tmp_path / f'{rank}.pt', weights_only=True) for rank in (0, 1))
+    assert all(torch.equal(first[key], second[key]) for key in first)

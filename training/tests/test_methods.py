@@ -165,13 +165,17 @@ def test_the_weight_counts_and_no_gradient_reaches_the_teacher(recipe, teacher):
     ('terms.pixel={weight: 1, of: features}', "terms.pixel.of is 'features': use scores"),
     ('terms.pixel={weight: 1, tua: 2}', 'terms.pixel.tua is unknown: use weight, of, tau'),
     ('terms.pixel={weight: much}', "terms.pixel.weight is 'much': give a number of 0 or more"),
+    ('terms.channel={weight: 1, form: l1}', "terms.channel.form is 'l1': use kl, swapped"),
+    ('terms.channel={weight: 1, form: 2}', 'terms.channel.form is 2: give a word such as kl'),
     ('terms.pixel={weight: 1, tau: 0}', 'terms.pixel.tau is 0: give a number above 0'),
     ('terms.pixel={weight: 1, tau: .nan}', 'terms.pixel.tau is nan: give a number above 0'),
     ('terms.pair={weight: 1, patch: 1.5}', 'terms.pair.patch is 1.5: give a whole number above 0'),
     ('terms.pair={weight: 1, reach: true}', 'terms.pair.reach is True: give a whole number of 0'),
     ('terms.temporal={weight: 1}', 'terms.temporal needs clips with flow.*set stills'),
     ('terms.temporal={weight: 1};data.clip_lengths=[1]',
-     'terms.temporal compares frames, but data.clip_lengths is .1.: add a length')])
+     'terms.temporal compares frames, but data.clip_lengths is .1.: add a length'),
+    ('terms.pair_frames={weight: 1};data.clip_lengths=[1]',
+     'terms.pair_frames compares frames, but data.clip_lengths is .1.: add a length')])
 def test_mistakes_in_terms_are_named_before_the_first_step(recipe, teacher, tmp_path, override,
                                                            message):
     with pytest.raises(ValueError, match=message):

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 
+from term_checks import arrays, cosine, maps, mask, patches_of, softmax
 from vseg_training.terms import (
     AttentionTransfer, ChannelWise, InterClassDistance, IntraClassVariation, PairWise, PixelWise,
     TemporalConsistencyLoss)
@@ -16,26 +17,10 @@ from vseg_training.terms.temporal import warp
 K, VOID = 3, 255
 
 
-def maps(seed, *shape):
-    return torch.randn(*shape, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
-
-
 def label_image(seed, *shape):
     labels = torch.randint(0, K, shape, generator=torch.Generator().manual_seed(seed))
     labels[:, 0, 0] = VOID
     return labels
-
-
-def mask(batch, height, width):
-    """Bool with padding on the right of the first image."""
-    counted = torch.ones(batch, height, width, dtype=torch.bool)
-    counted[0, :, -2:] = False
-    return counted
-
-
-def softmax(values):
-    values = np.exp(values - values.max())
-    return values / values.sum()
 
 
 def kl(p, q):
@@ -57,22 +42,6 @@ def loop_channel(student, teacher, counted, tau):
             values.append(kl(softmax(teacher[b, c][counted[b]] / tau),
                              softmax(student[b, c][counted[b]] / tau)))
     return tau ** 2 * np.mean(values)
-
-
-def patches_of(features, counted, side):
-    """Mean feature of every patch, by its place; patches of padding alone are left out."""
-    nodes = {}
-    for row in range(-(-features.shape[1] // side)):
-        for column in range(-(-features.shape[2] // side)):
-            part = np.s_[row * side:(row + 1) * side, column * side:(column + 1) * side]
-            inside = counted[part]
-            if inside.any():
-                nodes[row, column] = features[:, part[0], part[1]][:, inside].mean(1)
-    return nodes
-
-
-def cosine(a, b):
-    return float(a @ b / (np.linalg.norm(a) * np.linalg.norm(b)))
 
 
 def loop_pair(student, teacher, counted, side, reach):
@@ -151,10 +120,6 @@ def loop_temporal(scores, later_scores, images, later_images, flow, scale):
 STUDENT, TEACHER = maps(0, 2, K, 5, 6), maps(1, 2, K, 5, 6)
 WIDE = maps(2, 2, 7, 5, 6)  # features of a wider teacher
 COUNTED, LABELS = mask(2, 5, 6), label_image(3, 2, 5, 6)
-
-
-def arrays(*tensors):
-    return [tensor.numpy() for tensor in tensors]
 
 
 @pytest.mark.parametrize('tau', [1.0, 4.0])

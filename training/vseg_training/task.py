@@ -12,7 +12,8 @@ from ros_vseg.labels import load_label_set
 
 from .data import class_frequency, PADDING
 from .distill import (
-    distillation_terms, maps_of, stored_maps, Targets, teacher_maps, teacher_targets)
+    distillation_terms, maps_of, monte_carlo, stored_maps, Targets, teacher_maps,
+    teacher_targets)
 from .evaluate import evaluate_stream
 from .losses import (
     co_training_loss, diversity, diversity_loss, ohem_cross_entropy, video_id_loss)
@@ -96,8 +97,9 @@ class SegmentationTask(lightning.LightningModule):
         self._teacher = [] if teacher is None else [teacher.requires_grad_(False)]
         if self.recipe.distill.teacher and self.recipe.distill.structural:
             refuse_without_prototypes([self.network, *self._teacher])
-        self.terms = Terms(self.recipe.terms, _widths(self.network),
-                           None if teacher is None else _widths(teacher),
+        crop = self.recipe.data.crop
+        self.terms = Terms(self.recipe.terms, _widths(self.network, crop),
+                           None if teacher is None else _widths(teacher, crop),
                            stored=self.recipe.distill.teacher is not None)
         if self.recipe.model.frozen_backbone:
             self.network.backbone.requires_grad_(False)
@@ -115,10 +117,23 @@ class SegmentationTask(lightning.LightningModule):
             self.network.backbone.eval()  # its batch norms keep their statistics
 
     def on_fit_start(self) -> None:
-        """Move the teacher, which Lightning does not know, to the device."""
+        """Move teacher and opponents, which Lightning does not know, to the device."""
         for teacher in self._teacher:
             teacher.to(  # type: ignore[call-overload]
                 self.device, memory_format=torch.channels_last)
+        for opponent in self.terms.opponents.values():
+            opponent.to(self.device)
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Add the opponents, which are in no module."""
+        opponents = self.terms.opponents
+        if opponents:
+            checkpoint['opponents'] = {name: each.state_dict() for name, each in opponents.items()}
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Take the opponents back."""
+        for name, state in checkpoint.get('opponents', {}).items():
+            self.terms.opponents[name].load_state_dict(state)
 
     def on_train_start(self) -> None:
         """Set the class weights (``loss.class_balance`` and ``loss.class_gain``), of mean 1."""
@@ -132,9 +147,10 @@ class SegmentationTask(lightning.LightningModule):
         self.class_weights.copy_(weights / weights.mean())
 
     def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
-        """Make dropout a function of step and process: a resumed run repeats the whole one."""
+        """Make chance a function of step and process: a resumed run repeats the whole one."""
         torch.manual_seed(
             self.recipe.seed * 1_000_003 + self.global_step + (self.global_rank << 32))
+        self.terms.begin_step()
 
     def supervised(self, scores: Tensor, labels: Tensor) -> Tensor:
         """OHEM cross-entropy of scores [B, K, h, w] at the size of labels int64 [B, H, W]."""
@@ -196,13 +212,17 @@ class SegmentationTask(lightning.LightningModule):
                 output, self._targets(batch), counted.flatten(0, 1), self.class_weights,
                 bool(distill.structural))
         if self.terms.weights:
-            terms |= self.terms(maps_of(output), self._maps(batch), batch, counted)
+            given = maps_of(output), self._maps(batch), batch, counted
+            self.terms.train_opponents(*given)
+            terms |= self.terms(*given)
         return terms
 
     def _maps(self, batch: Batch) -> Maps | None:
         """Maps of a batch, from the teacher at work or from its soft labels; None without."""
         if self._teacher:
-            return teacher_maps(self._teacher[0], batch['images'], batch['places'])
+            clip = self._teacher[0], batch['images'], batch['places']
+            maps, passes = teacher_maps(*clip), self.terms.passes
+            return maps._replace(monte_carlo=monte_carlo(*clip, **passes)) if passes else maps
         if self.recipe.distill.teacher:
             return stored_maps(batch['targets']['probabilities'])
         return None
@@ -308,8 +328,10 @@ class SegmentationTask(lightning.LightningModule):
         raise ValueError(f'optimizer {options.optimizer!r} is unknown: use adamw or sgd')
 
 
-def _widths(network: Network) -> Widths:
-    return Widths(network.num_classes, network.channels)
+def _widths(network: Network, crop: Sequence[int]) -> Widths:
+    height, width = (-(-side // network.output_stride) for side in crop)
+    has_auxiliary = getattr(network, 'auxiliary', None) is not None
+    return Widths(network.num_classes, network.channels, has_auxiliary, (height, width))
 
 
 def _gather(names: list[str], processes: int) -> list[list[str]]:

@@ -20,6 +20,7 @@ from ros_vseg.labels import load_label_set
 
 from .checkpoint import initialise, load_network
 from .data import Augmentation, build_loader, build_source, ClipDataset, ClipSource, SoftLabels
+from .distill import prepare_terms
 from .from_bundle import initialise_from_bundle
 from .models import sync_batch_norm
 from .models.kinds import Network
@@ -99,10 +100,11 @@ def build_data(recipe: Recipe, cache: Path, start_step: int) -> tuple[DataLoader
 
 def _with_flow(recipe: Recipe) -> bool:
     """Whether clips bring their flow; ValueError where a term needs it and no clip has any."""
-    data, wanting = recipe.data, needs(recipe.terms, 'flow')
-    if wanting and max(data.clip_lengths) < 2:
-        raise ValueError(f'terms.{wanting[0]} compares frames, but data.clip_lengths is '
+    data, of_clips = recipe.data, needs(recipe.terms, 'frames')
+    if of_clips and max(data.clip_lengths) < 2:
+        raise ValueError(f'terms.{of_clips[0]} compares frames, but data.clip_lengths is '
                          f'{list(data.clip_lengths)}: add a length of 2 or more')
+    wanting = needs(recipe.terms, 'flow')
     if wanting and not any(source.stills > 0 and source.weight > 0 for source in data.train):
         raise ValueError(f'terms.{wanting[0]} needs clips with flow, which those made of stills '
                          'have: set stills of a source in data.train above 0')
@@ -216,10 +218,13 @@ def fit(recipe: Recipe, output: str | Path) -> Path:
     loader, val = build_data(recipe, output.parent / 'cache', start)
     dataset: Any = loader.dataset
     trainer = _trainer(recipe, output, validated=val is not None)
-    task = SegmentationTask(to_dict(recipe), dataset.num_videos,
-                            pretrained=not start, teacher=load_teacher(recipe))
+    teacher = load_teacher(recipe)
+    task = SegmentationTask(to_dict(recipe), dataset.num_videos, pretrained=not start,
+                            teacher=teacher)
     if recipe.model.init and not start:
         _start(task.network, recipe.model.init, dataset)
+    if not start:  # a checkpoint has what they learned
+        prepare_terms(task.terms, teacher, dataset, trainer.strategy.root_device)
     if trainer.world_size > 1 and trainer.strategy.root_device.type == 'cpu':
         sync_batch_norm.convert(task)
     trainer.fit(task, loader, val, ckpt_path=last if start else None, weights_only=True)

@@ -60,7 +60,8 @@ def teacher_targets(network: Network, clip: Tensor, places: Tensor | None = None
 def maps_of(output: Output) -> Maps:
     """Take what terms compare from a network's output; scores are the mean over its streams."""
     streams = output.get('streams') or [output['scores']]
-    return Maps(mean_prediction([scores.float() for scores in streams]), output['features'])
+    return Maps(mean_prediction([scores.float() for scores in streams]), output['features'],
+                output.get('auxiliary'))
 
 
 @torch.no_grad()

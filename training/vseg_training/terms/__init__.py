@@ -9,15 +9,24 @@ Adapters, which match the student's width to the teacher's, are the term's own: 
 with the student and not exported.
 """
 from .attention import AttentionTransfer
-from .build import Maps, METHODS, needs, Terms, Widths
+from .build import Maps, MonteCarlo, Terms, Widths
 from .channel import ChannelWise
+from .frames import MultiFrame, PairwiseFrames
+from .holistic import Holistic
 from .inter_class import InterClassDistance
 from .intra_class import IntraClassVariation
+from .joint import JointAuxiliary, UncertaintyAware
+from .local import LocalSimilarity
+from .methods import METHODS, needs
+from .mimic import Mimic
 from .pair import PairWise
 from .pixel import PixelWise
+from .position import PositionInformation
 from .temporal import TemporalConsistencyLoss, visibility
 
 
-__all__ = ['AttentionTransfer', 'ChannelWise', 'InterClassDistance', 'IntraClassVariation',
-           'METHODS', 'Maps', 'PairWise', 'PixelWise', 'TemporalConsistencyLoss', 'Terms',
-           'Widths', 'needs', 'visibility']
+__all__ = ['AttentionTransfer', 'ChannelWise', 'Holistic', 'InterClassDistance',
+           'IntraClassVariation', 'JointAuxiliary', 'LocalSimilarity', 'METHODS', 'Maps', 'Mimic',
+           'MonteCarlo', 'MultiFrame', 'PairWise', 'PairwiseFrames', 'PixelWise',
+           'PositionInformation', 'TemporalConsistencyLoss', 'Terms', 'UncertaintyAware', 'Widths',
+           'needs', 'visibility']

@@ -3,18 +3,33 @@
 """From a recipe's ``terms`` to a sum of terms: every need is checked before the first step."""
 from collections.abc import Mapping
 import inspect
-import math
 from typing import Any, NamedTuple
 
 from torch import nn, Tensor
 
-from .attention import AttentionTransfer
-from .channel import ChannelWise
-from .inter_class import InterClassDistance
-from .intra_class import IntraClassVariation
-from .pair import PairWise
-from .pixel import PixelWise
-from .temporal import TemporalConsistencyLoss
+from .critic import Opponent
+from .frames import MultiFrame
+from .holistic import Holistic
+from .joint import UncertaintyAware
+from .methods import (
+    METHODS, Options, refuse_small, refuse_value, refuse_without_auxiliary,
+    refuse_without_teacher)
+
+
+GIVEN = ('self', 'widths', 'num_classes')  # arguments that no recipe sets
+
+
+class MonteCarlo(NamedTuple):
+    """
+    Several passes of a teacher with dropout.
+
+    Attributes:
+        mean: Of the probabilities, float [B, L, K, h, w].
+        variance: Of them, summed over classes, float [B, L, h, w].
+    """
+
+    mean: Tensor
+    variance: Tensor
 
 
 class Maps(NamedTuple):
@@ -24,60 +39,31 @@ class Maps(NamedTuple):
     Attributes:
         scores: Float [B, L, K, h, w], before the softmax.
         features: X, float [B, L, C, h', w']; None of soft labels on disk.
+        auxiliary: Scores of the auxiliary head, float [B, L, K, h'', w'']; None without one.
+        monte_carlo: Of a teacher, where a term needs it.
     """
 
     scores: Tensor
     features: Tensor | None = None
+    auxiliary: Tensor | None = None
+    monte_carlo: MonteCarlo | None = None
 
 
 class Widths(NamedTuple):
-    """Channels of a network's ``Maps``."""
+    """
+    Channels of a network's ``Maps``.
+
+    Attributes:
+        scores: Of the scores.
+        features: Of the features.
+        auxiliary: Whether it has an auxiliary head.
+        cells: (h, w) of its scores.
+    """
 
     scores: int
     features: int
-
-
-class Method(NamedTuple):
-    """
-    A kind of term: its module, what it can compare (the default first), and what it needs.
-
-    Needs are teacher (one at work), probabilities (a teacher's, at work or on disk), labels, flow.
-    """
-
-    module: type[nn.Module]
-    of: tuple[str, ...]
-    needs: tuple[str, ...] = ('teacher',)
-
-
-METHODS = {
-    'pixel': Method(PixelWise, ('scores',), ('probabilities',)),
-    'channel': Method(ChannelWise, ('scores', 'features')),
-    'pair': Method(PairWise, ('features', 'scores')),
-    'attention': Method(AttentionTransfer, ('features',)),
-    'intra_class': Method(IntraClassVariation, ('features', 'scores'), ('teacher', 'labels')),
-    'inter_class': Method(InterClassDistance, ('features', 'scores'), ('teacher', 'labels')),
-    'temporal': Method(TemporalConsistencyLoss, ('scores',), ('flow',))}
-GIVEN = ('self', 'widths', 'num_classes')  # arguments that no recipe sets
-MAY_BE_0 = ('weight', 'reach', 'scale')
-
-Options = Mapping[str, Mapping[str, Any]]
-
-
-def needs(options: Options, need: str) -> list[str]:
-    """
-    Find the terms of a recipe that need something.
-
-    Args:
-        options: The recipe's ``terms``.
-        need: One of those of ``Method``.
-
-    Raises:
-        ValueError: A term is unknown.
-    """
-    for name in options:
-        if name not in METHODS:
-            raise ValueError(f'terms.{name} is unknown: use {", ".join(METHODS)}')
-    return [name for name in options if need in METHODS[name].needs]
+    auxiliary: bool = True
+    cells: tuple[int, int] = (64, 64)
 
 
 class Terms(nn.Module):
@@ -109,7 +95,11 @@ class Terms(nn.Module):
                  stored: bool = False) -> None:
         super().__init__()
         if teacher is None:
-            _refuse_without_teacher(options, stored)
+            refuse_without_teacher(options, stored)
+        if teacher is None or not (student.auxiliary and teacher.auxiliary):
+            refuse_without_auxiliary(options)
+        if teacher is not None:
+            refuse_small(options, teacher.cells)
         self.weights: dict[str, float] = {}
         self.of: dict[str, str] = {}
         self.modules_by_name = nn.ModuleDict()
@@ -121,7 +111,7 @@ class Terms(nn.Module):
         method = METHODS[name]
         if 'weight' not in values:
             raise ValueError(f'terms.{name} has no weight: give terms.{name}.weight')
-        _refuse_value(name, 'weight', values['weight'], 1.0)
+        refuse_value(name, 'weight', values['weight'], 1.0)
         weight, of = values.pop('weight'), values.pop('of', method.of[0])
         if of not in method.of:
             raise ValueError(f'terms.{name}.of is {of!r}: use {" or ".join(method.of)}')
@@ -131,13 +121,22 @@ class Terms(nn.Module):
             if option not in free:
                 raise ValueError(f'terms.{name}.{option} is unknown: use '
                                  f'{", ".join(["weight", "of", *free])}')
-            _refuse_value(name, option, values[option], known[option].default)
+            refuse_value(name, option, values[option], known[option].default)
         if 'num_classes' in known:
             values['num_classes'] = student.scores
         if 'widths' in known and of == 'features' and teacher is not None:
             values['widths'] = (student.features, teacher.features)
         self.weights[name], self.of[name] = float(weight), of
-        self.modules_by_name[name] = method.module(**values)
+        try:
+            self.modules_by_name[name] = method.module(**values)
+        except ValueError as error:
+            raise ValueError(f'terms.{name}.{error}') from error
+
+    def begin_step(self) -> None:
+        """What terms do before a step, once the weights are those of the last one."""
+        for module in self.modules_by_name.values():
+            if isinstance(module, MultiFrame):
+                module.begin_step()
 
     def forward(self, student: Maps, teacher: Maps | None, batch: Mapping[str, Tensor],
                 counted: Tensor) -> dict[str, Tensor]:
@@ -156,45 +155,54 @@ class Terms(nn.Module):
         """
         found = {}
         for name, module in self.modules_by_name.items():
-            method, own = METHODS[name], getattr(student, self.of[name])
-            if 'flow' in method.needs:
+            own = getattr(student, self.of[name])
+            if 'flow' in METHODS[name].needs:
                 found[name] = _temporal(module, own, batch, counted)
                 continue
             assert teacher is not None
-            other = getattr(teacher, self.of[name]).flatten(0, 1)
-            last = batch['labels'] if 'labels' in method.needs else counted
-            found[name] = module(own.flatten(0, 1), other, last.flatten(0, 1))
+            given = self._given(name, student, teacher, batch, counted)
+            if 'frames' not in METHODS[name].needs:
+                own, *given = (maps.flatten(0, 1) for maps in (own, *given))
+            found[name] = module(own, *given)
         return found
 
+    def _given(self, name: str, student: Maps, teacher: Maps, batch: Mapping[str, Tensor],
+               counted: Tensor) -> list[Tensor]:
+        """What a term's module takes after the student's maps, by clips."""
+        wanted, other = METHODS[name].needs, getattr(teacher, self.of[name])
+        if 'passes' in wanted:
+            assert teacher.monte_carlo is not None
+            return [*teacher.monte_carlo, counted]
+        given = [other, batch['labels'] if 'labels' in wanted else counted]
+        if 'images' in wanted:
+            given.append(batch['images'])
+        if 'auxiliary' in wanted and student.auxiliary is not None \
+                and teacher.auxiliary is not None:
+            given += [student.auxiliary, teacher.auxiliary]
+        return given
 
-def _refuse_without_teacher(options: Options, stored: bool) -> None:
-    """Raise ValueError where a term needs more of a teacher than there is."""
-    checkpoint = 'set distill.teacher to a checkpoint of vseg-train fit'
-    for name in needs(options, 'teacher'):
-        raise ValueError(f'terms.{name} compares with a teacher at work: {checkpoint} (soft '
-                         'labels on disk hold probabilities alone)')
-    for name in needs(options, 'probabilities'):
-        if not stored:
-            raise ValueError(f'terms.{name} needs a teacher: {checkpoint} or to a folder of '
-                             'vseg-train soft-labels')
-        tau = options[name].get('tau', 1)
-        if tau != 1:
-            raise ValueError(
-                f'terms.{name}.tau is {tau}, but soft labels on disk hold probabilities in 1/255, '
-                f'too coarse for any other than 1: use 1, or {checkpoint}')
+    @property
+    def opponents(self) -> dict[str, Opponent]:
+        """Critics by the names of their terms; hidden from ``modules`` and ``parameters``."""
+        return {name: module.opponent for name, module in self.modules_by_name.items()
+                if isinstance(module, Holistic)}
 
+    def train_opponents(self, student: Maps, teacher: Maps | None, batch: Mapping[str, Tensor],
+                        counted: Tensor) -> None:
+        """Train all critics by one step; arguments as in ``forward``."""
+        for name, module in self.modules_by_name.items():
+            if isinstance(module, Holistic):
+                assert teacher is not None
+                given = self._given(name, student, teacher, batch, counted)
+                module.learn(*(maps.flatten(0, 1) for maps in (student.scores, *given)))
 
-def _refuse_value(name: str, option: str, value: Any, like: Any) -> None:
-    """Raise ValueError for what is not a number of the kind of an option's default."""
-    if value is None and like is None:
-        return
-    whole = not isinstance(like, float)  # None stands for a count that is not limited
-    least = 'of 0 or more' if option in MAY_BE_0 else 'above 0'
-    right = (isinstance(value, int if whole else (int, float)) and not isinstance(value, bool)
-             and math.isfinite(value) and (value > 0 or value == 0 and option in MAY_BE_0))
-    if not right:
-        raise ValueError(f'terms.{name}.{option} is {value!r}: give a '
-                         f'{"whole number" if whole else "number"} {least}')
+    @property
+    def passes(self) -> dict[str, Any]:
+        """Arguments of ``distill.monte_carlo``; empty where no term needs passes."""
+        for module in self.modules_by_name.values():
+            if isinstance(module, UncertaintyAware):
+                return {'passes': module.passes, 'rate': module.rate}
+        return {}
 
 
 def _temporal(module: nn.Module, scores: Tensor, batch: Mapping[str, Tensor], counted: Tensor

@@ -6,6 +6,10 @@ from torch import nn, Tensor
 from torch.nn import functional as F
 
 from .maps import on_one_grid, same_width, shrink
+from ..losses.mean import mean_over_processes
+
+
+FORMS = ('kl', 'swapped', 'l2', 'bhattacharyya', 'plain')
 
 
 class ChannelWise(nn.Module):
@@ -20,8 +24,15 @@ class ChannelWise(nn.Module):
 
     Args:
         tau: Temperature.
+        form: What takes the place of KL(T || S), as the thesis compares (Table 4.4): ``swapped``,
+            KL(S || T), which does not converge there; ``l2``, the sum over space of
+            (phi^T - phi^S)^2; ``bhattacharyya``, -ln sum sqrt(phi^T phi^S); ``plain``, the mean of
+            (y^T - y^S)^2 over space, with neither phi nor tau ("L2 w/o NORM").
         widths: Channels of student and teacher; a 1x1 convolution then maps one to the other.
             None: both have as many, as scores have.
+
+    Raises:
+        ValueError: The form is unknown.
 
     Examples:
         >>> import torch
@@ -32,9 +43,12 @@ class ChannelWise(nn.Module):
         tensor(0.)
     """
 
-    def __init__(self, tau: float = 4.0, widths: tuple[int, int] | None = None) -> None:
+    def __init__(self, tau: float = 4.0, form: str = 'kl', widths: tuple[int, int] | None = None
+                 ) -> None:
         super().__init__()
-        self.tau = tau
+        if form not in FORMS:
+            raise ValueError(f'form is {form!r}: use {", ".join(FORMS)}')
+        self.tau, self.form = tau, form
         self.adapter = nn.Identity() if widths is None else nn.Conv2d(*widths, 1)
 
     def forward(self, student: Tensor, teacher: Tensor, counted: Tensor | None = None) -> Tensor:
@@ -56,9 +70,21 @@ class ChannelWise(nn.Module):
         same_width(student, teacher, 'channel-wise distillation')
         student, teacher = on_one_grid(student, teacher)
         inside = shrink(counted, teacher)
+        if self.form == 'plain':
+            difference = (student - teacher).square().mean(1).masked_fill(~inside, 0)
+            return mean_over_processes(difference.sum(), inside.sum().to(difference.dtype))
         logs, target = self._logs(student, inside), self._logs(teacher, inside)
-        divergence = (target.exp() * (target - logs)).sum(2)
-        return self.tau ** 2 * divergence.mean()
+        return self.tau ** 2 * self._divergence(logs, target).mean()
+
+    def _divergence(self, logs: Tensor, target: Tensor) -> Tensor:
+        """How the student's and the teacher's log phi [B, C, h*w] differ, float [B, C]."""
+        if self.form == 'l2':
+            return (target.exp() - logs.exp()).square().sum(2)
+        if self.form == 'bhattacharyya':
+            return -torch.logsumexp((target + logs) / 2, 2)
+        if self.form == 'swapped':
+            logs, target = target, logs
+        return (target.exp() * (target - logs)).sum(2)
 
     def _logs(self, maps: Tensor, inside: Tensor) -> Tensor:
         """Logarithm of phi, float [B, C, h*w]."""

@@ -54,6 +54,12 @@ def shrink(counted: Tensor | None, like: Tensor) -> Tensor:
     return resize_labels(counted, like.shape[2:]).bool()
 
 
+def shown(images: Tensor, like: Tensor) -> Tensor:
+    """Images [B, 3, H, W] in 0..255 as 0..1 at a map's size, each cell the mean of its pixels."""
+    height, width = like.shape[2:]
+    return F.adaptive_avg_pool2d(images.detach().to(like.dtype) / 255, (height, width))
+
+
 def same_width(student: Tensor, teacher: Tensor, term: str) -> None:
     """Raise ValueError if two maps differ in their number of channels."""
     if student.shape[1] != teacher.shape[1]:
@@ -61,6 +67,45 @@ def same_width(student: Tensor, teacher: Tensor, term: str) -> None:
             f'{term}: the student has {student.shape[1]} channels and the teacher '
             f'{teacher.shape[1]}: give the term widths=({student.shape[1]}, {teacher.shape[1]}), '
             'or maps with as many')
+
+
+def side_of_patches(like: Tensor, least: int, max_nodes: int) -> int:
+    """
+    Find how large patches of a map are.
+
+    Args:
+        like: The map, [B, C, h, w].
+        least: Side of the smallest ones.
+        max_nodes: They grow until there are no more of them.
+
+    Examples:
+        >>> side_of_patches(torch.zeros(1, 1, 90, 120), 1, 1000)  # 23 x 30
+        4
+    """
+    height, width = like.shape[2:]
+    side = least
+    while -(-height // side) * -(-width // side) > max_nodes:
+        side += 1
+    return side
+
+
+def nodes_of(features: Tensor, inside: Tensor, side: int) -> tuple[Tensor, Tensor]:
+    """
+    Directions of the mean features of patches.
+
+    Args:
+        features: Float [B, C, h, w].
+        inside: Bool [B, h, w]; other cells are in no patch.
+        side: Of a patch.
+
+    Returns:
+        Unit vectors float [B, C, M], 0 for patches without a cell; bool [B, M], which have one.
+    """
+    kept = inside[:, None].to(features.dtype)
+    # a sum over the patch would do as well: its length cancels in the direction
+    means = F.avg_pool2d(features * kept, side, ceil_mode=True)
+    filled = F.avg_pool2d(kept, side, ceil_mode=True)[:, 0] > 0
+    return F.normalize(means.flatten(2), dim=1, eps=1e-6), filled.flatten(1)
 
 
 def class_means(features: Tensor, labels: Tensor, num_classes: int) -> tuple[Tensor, Tensor]:

@@ -3,9 +3,8 @@
 """Pair-wise distillation (PA)."""
 import torch
 from torch import nn, Tensor
-from torch.nn import functional as F
 
-from .maps import on_one_grid, product, shrink
+from .maps import nodes_of, on_one_grid, product, shrink, side_of_patches
 from ..losses.mean import mean_over_processes
 
 
@@ -50,25 +49,16 @@ class PairWise(nn.Module):
             Scalar in [0, 4].
         """
         student, teacher = on_one_grid(student, teacher)
-        inside = shrink(counted, teacher).to(teacher.dtype)
-        height, width = teacher.shape[2:]
-        side = self._side(height, width)
-        share = F.avg_pool2d(inside[:, None], side, ceil_mode=True)
-        filled = share[:, 0] > 0
-        difference = _similarity(student, inside, side) - _similarity(teacher, inside, side)
-        rows, columns = filled.shape[1:]
+        inside = shrink(counted, teacher)
+        side = side_of_patches(teacher, self.patch, self.max_nodes)
+        own, filled = nodes_of(student, inside, side)
+        target, _ = nodes_of(teacher, inside, side)
+        difference = product(own.transpose(1, 2), own) - product(target.transpose(1, 2), target)
+        rows, columns = (-(-length // side) for length in teacher.shape[2:])
         connected = self._near(rows, columns, filled.device)
-        nodes = filled.flatten(1)
-        connected = connected & nodes[:, None] & nodes[:, :, None]
+        connected = connected & filled[:, None] & filled[:, :, None]
         total = (difference.square() * connected).sum()
         return mean_over_processes(total, connected.sum().to(total.dtype))
-
-    def _side(self, height: int, width: int) -> int:
-        """Side of a patch that makes at most max_nodes nodes."""
-        side = self.patch
-        while -(-height // side) * -(-width // side) > self.max_nodes:
-            side += 1
-        return side
 
     def _near(self, rows: int, columns: int, device: torch.device) -> Tensor:
         """Which pairs of nodes are connected, bool [M, M]."""
@@ -77,11 +67,3 @@ class PairWise(nn.Module):
         down, across = row[:, None] - row, column[:, None] - column
         distance = torch.maximum(down.abs(), across.abs())
         return distance <= (rows + columns if self.reach is None else self.reach)
-
-
-def _similarity(features: Tensor, inside: Tensor, side: int) -> Tensor:
-    """Cosines of all pairs of patches, float [B, M, M]."""
-    # a sum over the patch would do as well: its length cancels in the cosine
-    patches = F.avg_pool2d(features * inside[:, None], side, ceil_mode=True)
-    nodes = F.normalize(patches.flatten(2), dim=1, eps=1e-6)
-    return product(nodes.transpose(1, 2), nodes)

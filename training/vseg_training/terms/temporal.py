@@ -5,7 +5,7 @@ import torch
 from torch import nn, Tensor
 from torch.nn import functional as F
 
-from .maps import full_precision, shrink
+from .maps import full_precision, shown, shrink
 from ..losses.mean import mean_over_processes
 from ..models.layers import resize
 
@@ -73,7 +73,7 @@ class TemporalConsistencyLoss(nn.Module):
         later = full_precision(later_scores).softmax(1)
         motion = _to_grid(flow.detach().to(now.dtype), now)
         inside = shrink(counted, now)
-        kept = visibility(_shown(images, now), _shown(later_images, now), motion, self.scale)
+        kept = visibility(shown(images, now), shown(later_images, now), motion, self.scale)
         if later_counted is not None:
             there = shrink(later_counted, now)[:, None].to(now.dtype)
             kept = kept * (warp(there, motion)[:, 0] > 0.999)
@@ -134,9 +134,3 @@ def _to_grid(flow: Tensor, like: Tensor) -> Tensor:
     height, width = like.shape[2:]
     share = flow.new_tensor([width / flow.shape[3], height / flow.shape[2]])
     return resize(flow, (height, width)) * share[:, None, None]
-
-
-def _shown(images: Tensor, like: Tensor) -> Tensor:
-    """Images in 0..255 as 0..1 at a map's size, each cell the mean of its pixels."""
-    height, width = like.shape[2:]
-    return F.adaptive_avg_pool2d(images.detach().to(like.dtype) / 255, (height, width))
