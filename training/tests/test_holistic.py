@@ -65,6 +65,16 @@ def test_the_critic_is_its_layers_in_numpy():
     np.testing.assert_allclose(found, expected, rtol=1e-9)
 
 
+def test_the_critic_sees_probabilities_and_the_image_at_their_size():
+    large = IMAGES.repeat_interleave(2, 2).repeat_interleave(2, 3)
+    fine = torch.nn.functional.interpolate(STUDENT, scale_factor=2, mode='nearest')
+    real, fake, image = double(holistic())._seen(fine, TEACHER, COUNTED, large)
+    kept = COUNTED[:, None]
+    torch.testing.assert_close(real, kept * TEACHER.softmax(1))
+    torch.testing.assert_close(fake, kept * STUDENT.softmax(1))
+    torch.testing.assert_close(image, kept * IMAGES / 255)
+
+
 def test_self_attention_starts_as_nothing_and_mixes_by_similarity():
     torch.manual_seed(0)
     layer, x = SelfAttention(16, lambda conv: conv).double(), maps(3, 1, 16, 3, 4)

@@ -12,7 +12,7 @@ from vseg_training.train import fit
 
 
 TERMS = ['terms.holistic={weight: 0.1}', 'terms.position={weight: 1, steps: 20}',
-         'terms.multi_frame={weight: 0.1}', 'terms.pair_frames={weight: 0.1}',
+         'terms.multi_frame={weight: 0.1, clip: 0.02}', 'terms.pair_frames={weight: 0.1}',
          'terms.joint_auxiliary={weight: 1}', 'terms.uncertainty_aware={weight: 1, rate: 0.5}']
 
 
@@ -70,6 +70,9 @@ def test_terms_with_a_state_resume_exactly_and_stay_out_of_the_network(
     for key in head:  # fixed, and so the same in the averaged weights
         assert torch.equal(whole['state_dict'][key], stopped['current_model_state'][key])
     assert len(head) == 4
+    memory = [value for key, value in whole['current_model_state'].items()
+              if '.multi_frame.memory.' in key]
+    assert len(memory) == 3 and max(x.abs().max() for x in memory) < 0.04  # 0.15 at the start
     load_student(tmp_path / 'whole' / 'last.ckpt')
 
 

@@ -47,7 +47,8 @@ class Critic(nn.Module):
 
     Batch norm of image and map together, four 4x4 convolutions of stride 2 with leaky ReLU,
     self-attention after the third and the fourth, a 4x4 convolution to one channel, and its mean.
-    Batch norm uses the batch at hand, always; it stands for the different scales of the two.
+    All are padded by 1, so that maps of 32 cells do. Batch norm, which makes up for the different
+    scales of image and map, uses the batch at hand, always.
 
     Args:
         num_classes: K.
