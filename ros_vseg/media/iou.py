@@ -1,6 +1,6 @@
 # Copyright 2026 The ros_vseg authors
 # SPDX-License-Identifier: Apache-2.0
-"""Mean intersection over union from one pooled confusion matrix."""
+"""Mean intersection over union, and accuracy, from one pooled confusion matrix."""
 import numpy as np
 import numpy.typing as npt
 
@@ -39,3 +39,14 @@ class ConfusionMatrix:
     def accuracy(self) -> float:
         """Return the share of the counted pixels that are right, in [0, 1]."""
         return float(np.trace(self.counts) / max(1, self.counts.sum()))
+
+    def mean_accuracy(self) -> float:
+        """
+        Return the mean over classes of the share of a class's pixels that are right (mAcc).
+
+        In [0, 1]; classes that no true pixel has do not count, NaN if nothing was counted.
+        """
+        totals = self.counts.sum(1)
+        there = totals > 0
+        shares = np.diagonal(self.counts)[there] / totals[there]
+        return float(shares.mean()) if there.any() else float('nan')

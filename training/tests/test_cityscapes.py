@@ -6,9 +6,11 @@ import numpy as np
 import pytest
 
 from networks import tiny
+from ros_vseg.labels import load_label_set
 from vseg_training.data import build_source, Cityscapes, VOID
 from vseg_training.data.check import check_data
-from vseg_training.evaluate import evaluate_stream
+from vseg_training.evaluate import evaluate_stream, report_model
+from vseg_training.models.student import Student
 from vseg_training.recipe import Data, Recipe, Source
 
 
@@ -76,6 +78,19 @@ def test_validation_reads_what_the_labelled_frames_attend_to(tree, monkeypatch):
     everything, seconds = evaluate_stream(student, source)
     assert len(seconds) == 4 * 30
     np.testing.assert_array_equal(confusion.counts, everything.counts)
+
+
+def test_reports_have_category_iou(tree):
+    """Labels are road and car alone: of the seven categories others occur where predicted."""
+    student = tiny(lambda _, **options: Student(19, **options))
+    report = report_model(
+        student, Cityscapes(tree, 'train'), (32, 64), load_label_set('cityscapes'))
+    assert {'flat', 'vehicle'} <= set(report['category_IoU'])
+    ious = list(report['category_IoU'].values())
+    assert report['category_mIoU'] == pytest.approx(np.mean(ious), abs=0.01)
+    # the classes that occur are two: mAcc is the mean of their rows' hits
+    rows = report['confusion']['percent']
+    assert report['mAcc'] == pytest.approx((rows[0][0] + rows[13][13]) / 2, abs=0.02)
 
 
 def test_recipes_read_it(tree, tmp_path):

@@ -20,7 +20,9 @@ from ros_vseg.stream import Stream
 from .confusion import confusion_rows
 from .data.clips import ClipSource, Key, Pixels
 from .export import summary
-from .metrics import ConfusionMatrix, flops, parameters, TemporalConsistency, VideoConsistency
+from .metrics import (
+    by_category, ConfusionMatrix, flops, parameters, TemporalConsistency, VideoConsistency)
+from .metrics.categories import CATEGORIES
 from .models.kinds import Network
 from .models.layers import resize
 
@@ -166,11 +168,18 @@ def _report(evaluate: Callable[[VideoMetrics], tuple[ConfusionMatrix, Seconds]],
     steady = 1000 * seconds[min(WARM_UP, len(seconds) - 1):]
     accuracy = summary(confusion, label_set)
     iou = accuracy.pop('IoU')
+    accuracy['mAcc'] = 100 * confusion.mean_accuracy()
+    categories = by_category(confusion, label_set.names)
+    if categories is not None:
+        accuracy['category_mIoU'] = 100 * categories.mean_iou()
     report = {**accuracy, **video.summary(), **cost, 'ms_per_frame': float(np.median(steady)),
               'max_latency_ms': float(steady.max()), 'IoU': iou}
     for name, value in report.items():
         if isinstance(value, float):
             report[name] = round(value, 2) if np.isfinite(value) else None
+    if categories is not None:
+        report['category_IoU'] = {name: round(100 * float(value), 2) for name, value in zip(
+            CATEGORIES, categories.iou()) if np.isfinite(value)}
     return {**report, 'confusion': confusion_rows(confusion, label_set.names)}
 
 
@@ -186,10 +195,11 @@ def report_model(model: Network, source: ClipSource[Any], size: Sequence[int],
         label_set: Of the labels.
 
     Returns:
-        mIoU, accuracy, TC, TC_name, TC_per_drive, VC8, VC16 and IoU by class in percent;
+        mIoU, accuracy, mAcc, TC, TC_name, TC_per_drive, VC8, VC16 and IoU by class in percent;
         parameters_M in millions; GFLOPs of a frame with a full pool; ms_per_frame (median) and
         max_latency_ms of resize, network and decoding after ``WARM_UP`` frames; confusion, see
-        ``confusion_rows``. None: undefined here.
+        ``confusion_rows``; category_mIoU and category_IoU where the classes are Cityscapes'.
+        None: undefined here.
     """
     model.eval()
     cost = {'parameters_M': parameters(model) / 1e6,
@@ -217,7 +227,8 @@ def report_bundle(path: Path, source: ClipSource[Any], backend: str, label_set: 
                    label_set, cost)
 
 
-COLUMNS = {'mIoU': 'mIoU', 'accuracy': 'pixel accuracy', 'TC': None, 'VC8': 'VC8', 'VC16': 'VC16',
+COLUMNS = {'mIoU': 'mIoU', 'category_mIoU': 'category mIoU', 'mAcc': 'mAcc',
+           'accuracy': 'pixel accuracy', 'TC': None, 'VC8': 'VC8', 'VC16': 'VC16',
            'parameters_M': 'parameters (M)', 'GFLOPs': 'GFLOPs/frame',
            'ms_per_frame': 'median ms/frame', 'max_latency_ms': 'max latency (ms)'}
 
@@ -234,10 +245,17 @@ def _markdown(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 def tables(reports: Mapping[str, dict[str, Any]]) -> str:
     """Markdown of reports by model name: a row per model, then the IoU of a row per class."""
     temporal = next(iter(reports.values()))['TC_name']  # it names the flow method
-    head = ['model', *(title or temporal for title in COLUMNS.values())]
-    rows = [[name, *(_cell(report[key]) for key in COLUMNS)] for name, report in reports.items()]
-    classes = list(dict.fromkeys(name for report in reports.values() for name in report['IoU']))
-    ious = [[name, *(_cell(report['IoU'].get(name)) for report in reports.values())]
-            for name in classes]
-    return (f'{_markdown(head, rows)}\n\nTimes are after {WARM_UP} warm-up frames; TC is pooled '
-            f'over all drives.\n\n{_markdown(["IoU", *reports], ious)}')
+    columns = {key: title or temporal for key, title in COLUMNS.items()
+               if any(key in report for report in reports.values())}
+    rows = [[name, *(_cell(report.get(key)) for key in columns)]
+            for name, report in reports.items()]
+    blocks = [_markdown(['model', *columns.values()], rows),
+              f'Times are after {WARM_UP} warm-up frames; TC is pooled over all drives.']
+    for key, title in (('IoU', 'IoU'), ('category_IoU', 'category IoU')):
+        ious = [report.get(key, {}) for report in reports.values()]
+        names = dict.fromkeys(name for values in ious for name in values)
+        if names:
+            blocks.append(_markdown(
+                [title, *reports],
+                [[name, *(_cell(values.get(name)) for values in ious)] for name in names]))
+    return '\n\n'.join(blocks)

@@ -4,9 +4,10 @@
 from ros_vseg.media.iou import ConfusionMatrix
 
 from .calibration import ConfidenceMetrics
+from .categories import by_category
 from .cost import flops, parameters
 from .temporal import TemporalConsistency, VideoConsistency
 
 
 __all__ = ['ConfidenceMetrics', 'ConfusionMatrix', 'TemporalConsistency', 'VideoConsistency',
-           'flops', 'parameters']
+           'by_category', 'flops', 'parameters']
