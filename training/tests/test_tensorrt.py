@@ -8,7 +8,7 @@ import pytest
 
 from vseg_training.backbones import BACKBONES
 from vseg_training.export import export_bundle
-from vseg_training.recipe import from_dict, RECIPES, to_dict
+from vseg_training.recipe import from_dict, RECIPES, to_dict, VERSION
 from vseg_training.task import build_network
 
 trt = pytest.importorskip('tensorrt_rtx')
@@ -26,13 +26,21 @@ VARIANTS = [
     {'backbone': 'resnet18', 'short_term': 'msc', 'non_local': 'pixel'},
     {'backbone': 'resnet18', 'non_local': 'none', 'context_frames': 0, **SKIPS},
 ]
+PER_FRAME = {  # kinds beside MGCNet; the recipes have a PSPNet
+    'deeplab': {'width': 0.125, 'channels': 16, 'rates': [2, 4]},
+    'espnet': {'alpha_2': 1, 'alpha_3': 1}, 'hrnet': {'width': 0.25},
+    'mobilenetv2plus': {'channels': 16}}
+
+
+def recipe_of(model):
+    return from_dict({'version': VERSION, 'model': model})
 
 
 def shipped_networks():
     """Recipes whose networks differ, by name; their data need not be there."""
     found = {}
     for path in sorted(RECIPES.glob('*.yaml')):
-        model = to_dict(from_dict({'model': OmegaConf.load(path).model}))['model']
+        model = to_dict(recipe_of(OmegaConf.load(path).model))['model']
         model.update(weights=None, init=None)
         if model not in found.values():
             found[path.stem] = model
@@ -69,9 +77,9 @@ def as_student(teacher):
 
 def export(model, folder):
     """Bytes of a bundle with random weights, and its BundleInfo."""
-    recipe = from_dict({'model': model})
+    recipe = recipe_of(model)
     network = build_network(recipe)
-    if recipe.model.short_term == 'msc':
+    if model.get('short_term') == 'msc':
         network = as_student(network)
     path = folder / 'network.onnx'
     info = export_bundle(network, recipe, path, SIZE)
@@ -120,6 +128,13 @@ def test_every_recipes_network_is_parsed(name, tmp_path):
 def test_every_variant_is_parsed(model, tmp_path):
     small = {'channels': 16, 'key_channels': 8, 'num_prototypes': 4}
     data, info = export({**small, **model}, tmp_path)
+    builder, network, parser = parse(data)
+    assert_fits(network, info)
+
+
+@pytest.mark.parametrize('kind', PER_FRAME)
+def test_every_kind_beside_mgcnet_is_parsed(kind, tmp_path):
+    data, info = export({'kind': kind, **PER_FRAME[kind]}, tmp_path)
     builder, network, parser = parse(data)
     assert_fits(network, info)
 

@@ -93,7 +93,7 @@ def to_onnx(student: Exportable, size: Sequence[int], batch: int = 1) -> onnx.Mo
     slots = student.context_frames * count
     outputs = OUTPUTS[:1 + bool(count) + bool(slots)]
     inputs = [torch.zeros(batch, *size, 3, dtype=torch.uint8)]
-    if slots and isinstance(student, Student):
+    if slots and not isinstance(student, PerFrame):
         inputs += [torch.zeros(batch, slots, student.prototype_dim), torch.zeros(batch, slots)]
     student = student.eval().to(  # type: ignore[call-overload]  # its stub lacks this form
         memory_format=torch.contiguous_format)
@@ -148,7 +148,7 @@ def export_bundle(student: Exportable, recipe: Recipe, path: Path,
         color_order='rgb', output_stride=student.output_stride,
         num_prototypes=count, channels=student.channels if count else 0,
         pool_frames=student.context_frames,
-        prototype_dim=student.prototype_dim if count and isinstance(student, Student) else 0,
+        prototype_dim=0 if isinstance(student, PerFrame) or not count else student.prototype_dim,
         has_confidence=bool(count and student.context_frames),
         trained_on={'recipe': recipe.name, 'seed': recipe.seed, 'sources': sources},
         metrics=metrics or {}, license=recipe.data.license, rates=recipe.data.rates,

@@ -97,7 +97,9 @@ class PerFrame(nn.Module):
 
     def step(self, image: Tensor) -> Tensor:
         """Score a frame, uint8 [B, H, W, 3] RGB: float [B, K, h, w]. A bundle holds this."""
-        return self.decode(self._stages(image.permute(0, 3, 1, 2)), image.shape[1:3])[1]
+        # cast first: TensorRT transposes no uint8
+        pixels = image.to(self.mean.dtype).permute(0, 3, 1, 2)
+        return self.decode(self._stages(pixels), image.shape[1:3])[1]
 
     def stream(self, admit: bool = True) -> 'FrameStream':
         """Return a stream; admit: for networks with a pool."""
