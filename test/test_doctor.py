@@ -129,4 +129,4 @@ def test_shared_memory_of_ended_processes_is_found(monkeypatch, tmp_path):
             'fastdds_0123456789abcdef', 'fastrtps_00000000000000ff'}
         finding = doctor._shared_memory()
     assert finding.state == doctor.HINT
-    assert '3 MiB held there by 2 Fast DDS segments' in finding.text
+    assert '3 MiB are held there by 2 Fast DDS segments' in finding.text

@@ -115,14 +115,14 @@ def _shared_memory() -> Finding:
         free = shutil.disk_usage('/dev/shm').free
     except OSError:
         return Finding(HINT, 'shared memory', '/dev/shm is not there: images go through sockets')
-    text = f'{free / 2**20:.0f} MiB free in /dev/shm'
+    text, fixes = f'{free / 2**20:.0f} MiB free in /dev/shm', []
     if segments := transport.left_behind():
         used = sum(path.stat().st_size for path in segments if path.exists())
-        return Finding(HINT, 'shared memory', f'{text}, {used / 2**20:.0f} MiB held there by '
-                       f'{len(segments)} Fast DDS segments of ended processes: fastdds shm clean')
+        fixes.append(f'{used / 2**20:.0f} MiB are held there by {len(segments)} Fast DDS segments '
+                     'of ended processes: fastdds shm clean')
     if free < SHARED_MEMORY:
-        return Finding(HINT, 'shared memory', f'{text}: make it larger (docker: --shm-size=512m)')
-    return Finding(OK, 'shared memory', text)
+        fixes.append('make it larger (docker: --shm-size=512m)')
+    return Finding(HINT if fixes else OK, 'shared memory', '; '.join([text, *fixes]))
 
 
 def _receive_buffer() -> Finding:
