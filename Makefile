@@ -40,8 +40,8 @@ demo: $(VENV)/.runtime
 	$(BIN)/python -m ros_vseg.commands.demo $(if $(INPUT),'$(INPUT)') $(if $(TOPIC),--topic '$(TOPIC)')
 
 # Two processes: what trains forks workers, what runs has threads of ROS and of the backends. What
-# trains runs two tests at a time, and ends where one of them kills its process, since pytest-xdist
-# would wait for ever; what runs has times to keep.
+# trains runs two tests at a time, and ends where one of them kills its process, which would only be
+# killed again; what runs has times to keep.
 # Both run even if the first fails; the last lines say how each of them ended.
 test: $(VENV)/.training
 	@trap 'exit 130' INT; code=0; ended=; \

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import ros_helpers as ros
 from ros_helpers import FRAME, stamps
-from streaming import step
+from streaming import INSTALLED, step
 
 from ros_vseg import backends
 from ros_vseg.backends import fallback
@@ -246,8 +246,6 @@ def test_threads_do_not_matter():
 
 
 # in streams, commands and the node
-
-INSTALLED = [name for name, reason in backends.available().items() if reason is None]
 
 
 def frames(number, size=(96, 128)):

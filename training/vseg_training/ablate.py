@@ -20,7 +20,8 @@ from . import degraded
 from .checkpoint import load_network
 from .data import build_source
 from .data.clips import ClipSource
-from .evaluate import Network, report_model
+from .evaluate import report_model
+from .models.kinds import Network
 from .recipe import load_recipe, Recipe, to_dict
 from .train import fit
 
@@ -106,12 +107,12 @@ def _measure(recipe: Recipe, runs: Path, degrade: bool) -> dict[str, Any]:
 def _on_degraded(network: Network, source: ClipSource[Any], size: Sequence[int]
                  ) -> dict[str, float | None]:
     """Return the columns of DEGRADED in percent: seen kinds; None without a pool to empty."""
-    wanted = {f'seen kinds, {pool}': column for column, pool in zip(DEGRADED, ('kept', 'emptied'))}
+    cases = {column: f'seen kinds, {pool}' for column, pool in zip(DEGRADED, ('kept', 'emptied'))}
     measured = degraded.report_model(
         network, source, source, size,
-        [case for case in degraded.cases() if f'{case.name}, {case.pool}' in wanted])
+        [case for case in degraded.cases() if f'{case.name}, {case.pool}' in cases.values()])
     return {column: measured[case]['bad'] if case in measured else None
-            for case, column in wanted.items()}
+            for column, case in cases.items()}
 
 
 def ablate(name: str, suite: Suite, output: str | Path, overrides: Sequence[str] = ()) -> str:

@@ -18,7 +18,6 @@ from .intra_class import IntraClassVariation
 from .joint import JointAuxiliary, UncertaintyAware
 from .local import LocalSimilarity
 from .methods import METHODS, needs
-from .mimic import Mimic
 from .pair import PairWise
 from .pixel import PixelWise
 from .position import PositionInformation
@@ -26,7 +25,7 @@ from .temporal import TemporalConsistencyLoss, visibility
 
 
 __all__ = ['AttentionTransfer', 'ChannelWise', 'Holistic', 'InterClassDistance',
-           'IntraClassVariation', 'JointAuxiliary', 'LocalSimilarity', 'METHODS', 'Maps', 'Mimic',
+           'IntraClassVariation', 'JointAuxiliary', 'LocalSimilarity', 'METHODS', 'Maps',
            'MonteCarlo', 'MultiFrame', 'PairWise', 'PairwiseFrames', 'PixelWise',
            'PositionInformation', 'TemporalConsistencyLoss', 'Terms', 'UncertaintyAware', 'Widths',
            'needs', 'visibility']

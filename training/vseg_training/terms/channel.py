@@ -27,7 +27,8 @@ class ChannelWise(nn.Module):
         form: What takes the place of KL(T || S), as the thesis compares (Table 4.4): ``swapped``,
             KL(S || T), which does not converge there; ``l2``, the sum over space of
             (phi^T - phi^S)^2; ``bhattacharyya``, -ln sum sqrt(phi^T phi^S); ``plain``, the mean of
-            (y^T - y^S)^2 over space, with neither phi nor tau ("L2 w/o NORM").
+            (y^T - y^S)^2 over space, with neither phi nor tau ("L2 w/o NORM"): on features this is
+            feature mimicking (MIMIC; Li et al., 2017; thesis, Table 3.7).
         widths: Channels of student and teacher; a 1x1 convolution then maps one to the other.
             None: both have as many, as scores have.
 

@@ -16,7 +16,6 @@ from .inter_class import InterClassDistance
 from .intra_class import IntraClassVariation
 from .joint import JointAuxiliary, UncertaintyAware
 from .local import LocalSimilarity
-from .mimic import Mimic
 from .pair import PairWise
 from .pixel import PixelWise
 from .position import PositionInformation
@@ -45,7 +44,6 @@ METHODS = {
     'pair': Method(PairWise, ('features', 'scores')),
     'attention': Method(AttentionTransfer, ('features',)),
     'local': Method(LocalSimilarity, ('scores', 'features')),
-    'mimic': Method(Mimic, ('features',)),
     'intra_class': Method(IntraClassVariation, ('features', 'scores'), ('teacher', 'labels')),
     'inter_class': Method(InterClassDistance, ('features', 'scores'), ('teacher', 'labels')),
     'holistic': Method(Holistic, ('scores',), ('teacher', 'images'), LEAST_CELLS),
