@@ -21,7 +21,7 @@ from vseg_training.distill import stored_maps
 from vseg_training.recipe import load_recipe, to_dict
 from vseg_training.task import SegmentationTask
 from vseg_training.terms import ChannelWise, Maps, METHODS, PairWise, PixelWise, Terms, Widths
-from vseg_training.train import build_data, fit
+from vseg_training.train import build_data, fit, load_teacher
 
 RECIPE = """
 model: {{weights: null, channels: 32, key_channels: 16, num_prototypes: 8, head_widths: [16, 16],
@@ -41,7 +41,9 @@ optim: {{max_steps: 4, warmup_steps: 2, ema: 0.5, lr: 0.003, checkpoint_every: 2
 """
 CHANNEL = 'terms.channel={weight: 50, of: features, tau: 1}'
 PAIR = 'terms.pair={weight: 10}'
+WIDER = 'terms.overparameterised={weight: 1, channels: 7, cells: [[0, 3, sep3, 1x1, concat]]}'
 ADAPTER = (24, 32, 1, 1)  # to the teacher's width from the student's
+CLASSIFIER = (11, 14, 1, 1)  # of the auxiliary module
 
 
 @pytest.fixture(scope='module')
@@ -72,10 +74,10 @@ def logged(folder):
 
 def test_a_sum_of_terms_is_trained_resumed_and_exported(
         recipe, teacher, tmp_path, monkeypatch):
-    overrides = [*plain(teacher), CHANNEL, PAIR]
+    overrides = [*plain(teacher), CHANNEL, PAIR, WIDER]
     whole = fit(load_recipe(recipe, overrides), tmp_path / 'whole')
     values = logged(tmp_path / 'whole')
-    assert values['loss/channel'] > 0 and values['loss/pair'] > 0
+    assert all(values[f'loss/{name}'] > 0 for name in ('channel', 'pair', 'overparameterised'))
     assert 'loss/uncertainty' not in values
     stopped = stop_at_step_2(load_recipe(recipe, overrides), tmp_path / 'broken', monkeypatch)
     assert stopped['global_step'] == 2
@@ -84,13 +86,14 @@ def test_a_sum_of_terms_is_trained_resumed_and_exported(
     first, second = (torch.load(path, weights_only=True)['state_dict'] for path in (whole, again))
     for key, value in first.items():
         assert torch.equal(second[key], value), key
-    weight, bias = (key for key in first if key.startswith('terms.'))
-    assert first[weight].shape == ADAPTER and first[bias].shape == ADAPTER[:1]
-    assert not torch.equal(first[weight], stopped['state_dict'][weight])  # it is trained
+    found = {value.shape: key for key, value in first.items() if key.startswith('terms.')}
+    for shape in (ADAPTER, CLASSIFIER):
+        assert not torch.equal(first[found[shape]], stopped['state_dict'][found[shape]])  # trained
     # nothing of it leaves with the student, which runs as it was trained
     bundle = tmp_path / 'student.onnx'
     assert main(['export', str(whole), '-o', str(bundle), '--no-evaluate']) == 0
-    assert ADAPTER not in {tuple(t.dims) for t in onnx.load(bundle).graph.initializer}
+    shapes = {tuple(tensor.dims) for tensor in onnx.load(bundle).graph.initializer}
+    assert not {ADAPTER, CLASSIFIER} & shapes
     image = cv2.imread(str(recipe.parent / 'blocks' / 'images' / 'drive0' / '000.png'))
     labels = Stream(backends.load(Bundle.load(bundle), 'onnxruntime')).step(image, 0).labels
     with torch.no_grad():
@@ -122,7 +125,7 @@ def test_terms_of_weight_0_leave_the_student_as_it_is_without_terms(recipe, teac
     """Rows of a suite differ by their terms alone: an adapter moves neither start nor dropout."""
     same = [*plain(teacher), 'model.dropout=0.3', 'loss.long_term=0.4']
     without = fit(load_recipe(recipe, same), tmp_path / 'without')
-    idle = [CHANNEL.replace('50', '0'), PAIR.replace('10', '0')]
+    idle = [CHANNEL.replace('50', '0'), PAIR.replace('10', '0'), WIDER.replace('1', '0', 1)]
     settings = load_recipe(recipe, [*same, *idle])
     with_terms = torch.load(fit(settings, tmp_path / 'with'), weights_only=True)['state_dict']
     for key, value in torch.load(without, weights_only=True)['state_dict'].items():
@@ -146,7 +149,6 @@ def test_terms_are_the_modules_on_flattened_clips(recipe):
 
 
 def test_the_weight_counts_and_no_gradient_reaches_the_teacher(recipe, teacher):
-    from vseg_training.train import load_teacher
     settings = load_recipe(recipe, [*plain(teacher), CHANNEL])
     task = SegmentationTask(to_dict(settings), teacher=load_teacher(settings))
     loader, _ = build_data(settings, recipe.parent / 'cache', 0)
@@ -172,6 +174,13 @@ def test_the_weight_counts_and_no_gradient_reaches_the_teacher(recipe, teacher):
     ('terms.pair={weight: 1, patch: 1.5}', 'terms.pair.patch is 1.5: give a whole number above 0'),
     ('terms.pair={weight: 1, reach: true}', 'terms.pair.reach is True: give a whole number of 0'),
     ('terms.temporal={weight: 1}', 'terms.temporal needs clips with flow.*set stills'),
+    ('terms.overparameterised={weight: 1, adapter: 5x5}',
+     "terms.overparameterised.adapter is '5x5': use 1x1, 3x3"),
+    ('terms.overparameterised={weight: 1, cells: [[0, 4, 1x1, 1x1, sum]]}',
+     'terms.overparameterised.cells has .* at place 0: give .input'),
+    ('terms.overparameterised={weight: 1, cells: 3}', 'cells is 3: give a list'),
+    ('terms.deep_supervision={weight: 0.1};model.frozen_backbone=true',
+     'terms.deep_supervision trains the backbone, which model.frozen_backbone fixes'),
     ('terms.temporal={weight: 1};data.clip_lengths=[1]',
      'terms.temporal compares frames, but data.clip_lengths is .1.: add a length'),
     ('terms.pair_frames={weight: 1};data.clip_lengths=[1]',
@@ -195,6 +204,17 @@ def test_a_term_without_a_teacher_at_work_is_refused(recipe, teacher, tmp_path):
         fit(load_recipe(recipe, [f'distill.teacher={soft}', pixel]), tmp_path / 'disk')
     with pytest.raises(ValueError, match='terms.pixel needs a teacher: set distill.teacher'):
         fit(load_recipe(recipe, [pixel]), tmp_path / 'none')
+
+
+def test_a_teacher_works_for_those_terms_alone_that_ask_for_it(recipe, teacher, monkeypatch):
+    """So that a row without distillation takes the time that it takes."""
+    settings = load_recipe(recipe, [*plain(teacher), WIDER])
+    task = SegmentationTask(to_dict(settings), teacher=load_teacher(settings))
+    loader, _ = build_data(settings, recipe.parent / 'cache', 0)
+    batch = next(iter(loader))
+    monkeypatch.setattr(task._teacher[0], 'forward', None)
+    found = task._context_terms(batch, task.network(batch['images'], batch['places']))
+    assert found['overparameterised'] > 0
 
 
 def test_pixel_wise_terms_learn_from_soft_labels_on_disk(recipe, teacher, tmp_path):
@@ -262,5 +282,5 @@ def test_the_suite_has_every_method(monkeypatch):
     for row in suite.rows:
         settings = load_recipe(suite.recipe, [*suite.set, *row.set])
         used |= set(settings.terms)
-        Terms(settings.terms, Widths(11, 128), Widths(11, 128))
+        Terms(settings.terms, Widths(11, 128, stages=(16, 24)), Widths(11, 128))
     assert used == set(METHODS)

@@ -22,7 +22,8 @@ from .models.layers import resize, resize_labels
 from .models.long_term import LongTermContext
 from .models.network import Output
 from .recipe import from_dict, Recipe
-from .terms import Maps, Terms, Widths
+from .terms import Maps, needs, Terms, Widths
+from .terms.methods import refuse_frozen
 
 
 Batch = dict[str, Any]  # of ClipDataset's items
@@ -102,6 +103,7 @@ class SegmentationTask(lightning.LightningModule):
                            None if teacher is None else _widths(teacher, crop),
                            stored=self.recipe.distill.teacher is not None)
         if self.recipe.model.frozen_backbone:
+            refuse_frozen(self.recipe.terms)
             self.network.backbone.requires_grad_(False)
 
     def on_train_epoch_start(self) -> None:
@@ -214,11 +216,13 @@ class SegmentationTask(lightning.LightningModule):
         if self.terms.weights:
             given = maps_of(output), self._maps(batch), batch, counted
             self.terms.train_opponents(*given)
-            terms |= self.terms(*given)
+            terms |= self.terms(*given, self.supervised)
         return terms
 
     def _maps(self, batch: Batch) -> Maps | None:
-        """Maps of a batch, from the teacher at work or from its soft labels; None without."""
+        """Maps of a batch, from the teacher or its soft labels; None where no term asks."""
+        if not any(needs(self.recipe.terms, need) for need in ('teacher', 'probabilities')):
+            return None
         if self._teacher:
             clip = self._teacher[0], batch['images'], batch['places']
             maps, passes = teacher_maps(*clip), self.terms.passes
@@ -331,7 +335,8 @@ class SegmentationTask(lightning.LightningModule):
 def _widths(network: Network, crop: Sequence[int]) -> Widths:
     height, width = (-(-side // network.output_stride) for side in crop)
     has_auxiliary = getattr(network, 'auxiliary', None) is not None
-    return Widths(network.num_classes, network.channels, has_auxiliary, (height, width))
+    return Widths(network.num_classes, network.channels, has_auxiliary, (height, width),
+                  network.backbone.channels)
 
 
 def _gather(names: list[str], processes: int) -> list[list[str]]:

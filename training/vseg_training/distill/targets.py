@@ -61,7 +61,7 @@ def maps_of(output: Output) -> Maps:
     """Take what terms compare from a network's output; scores are the mean over its streams."""
     streams = output.get('streams') or [output['scores']]
     return Maps(mean_prediction([scores.float() for scores in streams]), output['features'],
-                output.get('auxiliary'))
+                output.get('auxiliary'), stages=output['stages'])
 
 
 @torch.no_grad()
@@ -74,7 +74,8 @@ def teacher_maps(network: Network, clip: Tensor, places: Tensor | None = None) -
         clip: [B, L, 3, H, W] in 0..255.
         places: As in the network's ``forward``.
     """
-    return maps_of(network.eval()(clip, places))
+    maps = maps_of(network.eval()(clip, places))
+    return maps._replace(stages=())  # no term compares them: their memory is freed
 
 
 def stored_maps(probabilities: Tensor) -> Maps:

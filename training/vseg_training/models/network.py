@@ -24,8 +24,7 @@ class Output(TypedDict, total=False):
         auxiliary: Scores [B, L, K, h16, w16] of the auxiliary head.
         features: X, float [B, L, C, h, w].
         projection: P, float [B, L, N, h*w] (Eq. 1); None where there are no prototypes.
-        stages: The backbone's maps, each [B, L, C', h', w'], coarsest last; of networks without
-            context.
+        stages: The backbone's maps, each [B, L, C', h', w'], coarsest last.
     """
 
     scores: Tensor

@@ -51,7 +51,7 @@ class Student(MGCNet):
                 None: they are whole images.
 
         Returns:
-            scores, auxiliary, features and projection.
+            scores, auxiliary, features, stages and projection.
         """
         batch, length = clip.shape[:2]
         codes = self.clip_codes(clip, places)
@@ -64,6 +64,7 @@ class Student(MGCNet):
         return {'scores': scores.unflatten(0, (batch, length)),
                 'auxiliary': auxiliary.unflatten(0, (batch, length)),
                 'features': features.unflatten(0, (batch, length)),
+                'stages': [stage.unflatten(0, (batch, length)) for stage in stages],
                 'projection': projection}
 
     def _clip_context(self, memory: Tensor) -> tuple[Tensor, Tensor]:

@@ -71,7 +71,7 @@ class Teacher(MGCNet):
                 None: they are whole images.
 
         Returns:
-            streams (for tau = 0..min(T, L-1)), auxiliary, features and projection.
+            streams (for tau = 0..min(T, L-1)), auxiliary, features, stages and projection.
         """
         batch, length = clip.shape[:2]
         codes = self.clip_codes(clip, places)
@@ -93,6 +93,7 @@ class Teacher(MGCNet):
         return {'streams': streams,
                 'auxiliary': self.auxiliary(stages[2]).unflatten(0, (batch, length)),
                 'features': features.unflatten(0, (batch, length)),
+                'stages': [stage.unflatten(0, (batch, length)) for stage in stages],
                 'projection': projection}
 
     def step(self, image: Tensor, memories: Sequence[Tensor]

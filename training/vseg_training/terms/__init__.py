@@ -1,7 +1,7 @@
 # Copyright 2026 The ros_vseg authors
 # SPDX-License-Identifier: Apache-2.0
 """
-Distillation terms, one per file: modules that take tensors and return one scalar.
+Terms of the loss, one per file: modules that take tensors and return one scalar.
 
 A term resizes the student's map to the teacher's grid, lets no gradient into the teacher, computes
 in float32 (float64 stays) and leaves padding out. Its weight is for whoever sums the terms up.
@@ -18,14 +18,15 @@ from .intra_class import IntraClassVariation
 from .joint import JointAuxiliary, UncertaintyAware
 from .local import LocalSimilarity
 from .methods import METHODS, needs
+from .overparameterised import DeepSupervision, Overparameterised
 from .pair import PairWise
 from .pixel import PixelWise
 from .position import PositionInformation
 from .temporal import TemporalConsistencyLoss, visibility
 
 
-__all__ = ['AttentionTransfer', 'ChannelWise', 'Holistic', 'InterClassDistance',
-           'IntraClassVariation', 'JointAuxiliary', 'LocalSimilarity', 'METHODS', 'Maps',
-           'MonteCarlo', 'MultiFrame', 'PairWise', 'PairwiseFrames', 'PixelWise',
-           'PositionInformation', 'TemporalConsistencyLoss', 'Terms', 'UncertaintyAware', 'Widths',
-           'needs', 'visibility']
+__all__ = ['AttentionTransfer', 'ChannelWise', 'DeepSupervision', 'Holistic',
+           'InterClassDistance', 'IntraClassVariation', 'JointAuxiliary', 'LocalSimilarity',
+           'METHODS', 'Maps', 'MonteCarlo', 'MultiFrame', 'Overparameterised', 'PairWise',
+           'PairwiseFrames', 'PixelWise', 'PositionInformation', 'TemporalConsistencyLoss',
+           'Terms', 'UncertaintyAware', 'Widths', 'needs', 'visibility']

@@ -1,7 +1,7 @@
 # Copyright 2026 The ros_vseg authors
 # SPDX-License-Identifier: Apache-2.0
 """From a recipe's ``terms`` to a sum of terms: every need is checked before the first step."""
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 import inspect
 from typing import Any, NamedTuple
 
@@ -14,9 +14,11 @@ from .joint import UncertaintyAware
 from .methods import (
     METHODS, Options, refuse_small, refuse_value, refuse_without_auxiliary,
     refuse_without_teacher)
+from .overparameterised import Loss
+from ..models.layers import resize_labels
 
 
-GIVEN = ('self', 'widths', 'num_classes')  # arguments that no recipe sets
+GIVEN = ('self', 'widths', 'num_classes', 'stages')  # arguments that no recipe sets
 
 
 class MonteCarlo(NamedTuple):
@@ -41,12 +43,14 @@ class Maps(NamedTuple):
         features: X, float [B, L, C, h', w']; None of soft labels on disk.
         auxiliary: Scores of the auxiliary head, float [B, L, K, h'', w'']; None without one.
         monte_carlo: Of a teacher, where a term needs it.
+        stages: Of a student's backbone, float [B, L, C'', h''', w'''] each, coarsest last.
     """
 
     scores: Tensor
     features: Tensor | None = None
     auxiliary: Tensor | None = None
     monte_carlo: MonteCarlo | None = None
+    stages: Sequence[Tensor] = ()
 
 
 class Widths(NamedTuple):
@@ -58,12 +62,14 @@ class Widths(NamedTuple):
         features: Of the features.
         auxiliary: Whether it has an auxiliary head.
         cells: (h, w) of its scores.
+        stages: Of its backbone's stages.
     """
 
     scores: int
     features: int
     auxiliary: bool = True
     cells: tuple[int, int] = (64, 64)
+    stages: tuple[int, ...] = ()
 
 
 class Terms(nn.Module):
@@ -124,6 +130,8 @@ class Terms(nn.Module):
             refuse_value(name, option, values[option], known[option].default)
         if 'num_classes' in known:
             values['num_classes'] = student.scores
+        if 'stages' in known:
+            values['stages'] = student.stages
         if 'widths' in known and of == 'features' and teacher is not None:
             values['widths'] = (student.features, teacher.features)
         self.weights[name], self.of[name] = float(weight), of
@@ -139,7 +147,7 @@ class Terms(nn.Module):
                 module.begin_step()
 
     def forward(self, student: Maps, teacher: Maps | None, batch: Mapping[str, Tensor],
-                counted: Tensor) -> dict[str, Tensor]:
+                counted: Tensor, supervised: Loss | None = None) -> dict[str, Tensor]:
         """
         Compute all terms of a batch of clips.
 
@@ -149,12 +157,18 @@ class Terms(nn.Module):
             batch: images [B, L, 3, H, W], labels int64 [B, L, H, W], and for temporal terms flow
                 float [B, L - 1, 2, H, W] and flow_known bool [B].
             counted: Bool [B, L, H, W], False for padding.
+            supervised: The task's loss of scores [B, K, h, w] and labels [B, H, W], for terms on
+                stages.
 
         Returns:
             Scalars by name, without their weights.
         """
         found = {}
         for name, module in self.modules_by_name.items():
+            if 'stages' in METHODS[name].needs:
+                assert supervised is not None
+                found[name] = _on_stages(module, student, batch['labels'], counted, supervised)
+                continue
             own = getattr(student, self.of[name])
             if 'flow' in METHODS[name].needs:
                 found[name] = _temporal(module, own, batch, counted)
@@ -203,6 +217,15 @@ class Terms(nn.Module):
             if isinstance(module, UncertaintyAware):
                 return {'passes': module.passes, 'rate': module.rate}
         return {}
+
+
+def _on_stages(module: nn.Module, student: Maps, labels: Tensor, counted: Tensor,
+               supervised: Loss) -> Tensor:
+    """Term of the student's stages; they are coarse, so that labels as fine as its scores do."""
+    fine = resize_labels(labels.flatten(0, 1), student.scores.shape[-2:])
+    stages = [stage.flatten(0, 1) for stage in student.stages]
+    loss: Tensor = module(stages, fine, supervised, counted.flatten(0, 1))
+    return loss
 
 
 def _temporal(module: nn.Module, scores: Tensor, batch: Mapping[str, Tensor], counted: Tensor

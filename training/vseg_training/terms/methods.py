@@ -16,6 +16,7 @@ from .inter_class import InterClassDistance
 from .intra_class import IntraClassVariation
 from .joint import JointAuxiliary, UncertaintyAware
 from .local import LocalSimilarity
+from .overparameterised import DeepSupervision, Overparameterised
 from .pair import PairWise
 from .pixel import PixelWise
 from .position import PositionInformation
@@ -28,7 +29,8 @@ class Method(NamedTuple):
 
     Needs are teacher (one at work), probabilities (a teacher's, at work or on disk), auxiliary
     (its auxiliary head's scores too, unless the option of that name is 0), passes (several of it
-    with dropout), images, labels, frames (clips of two or more, as they are), flow.
+    with dropout), images, labels, frames (clips of two or more, as they are), flow, stages (the
+    student's own, with the labels and the task's loss).
     Its maps must have at least so many cells in height and in width.
     """
 
@@ -52,7 +54,9 @@ METHODS = {
     'uncertainty_aware': Method(UncertaintyAware, ('scores',), ('teacher', 'passes')),
     'pair_frames': Method(PairwiseFrames, ('scores',), ('probabilities', 'frames')),
     'multi_frame': Method(MultiFrame, ('features',), ('teacher', 'frames')),
-    'temporal': Method(TemporalConsistencyLoss, ('scores',), ('frames', 'flow'))}
+    'temporal': Method(TemporalConsistencyLoss, ('scores',), ('frames', 'flow')),
+    'overparameterised': Method(Overparameterised, ('stages',), ('stages',)),
+    'deep_supervision': Method(DeepSupervision, ('stages',), ('stages',))}
 MAY_BE_0 = ('weight', 'reach', 'scale', 'alpha', 'auxiliary', 'collapse')
 
 Options = Mapping[str, Mapping[str, Any]]
@@ -109,6 +113,13 @@ def refuse_without_auxiliary(options: Options) -> None:
                              f'teacher at work both need: set terms.{name}.auxiliary to 0')
 
 
+def refuse_frozen(options: Options) -> None:
+    """Raise ValueError where a term trains the backbone, for one that keeps its weights."""
+    for name in needs(options, 'stages'):
+        raise ValueError(f'terms.{name} trains the backbone, which model.frozen_backbone fixes: '
+                         f'set that to false, or leave terms.{name} out')
+
+
 def refuse_small(options: Options, cells: Sequence[int]) -> None:
     """
     Check the size of the maps of scores, (height, width).
@@ -133,12 +144,14 @@ def refuse_value(name: str, option: str, value: Any, like: Any) -> None:
         name: Of the term.
         option: Its name.
         value: From the recipe.
-        like: The option's default; words are for the term's module to check.
+        like: The option's default; words and lists are for the term's module to check.
 
     Raises:
         ValueError: It is not a number of the kind of the default.
     """
     if value is None and like is None or isinstance(like, str) and isinstance(value, str):
+        return
+    if isinstance(like, tuple) and isinstance(value, list):
         return
     whole = not isinstance(like, float)  # None stands for a count that is not limited
     least = 'of 0 or more' if option in MAY_BE_0 else 'above 0'
@@ -147,5 +160,7 @@ def refuse_value(name: str, option: str, value: Any, like: Any) -> None:
     kind = f'{"whole number" if whole else "number"} {least}'
     if isinstance(like, str):
         right, kind = False, f'word such as {like}'
+    if isinstance(like, tuple):
+        right, kind = False, 'list'
     if not right:
         raise ValueError(f'terms.{name}.{option} is {value!r}: give a {kind}')
