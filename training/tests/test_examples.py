@@ -12,9 +12,11 @@ from vseg_training import distill, losses, metrics, terms
 
 
 PACKAGES = [losses, distill, metrics, terms]
-MODULES = ['vseg_training.temperature', *(
+MODULES = ['vseg_training.temperature', 'vseg_training.models.auxiliary',
+           'vseg_training.search.controller']
+MODULES += [
     f'{package.__name__}.{module.name}'
-    for package in PACKAGES for module in pkgutil.iter_modules(package.__path__))]
+    for package in PACKAGES for module in pkgutil.iter_modules(package.__path__)]
 # these need a network and a clip, and the last one is the runtime's
 WITHOUT_EXAMPLE = ('Targets', 'distillation_terms', 'maps_of', 'monte_carlo', 'prepare_terms',
                    'teacher_maps', 'teacher_targets', 'ConfusionMatrix', 'METHODS', 'Maps',

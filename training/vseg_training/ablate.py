@@ -77,11 +77,19 @@ def load_suite(path: str | Path) -> Suite:
     return suite
 
 
-def _measure(recipe: Recipe, runs: Path, degrade: bool) -> dict[str, Any]:
+def measure(recipe: Recipe, runs: Path, degrade: bool = False) -> dict[str, Any]:
     """
     Train and measure one recipe; what was done before is read back.
 
     A run's folder is named by a hash of its recipe, so that tables share their common rows.
+
+    Args:
+        recipe: With a ``data.val``.
+        runs: Folder of all runs.
+        degrade: Whether the columns of ``DEGRADED`` are wanted.
+
+    Returns:
+        As ``report_model``.
     """
     described = to_dict(recipe)
     digest = hashlib.sha256(json.dumps(described, sort_keys=True).encode()).hexdigest()[:12]
@@ -91,7 +99,7 @@ def _measure(recipe: Recipe, runs: Path, degrade: bool) -> dict[str, Any]:
     if report and ('degraded' in report or not degrade):
         return report
     network, _ = load_network(fit(recipe, folder))
-    assert recipe.data.val is not None  # ``ablate`` has looked
+    assert recipe.data.val is not None  # whoever asks has looked
     source = build_source(recipe.data.val, recipe, runs / 'cache')
     if not report:
         report = report_model(
@@ -143,7 +151,7 @@ def ablate(name: str, suite: Suite, output: str | Path, overrides: Sequence[str]
     reports: dict[str, list[dict[str, Any]]] = {row.name: [] for row in suite.rows}
     for row, seed, recipe in plan:
         log.info('%s: %s, seed %d', name, row.name, seed)
-        reports[row.name].append(_measure(recipe, output / 'runs', suite.degrade))
+        reports[row.name].append(measure(recipe, output / 'runs', suite.degrade))
     text = table(suite.title, reports, {**COLUMNS, **(DEGRADED if suite.degrade else {})})
     (output / f'{name}.md').write_text(text + '\n')
     plot(suite.title, reports, output / f'{name}.png')

@@ -69,6 +69,12 @@ def _ablate(args: Namespace) -> None:
         print(ablate(name, suite, args.output, args.set), end='\n\n')
 
 
+def _search(args: Namespace) -> None:
+    from .search.search import search
+    recipe = load_recipe(args.config, args.set)
+    print(search(recipe, args.output or Path('runs') / recipe.name, args.samples, args.batch))
+
+
 def _source(recipe: Recipe, data: str | None) -> 'ClipSource[Any]':
     """Source that --data names, KIND:FOLDER#SPLIT/DRIVE, or the recipe's val."""
     from .data import build_source
@@ -242,6 +248,15 @@ def _add_ablate(command: ArgumentParser) -> None:
                          help='override one key of every recipe')
 
 
+def _add_search(command: ArgumentParser) -> None:
+    _add_recipe(command)
+    command.add_argument('-o', '--output', type=Path, help='folder (default runs/NAME)')
+    command.add_argument('--samples', type=int, default=24,
+                         help='modules to train and measure (default %(default)s)')
+    command.add_argument('--batch', type=int, default=4,
+                         help='modules per update of the controller (default %(default)s)')
+
+
 def _add_evaluate(command: ArgumentParser) -> None:
     command.add_argument('models', type=Path, nargs='+', metavar='model',
                          help='checkpoint, or bundle (.onnx)')
@@ -310,6 +325,8 @@ COMMANDS: list[tuple[str, str, Callable[[ArgumentParser], None],
     ('soft-labels', "write a teacher's predictions of the training frames to disk",
      _add_soft_labels, _soft_labels),
     ('ablate', 'train and measure a suite of recipes; run again to go on', _add_ablate, _ablate),
+    ('search', 'search for an auxiliary module (thesis, Sec. 6.3.4); run again to go on',
+     _add_search, _search),
     ('evaluate', 'accuracy, consistency over time and cost of models, as Markdown',
      _add_evaluate, _evaluate),
     ('show', 'draw what prototypes look at (MGCNet, Fig. 6)', _add_show, _show),
