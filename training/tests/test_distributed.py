@@ -20,7 +20,8 @@ from vseg_training.train import fit
 # in double precision, as round-off grows from step to step; each process draws what is hidden
 SET = ['model.hide_own=0', 'model.wrong_pool=0',
        'data.frames_per_step=8', 'optim.precision=64-true', 'optim.checkpoint_every=1',
-       'optim.validate_every=3']
+       'optim.validate_every=3', 'terms.overparameterised={weight: 1, channels: 8}',
+       'terms.deep_supervision={weight: 0.1}']
 FAILING = """
 import sys
 from vseg_training.cli import main

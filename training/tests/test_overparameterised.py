@@ -195,7 +195,7 @@ def test_cells_of_another_form_are_named():
     '{weights: null, channels: 16, key_channels: 8, num_prototypes: 4, head_widths: [16, 8]}',
     '{weights: null, channels: 16, key_channels: 8, num_prototypes: 4, head_widths: [],'
     ' short_term: msc}', '{kind: pspnet, width: 0.25, channels: 8}', '{kind: hrnet, width: 0.5}',
-    '{kind: espnet_c}'])
+    '{kind: espnet_c}', '{kind: mobilenetv2plus, channels: 16}'])
 def test_the_backbone_of_every_kind_learns_from_it_and_the_head_does_not(tmp_path, model):
     path = tmp_path / 'recipe.yaml'
     path.write_text(f'model: {model}\nloss: {{long_term: 0, ohem_min_kept: 0.3}}\n'

@@ -185,5 +185,6 @@ def test_the_shipped_recipe_leaves_val_alone(monkeypatch, tmp_path):
     monkeypatch.setenv('CAMVID', str(tmp_path))
     shipped = load_recipe('camvid_search')
     assert {source.split for source in (*shipped.data.train, shipped.data.val)} == {'train'}
+    assert shipped.data.train[0].drives == ['0001TP', '0016E5']  # unquoted, a number
     with pytest.raises(ValueError, match=str(tmp_path)):  # past all that is wrong with a recipe
         search(replace(shipped, model=replace(shipped.model, weights=None)), tmp_path, 2, 2)

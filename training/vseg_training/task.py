@@ -336,7 +336,7 @@ def _widths(network: Network, crop: Sequence[int]) -> Widths:
     height, width = (-(-side // network.output_stride) for side in crop)
     has_auxiliary = getattr(network, 'auxiliary', None) is not None
     return Widths(network.num_classes, network.channels, has_auxiliary, (height, width),
-                  network.backbone.channels)
+                  stages=network.backbone.channels)
 
 
 def _gather(names: list[str], processes: int) -> list[list[str]]:

@@ -77,8 +77,8 @@ class Terms(nn.Module):
     Terms by name; their adapters are trained with the student and left out of its export.
 
     Args:
-        options: The recipe's ``terms``: for every name its weight, ``of`` (scores or features),
-            and options of the term's module.
+        options: The recipe's ``terms``: for every name its weight, ``of`` (scores or features,
+            where the term can choose), and options of the term's module.
         student: Widths of the student.
         teacher: Widths of the teacher; None: there is none at work.
         stored: Whether there are soft labels on disk instead.
