@@ -20,8 +20,8 @@ class Overparameterised(nn.Module):
 
     L_aux of Eq. 6.2: the task's own loss of a classifier on an auxiliary module over the
     backbone's stages (Eq. 6.1), which exists only while the network trains. The thesis' weight is
-    1. Main network and module have one objective there, cross-entropy, as both are to learn the
-    same task; so where a recipe mines hard pixels or weighs classes, it does so here as well.
+    1; it says no more of the loss than that it has the same labels. The module is to learn the
+    same task, so where a recipe mines hard pixels or weighs classes, it does so here as well.
 
     Args:
         num_classes: K.
