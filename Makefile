@@ -39,13 +39,17 @@ unexport _ROS_WHEELS_BOOTSTRAP_COMPLETE
 demo: $(VENV)/.runtime
 	$(BIN)/python -m ros_vseg.commands.demo $(if $(INPUT),'$(INPUT)') $(if $(TOPIC),--topic '$(TOPIC)')
 
-# Two processes: what trains forks workers, what runs has threads of ROS and of the backends. What
-# trains runs two tests at a time, and ends where one of them kills its process, which would only be
-# killed again; what runs has times to keep.
-# Both run even if the first fails; the last lines say how each of them ended.
+# Two at a time: most tests of the runtime wait for processes that they have started. A worker that a test
+# kills is not started again, which would only be killed again. ALONE loads both cores itself.
+WORKERS := -n 2 --max-worker-restart 0 --dist
+ALONE := test/test_node_cameras.py
+
+# One suite after the other: what trains forks, what runs has threads of ROS and of the backends. Both run
+# even if the first fails; the last lines say how each of them ended.
 test: $(VENV)/.training
 	@trap 'exit 130' INT; code=0; ended=; \
-	for suite in test 'training/tests -n 2 --dist loadscope --max-worker-restart 0'; do \
+	for suite in 'test --ignore $(ALONE) $(WORKERS) loadfile' $(ALONE) \
+	        'training/tests $(WORKERS) loadscope'; do \
 	    $(BIN)/python -m pytest $$suite; got=$$?; name=$${suite%% *}; \
 	    if [ $$got = 0 ]; then ended+="$$name: passed"$$'\n'; \
 	    else code=1; ended+="$$name: FAILED (exit code $$got of pytest)"$$'\n'; fi; \
@@ -57,7 +61,7 @@ test-jazzy:
 	    VENV=.venv-jazzy ROS=requirements/ros-jazzy.txt PYTHON="$$python" test-runtime
 
 test-runtime: $(VENV)/.test
-	$(BIN)/python -m pytest $(or $(TESTS),test)
+	$(BIN)/python -m pytest $(WORKERS) loadfile $(or $(TESTS),test)
 
 # An environment of its own has the other major version of cuda-bindings and NVRTC, and borrows all
 # else; ROS from wheels needs its libraries named.
