@@ -11,6 +11,7 @@ from typing import Any, Optional
 import jsonschema
 import onnx
 
+from ros_vseg.depth import DepthRange
 from ros_vseg.errors import BundleError, LabelSetError
 from ros_vseg.files import write_whole
 from ros_vseg.labels import LabelSet
@@ -46,6 +47,7 @@ class BundleInfo:
         rates: lowest and highest camera rate in Hz that the network was trained for.
         temperature: by which its scores were divided in calibration; it is in the weights of its
             last convolution already.
+        depth: what the graph's output ``depth`` means, None without one.
         has_confidence: whether the graph has the output ``confidence``; known from the graph, not
             from the metadata.
     """
@@ -66,6 +68,7 @@ class BundleInfo:
     format_version: int = FORMAT_VERSION
     rates: Optional[tuple[float, float]] = None
     temperature: Optional[float] = None
+    depth: Optional[DepthRange] = None
     has_confidence: bool = False
 
     def to_dict(self) -> dict[str, Any]:
@@ -81,8 +84,9 @@ class BundleInfo:
             'prototypes': prototypes if any(prototypes.values()) else None,
             'rates': self.rates and {'min': self.rates[0], 'max': self.rates[1]},
             'temperature': self.temperature,
+            'depth': self.depth and self.depth._asdict(),
             'trained_on': self.trained_on, 'metrics': self.metrics, 'license': self.license}
-        optional = ('prototypes', 'rates', 'temperature')
+        optional = ('prototypes', 'rates', 'temperature', 'depth')
         return {key: value for key, value in tree.items()
                 if value is not None or key not in optional}
 
@@ -91,6 +95,7 @@ class BundleInfo:
         """Read metadata; BundleError names the key that is wrong, or a format too new."""
         label_set = _check_metadata(tree, where)
         size, rates, temperature = tree['input'], tree.get('rates'), tree.get('temperature')
+        depth = tree.get('depth')
         counts = tree.get('prototypes', dict.fromkeys('NCTD', 0))
         return cls(
             name=tree['name'], label_set=label_set, height=int(size['height']),
@@ -101,7 +106,9 @@ class BundleInfo:
             metrics=tree['metrics'], license=tree['license'],
             format_version=int(tree['format_version']),
             rates=(float(rates['min']), float(rates['max'])) if rates else None,
-            temperature=None if temperature is None else float(temperature))
+            temperature=None if temperature is None else float(temperature),
+            depth=DepthRange(**{key: float(depth[key]) for key in DepthRange._fields})
+            if depth else None)
 
     def shapes(self) -> dict[str, list[int]]:
         """Return the shapes of the graph's inputs and outputs for one image, by name."""
@@ -115,6 +122,8 @@ class BundleInfo:
             shapes['pool'], shapes['pool_mask'] = [1, slots, self.prototype_dim], [1, slots]
         if self.has_confidence:
             shapes['confidence'] = [1]
+        if self.depth:
+            shapes['depth'] = [1, *scores[2:]]
         return shapes
 
 
@@ -237,6 +246,10 @@ def _check_metadata(tree: Any, where: str) -> LabelSet:
     if rates and rates['min'] > rates['max']:
         raise BundleError(f'{where} has wrong metadata at rates: min {rates["min"]} is above '
                           f'max {rates["max"]}; export it again')
+    depth = tree.get('depth')
+    if depth and depth['nearest'] >= depth['farthest']:
+        raise BundleError(f'{where} has wrong metadata at depth: nearest {depth["nearest"]} is '
+                          f'not below farthest {depth["farthest"]}; export it again')
     return label_set
 
 

@@ -30,6 +30,8 @@ class Result(NamedTuple):
         oldest: age in seconds of the oldest frame attended to, None without any.
         scores: float32 [K, h, w] of the network's own classes, or None where they stay on the GPU.
         mean_confidence: that the network gave, which admission judges by, or None.
+        depth: float32 [h, w], coarse, in metres at the bundle's focal length (``depth_image``), or
+            None where the bundle gives none.
     """
 
     labels: npt.NDArray[np.uint8]
@@ -42,6 +44,7 @@ class Result(NamedTuple):
     oldest: Optional[float]
     scores: Optional[npt.NDArray[np.float32]] = None
     mean_confidence: Optional[float] = None
+    depth: Optional[npt.NDArray[np.float32]] = None
 
 
 class Past(NamedTuple):
@@ -157,7 +160,7 @@ class Stream:
         admitted = self._admit(stamp, made.mean_confidence)
         return Result(made.labels, made.confidence, context, cause, made.times, admitted,
                       self.info.pool_frames > 0 and not admitted, oldest, made.scores,
-                      made.mean_confidence)
+                      made.mean_confidence, made.depth)
 
     def follow(self, image: Picture, stamp: int, frame_id: str, past: Past) -> bool:
         """

@@ -67,6 +67,11 @@ def build_model(bundle_info, seed=0, batch=1):
         nodes += [node('Softmax', ['scores'], ['probabilities'], axis=1),
                   node('ReduceMax', ['probabilities', 'axis'], ['largest'], keepdims=0),
                   node('ReduceMean', ['largest', 'grid_axes'], ['confidence'], keepdims=0)]
+    if bundle_info.depth:
+        arrays.update(first=np.int64(0), half=np.float32(bundle_info.depth.farthest / 2))
+        nodes += [node('Gather', ['features', 'first'], ['shade'], axis=1),
+                  node('Mul', ['shade', 'half'], ['swing']),
+                  node('Add', ['swing', 'half'], ['depth'])]
     shapes = bundle_info.shapes()
 
     def value(name, kind=TensorProto.FLOAT):
@@ -76,7 +81,8 @@ def build_model(bundle_info, seed=0, batch=1):
     inputs = [value('image', TensorProto.UINT8)]
     if slots:
         inputs += [value('pool'), value('pool_mask')]
-    outputs = [value(name) for name in ('scores', 'prototypes', 'confidence') if name in shapes]
+    outputs = [value(name) for name in ('scores', 'prototypes', 'confidence', 'depth')
+               if name in shapes]
     graph = helper.make_graph(nodes, 'tiny', inputs, outputs,
                               [numpy_helper.from_array(np.asarray(array), name)
                                for name, array in arrays.items() if name in used])

@@ -81,10 +81,13 @@ def load(bundle: Bundle, name: str = 'auto', *, fallback: bool = False, **option
     if wanted.precision not in PRECISIONS:
         raise BackendError(f'precision {wanted.precision!r} is unknown: use '
                            f'{", ".join(PRECISIONS)}')
-    first = _first_usable(wanted) if name == 'auto' else name
+    first = _first_usable(wanted, bundle) if name == 'auto' else name
     if wanted.stabilize and first in WITHOUT_SCORES:
         raise BackendError(f'stabilize needs scores on the host, which backend {first} leaves on '
                            'the GPU: use backend openvino or onnxruntime, or turn it off')
+    if bundle.info.depth and first in WITHOUT_SCORES:
+        raise BackendError(f'{bundle.path} gives depth too, which backend {first} does not bring '
+                           'to the host: use backend openvino or onnxruntime')
     if fallback:
         later = list(BACKENDS)[list(BACKENDS).index(first) + 1:]
         backend = _load_with_fallback(bundle, first, later, wanted)
@@ -97,8 +100,10 @@ def load(bundle: Bundle, name: str = 'auto', *, fallback: bool = False, **option
     return backend
 
 
-def _first_usable(options: Options) -> str:
+def _first_usable(options: Options, bundle: Bundle) -> str:
     for name in BACKENDS:
+        if bundle.info.depth and name in WITHOUT_SCORES:
+            continue
         if (options.may_build or name not in BUILT_AT_LOAD) and why_not(name) is None:
             return name
     raise BackendError('no backend is installed: pip install openvino')

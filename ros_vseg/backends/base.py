@@ -57,6 +57,8 @@ class Labels(NamedTuple):
         mean_confidence: mean over the coarse scores of the largest class probability, in 0..1,
             or None where the bundle does not give it.
         scores: float32 [K, h, w], coarse, or None where they stay on the GPU.
+        depth: float32 [h, w], coarse, in metres at the bundle's focal length, or None where the
+            bundle gives none.
     """
 
     labels: npt.NDArray[np.uint8]
@@ -64,6 +66,7 @@ class Labels(NamedTuple):
     times: dict[str, float]
     mean_confidence: Optional[float] = None
     scores: Optional[npt.NDArray[np.float32]] = None
+    depth: Optional[npt.NDArray[np.float32]] = None
 
 
 def probability(values: npt.NDArray[np.float32]) -> float:
@@ -203,6 +206,7 @@ class HostStream(RingStream, ABC):
         self.table = table
         self.stabilizer = Stabilizer() if stabilize else None
         self.mean_confidence: Optional[float] = None    # of the last step
+        self.depth: Optional[npt.NDArray[np.float32]] = None    # likewise
 
     @abstractmethod
     def step(self, image: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
@@ -223,7 +227,7 @@ class HostStream(RingStream, ABC):
         labels, certainty = decode(
             scores, image.shape[:2], confidence=confidence, table=self.table)
         times['decode'] = time.perf_counter() - scored
-        return Labels(labels, certainty, times, self.mean_confidence, scores)
+        return Labels(labels, certainty, times, self.mean_confidence, scores, self.depth)
 
     def reset(self) -> None:
         """See BackendStream."""

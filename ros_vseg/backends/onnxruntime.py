@@ -53,6 +53,8 @@ class OnnxRuntimeStream(HostStream):
             shapes['scores'], np.float32, 'cpu', 0)
         self._confidence = onnxruntime.OrtValue.ortvalue_from_shape_and_type(
             [1], np.float32, 'cpu', 0) if bundle.has_confidence else None
+        self._depth = onnxruntime.OrtValue.ortvalue_from_shape_and_type(
+            shapes['depth'], np.float32, 'cpu', 0) if info.depth else None
         slots = self.ring.capacity + 1
         self._pool = onnxruntime.OrtValue.ortvalue_from_numpy(
             np.zeros((1, slots * info.num_prototypes, info.prototype_dim), np.float32), memory, 0)
@@ -71,6 +73,8 @@ class OnnxRuntimeStream(HostStream):
         binding.bind_ortvalue_output('scores', self._scores)
         if self._confidence is not None:
             binding.bind_ortvalue_output('confidence', self._confidence)
+        if self._depth is not None:
+            binding.bind_ortvalue_output('depth', self._depth)
         if info.num_prototypes:
             slot_bytes = 4 * info.num_prototypes * info.prototype_dim
             binding.bind_output('prototypes', memory, 0, np.float32, info.shapes()['prototypes'],
@@ -87,6 +91,8 @@ class OnnxRuntimeStream(HostStream):
             raise DeviceError(f'onnxruntime failed: {_first_line(error)}') from error
         if self._confidence is not None:
             self.mean_confidence = probability(self._confidence.numpy())
+        if self._depth is not None:
+            self.depth = self._depth.numpy()[0]
         scores: npt.NDArray[np.float32] = self._scores.numpy()[0]
         return scores
 

@@ -25,6 +25,7 @@ class OpenVinoStream(HostStream):
         self._scores = self._request.get_tensor('scores')
         self._confidence = (
             self._request.get_tensor('confidence') if bundle.has_confidence else None)
+        self._depth = self._request.get_tensor('depth') if bundle.info.depth else None
         if not self.ring.capacity:
             return
         shape = (self.ring.capacity + 1, 1, self.info.num_prototypes, self.info.prototype_dim)
@@ -45,6 +46,8 @@ class OpenVinoStream(HostStream):
         self._request.infer()
         if self._confidence is not None:
             self.mean_confidence = probability(self._confidence.data)
+        if self._depth is not None:
+            self.depth = self._depth.data[0]
         scores: npt.NDArray[np.float32] = self._scores.data[0]
         return scores
 

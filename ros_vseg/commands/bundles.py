@@ -27,6 +27,9 @@ def _build(options: argparse.Namespace) -> int:
     if options.batch < 1:
         raise VsegError(f'batch {options.batch} is too small: give 1 or more')
     bundle = load(options)
+    if bundle.info.depth:
+        raise VsegError(f'{bundle.path} gives depth too, which no engine brings to the host: run '
+                        'it by backend openvino or onnxruntime')
     if options.targets == 'cpu':
         return _build_for_cpu(options, bundle)
     if options.targets is None:

@@ -81,7 +81,8 @@ def _run(options: argparse.Namespace) -> int:
     try:
         report = run(source, stream, options.output, options.save, limit=options.limit,
                      clear=options.clear, progress=not options.quiet, resume=options.resume,
-                     options=_that_labels_depend_on(options, backend), rerun=options.rerun)
+                     options=_that_labels_depend_on(options, backend), rerun=options.rerun,
+                     focal=options.focal)
     except NothingLabelledError as error:
         return _failed(error)
     if options.json:
@@ -129,8 +130,10 @@ def _add_run(commands: Commands) -> None:
                      help='folder to write to, or a bag to write (NAME.mcap)')
     run.add_argument('--rerun', type=Path, metavar='FILE.rrd',
                      help='write images, labels and confidence for the Rerun viewer, too')
-    run.add_argument('--save', nargs='+', choices=['labels', 'color', 'overlay', 'bag'],
+    run.add_argument('--save', nargs='+', choices=['labels', 'color', 'depth', 'overlay', 'bag'],
                      help='what to write into the folder (default: labels overlay)')
+    run.add_argument('--focal', type=float, metavar='PIXELS',
+                     help="the camera's focal length in pixels of its images, for depth")
     earlier = run.add_mutually_exclusive_group()
     earlier.add_argument('--clear', action='store_true',
                          help='remove what an earlier run has written to the output folder; '

@@ -18,7 +18,7 @@ from ros_vseg.media.sources import Frame
 from ros_vseg.stream import Past, Result, Stream
 
 NAME = 'run.jsonl'      # in the output folder: a line of options, then one of each frame
-PICTURES = ('labels', 'color')      # folders with a PNG of each frame
+PICTURES = ('labels', 'color', 'depth')      # folders with a PNG of each frame
 SAMPLED = 8     # every so many rows of an image tell whether it is the same one
 
 

@@ -10,12 +10,14 @@ import numpy as np
 import numpy.typing as npt
 
 from ros_vseg.commands.journal import NAME
+from ros_vseg.depth import depth_image, in_millimetres
 from ros_vseg.errors import MediaError
-from ros_vseg.labels import colorize, LabelSet, overlay
+from ros_vseg.labels import colorize, overlay
 from ros_vseg.media.sources import Frame
 from ros_vseg.media.writers import BagWriter, remove_abandoned, VideoWriter, write_png
+from ros_vseg.stream import Result, Stream
 
-RESULTS = ('labels', 'color', 'overlay.mp4', 'bag', NAME)   # names in the output folder
+RESULTS = ('labels', 'color', 'depth', 'overlay.mp4', 'bag', NAME)   # names in the output folder
 
 
 class Outputs:
@@ -25,25 +27,31 @@ class Outputs:
     A video that fails is given up with a message in ``problems``; the other outputs go on.
     """
 
-    def __init__(self, output: Path, save: Collection[str], fps: float, label_set: LabelSet,
-                 problems: list[str]) -> None:
-        self._output, self._save, self._label_set = output, save, label_set
-        self._problems = problems
+    def __init__(self, output: Path, save: Collection[str], fps: float, stream: Stream,
+                 problems: list[str], focal: float | None = None) -> None:
+        self._output, self._save, self._label_set = output, save, stream.label_set
+        self._problems, self._info, self._focal = problems, stream.info, focal
         self._bag = self._video = None
-        for folder in ('labels', 'color'):
+        for folder in ('labels', 'color', 'depth'):
             remove_abandoned(output / folder)
         if 'bag' in save:
             self._bag = BagWriter(output if output.suffix == '.mcap' else output / 'bag')
         if 'overlay' in save:
             self._video = VideoWriter(output / 'overlay.mp4', fps)
 
-    def write_pictures(self, frame: Frame, labels: npt.NDArray[np.uint8]) -> None:
-        """Write the labels uint8 [H, W] of a frame as files of its own; MediaError."""
+    def write_pictures(self, frame: Frame, result: Result) -> None:
+        """Write the labels and depth of a frame as files of its own; MediaError."""
+        labels = result.labels
         if 'labels' in self._save:
             write_png(self._output / f'labels/{frame.name}.png', labels)
         if 'color' in self._save:
             write_png(self._output / f'color/{frame.name}.png',
                       colorize(labels, self._label_set))
+        if 'depth' in self._save and result.depth is not None and self._focal:
+            assert self._info.depth is not None
+            metres = depth_image(result.depth, labels.shape, self._info.depth, self._focal,
+                                 self._info.height)
+            write_png(self._output / f'depth/{frame.name}.png', in_millimetres(metres))
 
     def append(self, frame: Frame, labels: npt.NDArray[np.uint8]) -> None:
         """Append the labels uint8 [H, W] of a frame to bag and video; MediaError."""

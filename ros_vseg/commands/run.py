@@ -6,6 +6,7 @@ from collections.abc import Collection, Iterable, Mapping
 from contextlib import nullcontext
 from itertools import islice
 import logging
+import math
 from pathlib import Path
 import time
 from typing import Any, NamedTuple
@@ -112,7 +113,7 @@ class Report:
 def run(source: Source, stream: Stream, output: Path | None, save: Collection[str] | None = None,
         *, limit: int | None = None, clear: bool = False, progress: bool = True,
         resume: bool = False, options: Mapping[str, Any] | None = None,
-        rerun: Path | None = None) -> Report:
+        rerun: Path | None = None, focal: float | None = None) -> Report:
     """
     Label every frame of a source and write what ``save`` names into a folder.
 
@@ -122,9 +123,10 @@ def run(source: Source, stream: Stream, output: Path | None, save: Collection[st
         source: Its frames, in order.
         stream: What labels them; new.
         output: Folder to write to, or a bag (NAME.mcap); None: nothing but ``rerun``.
-        save: Of ``labels`` (labels/NAME.png, 8-bit ids), ``color`` (color/NAME.png), ``overlay``
-            (overlay.mp4) and ``bag`` (bag/ with the topics label, color and overlay). None:
-            labels and overlay, or the bag where output is one.
+        save: Of ``labels`` (labels/NAME.png, 8-bit ids), ``color`` (color/NAME.png), ``depth``
+            (depth/NAME.png, 16-bit millimetres, 0 where it is far), ``overlay`` (overlay.mp4) and
+            ``bag`` (bag/ with the topics label, color and overlay). None: labels and overlay, or
+            the bag where output is one.
         limit: Number of frames after which to end.
         clear: Whether to remove what an earlier run has written to output.
         progress: Whether to show a progress bar on a terminal.
@@ -132,6 +134,7 @@ def run(source: Source, stream: Stream, output: Path | None, save: Collection[st
             files are then, to the bit, what one run would have written.
         options: All that labels depend on beside source and stream, as values for JSON.
         rerun: File for the Rerun viewer (.rrd) to write too; not with resume.
+        focal: Focal length of the camera in pixels of its images, for depth.
 
     Raises:
         MediaError: The output cannot be written, has results of an earlier run, or of one with
@@ -141,23 +144,27 @@ def run(source: Source, stream: Stream, output: Path | None, save: Collection[st
     """
     save = _chosen(output, save)
     output = output or Path()
+    if 'depth' in save:
+        _refuse_without_depth(stream, focal)
     if resume and ('labels' not in save or rerun):
         raise MediaError('only a run that saves labels, and no Rerun file, can be resumed: give a '
                          'folder to write to, and labels to --save')
     with RerunWriter(rerun, stream.label_set, source.name) if rerun else nullcontext() as file:
-        return _run(source, stream, output, save, file, limit, clear, progress, resume, options)
+        return _run(source, stream, output, save, file, limit, clear, progress, resume, options,
+                    focal)
 
 
 def _run(source: Source, stream: Stream, output: Path, save: Collection[str],
          file: RerunWriter | None, limit: int | None, clear: bool, progress: bool, resume: bool,
-         options: Mapping[str, Any] | None) -> Report:
+         options: Mapping[str, Any] | None, focal: float | None) -> Report:
     earlier = resume and (output / NAME).is_file()
     if save and output.suffix != '.mcap' and not earlier:
         prepare(output, clear)
     report, journal, replay = Report(stream), None, None
     if 'labels' in save:
         journal = Journal(output, {
-            **(options or {}), 'input': source.name, 'save': sorted(save),
+            **(options or {}), **({'focal': focal} if focal else {}),
+            'input': source.name, 'save': sorted(save),
             'max_gap': stream.max_gap, 'label_set': stream.label_set.to_dict()})
         if earlier:
             journal.read(save)
@@ -165,7 +172,7 @@ def _run(source: Source, stream: Stream, output: Path, save: Collection[str],
     total = source.count if limit is None else min(limit, source.count or limit)
     frames = tqdm(islice(source, limit), total=total, unit=' frames', ncols=80,
                   disable=None if progress else True)
-    with Outputs(output, save, source.fps, stream.label_set, report.problems) as outputs, \
+    with Outputs(output, save, source.fps, stream, report.problems, focal) as outputs, \
             journal or nullcontext():
         _label(frames, stream, report, _Sinks(outputs, journal, file), replay, source.name)
         count = report.kept + report.frames
@@ -176,6 +183,15 @@ def _run(source: Source, stream: Stream, output: Path, save: Collection[str],
                 f'nothing was labelled: {source.name} has no readable frame (left out: '
                 f'{source.left_out() or "none"})')
     return report
+
+
+def _refuse_without_depth(stream: Stream, focal: float | None) -> None:
+    if stream.info.depth is None:
+        raise MediaError(f'{stream.info.name} gives no depth: leave depth out of --save, or take '
+                         'a bundle that was trained for it (tasks.depth)')
+    if focal is None or not 0 < focal < math.inf:
+        raise MediaError("depth in metres follows from the camera's focal length: give it by "
+                         '--focal, in pixels of its images (k[0] of camera_info)')
 
 
 def _chosen(output: Path | None, save: Collection[str] | None) -> Collection[str]:
@@ -222,7 +238,7 @@ def _write(frame: Frame, result: Result, sinks: _Sinks) -> None:
     """Write what a frame that was labelled now has of its own."""
     if sinks.journal:
         sinks.journal.start()
-    sinks.outputs.write_pictures(frame, result.labels)
+    sinks.outputs.write_pictures(frame, result)
     if sinks.journal:
         sinks.journal.add(frame, result)
     if sinks.rerun:

@@ -253,8 +253,8 @@ def _encodable(fps: float) -> float:
     return round(fps, decimals)
 
 
-def write_png(path: str | Path, pixels: npt.NDArray[np.uint8]) -> None:
-    """Write labels uint8 [H, W] or an image uint8 [H, W, 3] RGB as PNG; MediaError if it fails."""
+def write_png(path: str | Path, pixels: npt.NDArray[np.uint8] | npt.NDArray[np.uint16]) -> None:
+    """Write labels uint8 or uint16 [H, W], or RGB uint8 [H, W, 3], as PNG; MediaError if not."""
     if pixels.ndim == 3:
         pixels = cv2.cvtColor(pixels, cv2.COLOR_RGB2BGR)
     partial = partial_path(Path(path))

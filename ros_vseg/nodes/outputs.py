@@ -14,6 +14,8 @@ from rclpy.qos_overriding_options import QoSOverridingOptions
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 from std_msgs.msg import Header
 
+from ros_vseg.bundle import BundleInfo
+from ros_vseg.depth import depth_image, DepthRange
 from ros_vseg.encoding import Picture, to_rgb_pixels
 from ros_vseg.errors import LabelSetError
 from ros_vseg.image import fill_image
@@ -27,6 +29,7 @@ OUTPUTS = {
     'label': Image, 'label/compressed': CompressedImage, 'label/runs': Image, 'color': Image,
     'overlay': Image, 'confidence': Image, 'camera_info': CameraInfo}
 
+PATIENCE = 30   # frames that camera_info may come later than images
 RUN = np.dtype([('id', 'u1'), ('length', '<i4')])   # without a gap between them
 
 
@@ -81,13 +84,16 @@ class Outputs:
     """
     Publishers of one camera.
 
-    ``node`` is the rclpy node, whose parameter overlay_alpha applies at once.
+    ``node`` is the rclpy node, whose parameter overlay_alpha applies at once; ``info`` of the
+    bundle, with whose depth there is the topic ``depth``.
     """
 
-    def __init__(self, node: Node, name: str, label_set: LabelSet,
+    def __init__(self, node: Node, name: str, label_set: LabelSet, info: BundleInfo,
                  more: Extras = Extras()) -> None:
-        self._node, self._label_set, self._extras = node, label_set, more
-        kinds = {**OUTPUTS, **dict.fromkeys((*more.masks, *more.probabilities), Image)}
+        self._node, self._label_set, self._info, self._extras = node, label_set, info, more
+        self._without_focal = 0     # frames
+        topics = (*more.masks, *more.probabilities, *(('depth',) if info.depth else ()))
+        kinds = {**OUTPUTS, **dict.fromkeys(topics, Image)}
         self._publishers = {
             output: node.create_publisher(
                 kind, f'~/{name}/{output}', QoSProfile(depth=5),
@@ -139,6 +145,9 @@ class Outputs:
             if self.wanted(topic):
                 self._publish(topic, header, cv2.LUT(result.labels, table), 'mono8')
         self._publish_probabilities(header, result)
+        if result.depth is not None and self._info.depth and self.wanted('depth'):
+            self._publish_depth(
+                header, result.depth, result.labels.shape, self._info.depth, camera_info)
         if camera_info is not None and self.wanted('camera_info'):
             camera_info.header = header
             self._publishers['camera_info'].publish(camera_info)
@@ -153,11 +162,34 @@ class Outputs:
         for topic, image in zip(topics, images):
             self._publish(topic, header, image, '32FC1')
 
+    def _publish_depth(self, header: Header, coarse: npt.NDArray[np.float32],
+                       size: tuple[int, int], known: DepthRange, camera_info: Any | None) -> None:
+        reason = _no_focal(camera_info, size)
+        if reason is None and camera_info is not None:
+            metres = depth_image(coarse, size, known, camera_info.k[0], self._info.height)
+            self._publish('depth', header, metres, '32FC1')
+            return
+        self._without_focal += 1
+        if self._without_focal == PATIENCE:
+            self._node.get_logger().error(
+                f'{self._publishers["depth"].topic_name} is not published: metres follow from the '
+                f"camera's focal length, and {reason}")
+
     def _publish(self, output: str, header: Header, pixels: npt.NDArray[Any],
                  encoding: str) -> None:
         if self.wanted(output):
             message = fill_image(Image(header=header), pixels, encoding)
             self._publishers[output].publish(message)
+
+
+def _no_focal(camera_info: Any | None, size: tuple[int, int]) -> str | None:
+    """Return why the focal length of images of (H, W) is not known, or None."""
+    if camera_info is None:
+        return 'there is no camera_info'
+    told = camera_info.height, camera_info.width
+    if told not in ((0, 0), size):
+        return f'camera_info is of {told[0]}x{told[1]}, the image {size[0]}x{size[1]}'
+    return None if camera_info.k[0] > 0 else 'camera_info has none (k[0])'
 
 
 def _png(header: Header, labels: Bytes) -> CompressedImage:

@@ -160,6 +160,19 @@ def test_frames_are_in_the_order_of_their_numbers_also_behind_a_link(tmp_path):
     assert [key.stem for key in drive] == [f'frame{index}' for index in range(11)]
 
 
+def test_labels_that_are_there_can_be_ignored(tmp_path):
+    root = write_folder(tmp_path / 'data', drives=2, frames=3)
+    options = {'kind': 'folder', 'root': str(root), 'ignore_labels': True}
+    source = build_source(Source(**options), Recipe(), tmp_path)
+    assert len(source.frames()) == 6
+    image, labels = source.read(source.drives[0][0])
+    assert image.any() and (labels == VOID).all()
+    seen = build_source(Source(**{**options, 'ignore_labels': False}), Recipe(), tmp_path)
+    assert (seen.read(seen.drives[0][0])[1] != VOID).any()
+    with pytest.raises(ValueError, match='ignore_labels is for files: leave it out of the source'):
+        build_source(Source(kind='street', ignore_labels=True), Recipe(), tmp_path)
+
+
 def test_clips_end_at_labelled_frames_unless_unlabelled_ones_may(tmp_path):
     write_folder(tmp_path)
     for name in ('drive0/000', 'drive0/003', 'drive1/001'):

@@ -13,7 +13,7 @@ from folders import write_folder
 from ros_vseg import backends
 from ros_vseg.bundle import Bundle
 from ros_vseg.stream import Stream
-from vseg_training.ablate import load_suite
+from vseg_training.ablate import load_suite, SUITES
 from vseg_training.checkpoint import load_student
 from vseg_training.cli import main
 from vseg_training.data.augment import Augmentation, still_flow, still_path
@@ -275,12 +275,14 @@ def test_clips_without_flow_give_no_temporal_loss():
     torch.testing.assert_close(terms(Maps(scores[:1]), None, alone, counted[:1])['temporal'], loss)
 
 
-def test_the_suite_has_every_method(monkeypatch):
+def test_the_suites_have_every_method(monkeypatch):
     monkeypatch.setenv('CAMVID', 'somewhere')
-    suite = load_suite('methods')
     used = set()
-    for row in suite.rows:
-        settings = load_recipe(suite.recipe, [*suite.set, *row.set])
-        used |= set(settings.terms)
-        Terms(settings.terms, Widths(11, 128, stages=(16, 24)), Widths(11, 128))
+    for path in SUITES.glob('*.yaml'):
+        suite = load_suite(path)
+        for row in suite.rows:
+            settings = load_recipe(suite.recipe, [*suite.set, *row.set])
+            used |= set(settings.terms)
+            widths = Widths(11, 128, stages=(16, 24), depth=40)
+            Terms(settings.terms, widths, widths)
     assert used == set(METHODS)

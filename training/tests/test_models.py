@@ -9,6 +9,7 @@ from networks import tiny
 from ros_vseg.admission import Admission
 from vseg_training.backbones import BACKBONES, build_backbone, load_pretrained
 from vseg_training.models.layers import resize
+from vseg_training.models.options import Tasks
 from vseg_training.models.prototypes import (
     EMPTY, position_codes, PrototypeAttention, PrototypeGeneration)
 from vseg_training.models.stream import StudentStream
@@ -212,7 +213,7 @@ def test_context_changes_the_scores_and_reset_forgets():
 class StandInStudent(torch.nn.Module):
     """Stands for a student: its confidence is pixel [0, 0] in percent, its prototype [0, 1]."""
 
-    context_frames, prototype_dim = 3, 1
+    context_frames, prototype_dim, num_classes, tasks = 3, 1, 2, Tasks()
 
     def __init__(self):
         super().__init__()

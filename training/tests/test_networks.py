@@ -24,6 +24,7 @@ from vseg_training.evaluate import predict
 from vseg_training.export import export_bundle
 from vseg_training.metrics import parameters
 from vseg_training.models.kinds import build, PER_FRAME
+from vseg_training.models.nfs import NfSNet
 from vseg_training.models.options import KINDS, Model
 from vseg_training.models.pspnet import PyramidPooling
 from vseg_training.recipe import from_dict, load_recipe, Recipe, to_dict
@@ -55,9 +56,10 @@ SMALL = {  # options of a small network of each kind
     'espnet_c': {'alpha_2': 1, 'alpha_3': 1},
     'hrnet': {'width': 0.25},
     'mobilenetv2plus': {'channels': 16},
+    'nfs': {'width': 0.25, 'decoder': 8},
 }
-# bundles of these run at other sizes as well; a pyramid's bins would change
-ANY_SIZE = [kind for kind in SMALL if kind != 'pspnet']
+# bundles of these run at other sizes as well; a pyramid's bins and NfS-SegNet's cuts would change
+ANY_SIZE = [kind for kind in SMALL if kind not in ('pspnet', 'nfs')]
 # kind, options, size, in training: parameters (M) and multiply-adds (G) of the papers. A ResNet of
 # theirs has 65x129 cells at 512x1024, as their pooling rounds up; ours has as many at 513x1025.
 # They count no transposed convolutions.
@@ -77,6 +79,8 @@ LARGE = {
     'HRNet-W18-Small-v2': ('hrnet', {}, (512, 1024), False, 3.92, None),
     'MobileNetV2Plus': ('mobilenetv2plus', {}, (512, 1024), False, 8.301, 86.14),
     'DeepLab-MBV2': ('deeplab', {'backbone': 'mobilenet_v2'}, (512, 1024), False, 2.45, 20.39),
+    # 24.3 GFLOPs, two for each multiply-add; no parameters are given, nor the widths
+    'NfS-SegNet': ('nfs', {}, (1024, 2048), False, None, 12.15),
 }
 
 
@@ -129,9 +133,28 @@ def test_sizes_are_the_papers(name):
         network = PER_FRAME[kind](19, **options)
     count = sum(value.numel() for value in network.parameters())
     count = count if training else parameters(network)
-    assert count / 1e6 == pytest.approx(millions, rel=0.02)
+    if millions:
+        assert count / 1e6 == pytest.approx(millions, rel=0.02)
     if billions:
-        assert macs(network, size, training) == pytest.approx(billions, rel=0.02)
+        rel = 0.05 if kind == 'nfs' else 0.02
+        assert macs(network, size, training) == pytest.approx(billions, rel=rel)
+
+
+def test_nfs_nets_encoder_is_the_papers():
+    with torch.device('meta'), FlopCounterMode(display=False) as counter:
+        NfSNet(further=False).eval()(torch.zeros(1, 3, 1024, 2048))
+    assert counter.get_total_flops() / 1e9 == pytest.approx(21.3, rel=0.05)
+
+
+@pytest.mark.parametrize('stride', [4, 16, 128])
+def test_a_longer_decoder_gives_finer_scores(stride):
+    network = small('nfs', output_stride=stride)
+    with torch.no_grad():
+        scores = network(torch.zeros(1, 1, 3, 200, 300))['scores']
+    assert scores.shape[3:] == (-(-200 // stride), -(-300 // stride))
+    assert len(network.head.doublings) == {4: 6, 16: 4, 128: 1}[stride]
+    with pytest.raises(ValueError, match='output_stride is 256: NfS-SegNet has 4, 8'):
+        small('nfs', output_stride=256)
 
 
 @pytest.mark.parametrize('kind', SMALL)
@@ -281,7 +304,7 @@ def test_terms_compare_networks_of_two_kinds(name):
     teacher.requires_grad_(False)
     clip = torch.randint(0, 256, (1, 2, 3, 64, 96), dtype=torch.uint8)
     labels = torch.arange(64 * 96).view(1, 1, 64, 96).expand(1, 2, -1, -1) // 1536
-    for of in METHODS[name].of:
+    for of in set(METHODS[name].of) - {'depth'}:    # which these have not
         terms = Terms({name: {'weight': 1, 'of': of}}, Widths(5, student.channels),
                       Widths(5, teacher.channels))
         found = terms(maps_of(student(clip)), teacher_maps(teacher, clip), {'labels': labels},

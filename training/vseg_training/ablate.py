@@ -29,7 +29,11 @@ from .train import fit
 log = logging.getLogger(__name__)
 SUITES = Path(__file__).parent / 'suites'
 COLUMNS = {'mIoU': 'mIoU', 'TC': 'TC', 'VC8': 'VC8', 'VC16': 'VC16',
-           'parameters_M': 'parameters (M)', 'ms_per_frame': 'ms/frame'}
+           'parameters_M': 'parameters (M)', 'ms_per_frame': 'ms/frame',
+           'seconds_per_step': 's/step'}
+# of networks that have these tasks
+GEOMETRY = {'rel': 'rel', 'log10': 'log10', 'rms': 'rms (m)', 'delta1': 'delta1',
+            'angle': 'normals (deg)'}
 DEGRADED = {'degraded': 'degraded', 'emptied': 'degraded, pool emptied'}  # mIoU of these frames
 
 
@@ -104,12 +108,19 @@ def measure(recipe: Recipe, runs: Path, degrade: bool = False) -> dict[str, Any]
     if not report:
         report = report_model(
             network, source, recipe.data.size, load_label_set(recipe.data.label_set))
+        report['seconds_per_step'] = _seconds_per_step(folder)
     if degrade:
         report.update(_on_degraded(network, source, recipe.data.size))
     partial = done.with_suffix('.tmp')
     partial.write_text(json.dumps({'report': report, 'recipe': described}, indent=1))
     os.replace(partial, done)
     return report
+
+
+def _seconds_per_step(folder: Path) -> float | None:
+    """Time of a run's steps; None of a run too short to tell."""
+    file = folder / 'speed.json'
+    return float(json.loads(file.read_text())['seconds_per_step']) if file.exists() else None
 
 
 def _on_degraded(network: Network, source: ClipSource[Any], size: Sequence[int]
@@ -152,7 +163,10 @@ def ablate(name: str, suite: Suite, output: str | Path, overrides: Sequence[str]
     for row, seed, recipe in plan:
         log.info('%s: %s, seed %d', name, row.name, seed)
         reports[row.name].append(measure(recipe, output / 'runs', suite.degrade))
-    text = table(suite.title, reports, {**COLUMNS, **(DEGRADED if suite.degrade else {})})
+    columns = {**COLUMNS, **(DEGRADED if suite.degrade else {})} | {
+        key: head for key, head in GEOMETRY.items()
+        if any(key in run for runs in reports.values() for run in runs)}
+    text = table(suite.title, reports, columns)
     (output / f'{name}.md').write_text(text + '\n')
     plot(suite.title, reports, output / f'{name}.png')
     return text
@@ -173,7 +187,7 @@ def table(title: str, reports: Mapping[str, Sequence[Mapping[str, Any]]],
     head = [title or 'row', *columns.values()]
     lines = [head, ['---', *['---:'] * len(columns)]]
     for name, runs in reports.items():
-        lines.append([name, *(_cell([run[key] for run in runs]) for key in columns)])
+        lines.append([name, *(_cell([run.get(key) for run in runs]) for key in columns)])
     body = '\n'.join(f'| {" | ".join(line)} |' for line in lines)
     return f'{body}\n\nMean{" ± standard deviation" if seeds > 1 else ""} of {seeds} seed(s).'
 

@@ -11,6 +11,7 @@ from torch import Tensor
 from .models.kinds import Exportable, Network
 from .models.options import Model
 from .models.per_frame import PerFrame
+from .models.tasks import of_classes
 from .models.teacher import Teacher
 from .recipe import from_dict, load_recipe, Recipe
 from .task import build_network
@@ -69,7 +70,7 @@ def load_network(path: str | Path, adjust: bool = True) -> tuple[Network, Recipe
     if adjust:
         shift = stored.class_weights.log() * recipe.loss.logit_adjustment
         for head in network.heads:
-            head.get_parameter('classify.bias').data -= shift
+            of_classes(head.get_submodule('classify'), network.num_classes)[1].sub_(shift)
     return network.eval(), recipe
 
 
@@ -124,12 +125,19 @@ def initialise(network: Network, path: str | Path) -> None:
         if key.startswith(_SCALED) and not same_scale:
             continue  # scores of another scale: what made them saturate would do so again
         value = state.get(key, state.get(_other_name(key)))
+        if value is not None and key.startswith('head.classify.'):
+            value = _with_further_tasks(value, own)
         if value is not None and value.shape == own.shape:
             taken[key] = value
     if not taken:
         raise ValueError(f'model.init: no weight of {path} fits this network')
     network.load_state_dict(taken, strict=False)
     log.info('took %d of %d weights from %s', len(taken), len(network.state_dict()), path)
+
+
+def _with_further_tasks(value: Tensor, own: Tensor) -> Tensor:
+    """Weight or bias of a last layer for classes, and after it what a wider layer has more."""
+    return torch.cat([value, own[len(value):]]) if value.shape[1:] == own.shape[1:] else value
 
 
 def _other_name(key: str) -> str:

@@ -20,6 +20,7 @@ from ros_vseg.stream import Stream
 from .confusion import confusion_rows
 from .data.clips import ClipSource, Key, Pixels
 from .export import summary
+from .geometry import evaluate_geometry
 from .metrics import (
     by_category, ConfusionMatrix, flops, parameters, TemporalConsistency, VideoConsistency)
 from .metrics.categories import CATEGORIES
@@ -198,12 +199,14 @@ def report_model(model: Network, source: ClipSource[Any], size: Sequence[int],
         mIoU, accuracy, mAcc, TC, TC_name, TC_per_drive, VC8, VC16 and IoU by class in percent;
         parameters_M in millions; GFLOPs of a frame with a full pool; ms_per_frame (median) and
         max_latency_ms of resize, network and decoding after ``WARM_UP`` frames; confusion, see
-        ``confusion_rows``; category_mIoU and category_IoU where the classes are Cityscapes'.
+        ``confusion_rows``; what ``evaluate_geometry`` gives; category_mIoU and category_IoU where
+        the classes are Cityscapes'.
         None: undefined here.
     """
     model.eval()
     cost = {'parameters_M': parameters(model) / 1e6,
             'GFLOPs': flops(model.stream().step, (size[0], size[1]), model.context_frames) / 1e9}
+    cost |= evaluate_geometry(model, source, size)
     return _report(lambda video: evaluate_stream(model, source, size, video), label_set, cost)
 
 
@@ -230,6 +233,8 @@ def report_bundle(path: Path, source: ClipSource[Any], backend: str, label_set: 
 COLUMNS = {'mIoU': 'mIoU', 'category_mIoU': 'category mIoU', 'mAcc': 'mAcc',
            'accuracy': 'pixel accuracy', 'TC': None, 'VC8': 'VC8', 'VC16': 'VC16',
            'parameters_M': 'parameters (M)', 'GFLOPs': 'GFLOPs/frame',
+           'rel': 'rel', 'log10': 'log10', 'rms': 'rms (m)', 'delta1': 'delta1',
+           'delta2': 'delta2', 'delta3': 'delta3', 'angle': 'angle of normals (deg)',
            'ms_per_frame': 'median ms/frame', 'max_latency_ms': 'max latency (ms)'}
 
 

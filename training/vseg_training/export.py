@@ -13,6 +13,7 @@ import onnx
 import torch
 
 from ros_vseg.bundle import BundleInfo, FORMAT_VERSION, write_bundle
+from ros_vseg.depth import DepthRange
 from ros_vseg.labels import LabelSet, load_label_set
 
 from .metrics import ConfusionMatrix
@@ -20,10 +21,11 @@ from .models.kinds import Exportable
 from .models.per_frame import PerFrame
 from .models.stream import mean_confidence
 from .models.student import Student
+from .models.tasks import metres, split
 from .recipe import Recipe
 
 OPSET = 18
-INPUTS, OUTPUTS = ('image', 'pool', 'pool_mask'), ('scores', 'prototypes', 'confidence')
+INPUTS = ('image', 'pool', 'pool_mask')
 
 
 class _Step(torch.nn.Module):
@@ -31,7 +33,7 @@ class _Step(torch.nn.Module):
     ``Student.step`` as a forward.
 
     Without context the pool is no input, and the mean confidence (of the largest class
-    probability, [B]) no output; without prototypes the scores are the only one.
+    probability, [B]) no output; without prototypes there are none. Normals stay here.
 
     Position codes become an initializer named positions, by which the runtime finds them when it
     writes the graph for another input size.
@@ -50,9 +52,11 @@ class _Step(torch.nn.Module):
             pool = image.new_zeros(len(image), 0, self.student.prototype_dim, dtype=torch.float32)
             pool_mask = pool[..., 0]
             scores, prototypes = self.student.step(image, pool, pool_mask, self.positions)
-            return (scores, prototypes) if prototypes.shape[1] else (scores,)
+            scores, *depth = _split(self.student, scores)
+            return (scores, *((prototypes,) if prototypes.shape[1] else ()), *depth)
         scores, prototypes = self.student.step(image, pool, pool_mask, self.positions)
-        return scores, prototypes, mean_confidence(scores)
+        scores, *depth = _split(self.student, scores)
+        return (scores, prototypes, mean_confidence(scores), *depth)
 
 
 class _Frame(torch.nn.Module):
@@ -62,8 +66,21 @@ class _Frame(torch.nn.Module):
         super().__init__()
         self.student = network
 
-    def forward(self, image: torch.Tensor) -> torch.Tensor:
-        return self.student.step(image)
+    def forward(self, image: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        return _split(self.student, self.student.step(image))
+
+
+def _split(student: Exportable, scores: torch.Tensor) -> tuple[torch.Tensor, ...]:
+    """Scores of the classes, and the depth [B, h, w] in metres where the network has it."""
+    parts, task = split(scores, student.num_classes, student.tasks), student.tasks.depth
+    return (parts['scores'], metres(parts['depth'], task)) if task else (parts['scores'],)
+
+
+def _outputs(student: Exportable, count: int) -> list[str]:
+    """Names of a graph's outputs; count: prototypes per frame."""
+    has = {'scores': True, 'prototypes': count, 'confidence': count and student.context_frames,
+           'depth': student.tasks.depth}
+    return [name for name, there in has.items() if there]
 
 
 def count_prototypes(student: Exportable, size: Sequence[int]) -> int:
@@ -87,11 +104,10 @@ def to_onnx(student: Exportable, size: Sequence[int], batch: int = 1) -> onnx.Mo
     Returns:
         A graph with the inputs image, pool and pool_mask and the outputs scores, prototypes and
         confidence; without a pool (T = 0) the input is image alone, and there is no confidence;
-        without prototypes there are scores alone.
+        without prototypes there are none; with the task depth that comes last.
     """
     count = count_prototypes(student, size)
     slots = student.context_frames * count
-    outputs = OUTPUTS[:1 + bool(count) + bool(slots)]
     inputs = [torch.zeros(batch, *size, 3, dtype=torch.uint8)]
     if slots and not isinstance(student, PerFrame):
         inputs += [torch.zeros(batch, slots, student.prototype_dim), torch.zeros(batch, slots)]
@@ -106,8 +122,8 @@ def to_onnx(student: Exportable, size: Sequence[int], batch: int = 1) -> onnx.Mo
                 else _Step(student, inputs[0]))
         torch.onnx.export(
             step, tuple(inputs), path, dynamo=True, opset_version=OPSET,
-            input_names=INPUTS[:len(inputs)], output_names=outputs, external_data=False,
-            verbose=False)
+            input_names=INPUTS[:len(inputs)], output_names=_outputs(student, count),
+            external_data=False, verbose=False)
         return forget_source(onnx.load(path))
 
 
@@ -141,7 +157,7 @@ def export_bundle(student: Exportable, recipe: Recipe, path: Path,
     size = tuple(size or recipe.data.size)
     sources = [f'{source.kind} {source.split if source.kind != "street" else list(source.seeds)}'
                for source in recipe.data.train]
-    count = count_prototypes(student, size)
+    count, task = count_prototypes(student, size), student.tasks.depth
     info = BundleInfo(
         format_version=FORMAT_VERSION, name=recipe.name,
         label_set=load_label_set(recipe.data.label_set), height=size[0], width=size[1],
@@ -152,7 +168,8 @@ def export_bundle(student: Exportable, recipe: Recipe, path: Path,
         has_confidence=bool(count and student.context_frames),
         trained_on={'recipe': recipe.name, 'seed': recipe.seed, 'sources': sources},
         metrics=metrics or {}, license=recipe.data.license, rates=recipe.data.rates,
-        temperature=temperature)
+        temperature=temperature,
+        depth=DepthRange(task.nearest, task.farthest, task.focal) if task else None)
     write_bundle(to_onnx(student, size), info, path)
     return info
 

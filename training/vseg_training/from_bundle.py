@@ -45,14 +45,17 @@ class _Unfolding:
     def convolution(self, name: str, module: nn.Conv2d) -> None:
         """Take the weights of a convolution that is about to run."""
         weight, bias = self._find(name, 'weight'), self._find(name, 'bias')
-        if (weight is None or weight.shape != module.weight.shape
+        rows = len(module.weight)
+        if weight is not None and name == 'head.classify':  # further tasks start anew
+            rows = min(rows, len(weight))
+        if (weight is None or weight.shape != module.weight[:rows].shape
                 or (module.bias is not None and bias is None)):
             raise ValueError(f'model.init: {self.path} has no weights for {name} of shape '
                              f'{tuple(module.weight.shape)}: give a bundle of the same backbone, '
                              'channels and head_widths, or a checkpoint')
-        module.weight.copy_(weight)
+        module.weight[:rows].copy_(weight)
         if module.bias is not None and bias is not None:
-            module.bias.copy_(bias)
+            module.bias[:rows].copy_(bias)
         self._folded = self._find(name, 'weight_bias')
         self.taken += 1
 

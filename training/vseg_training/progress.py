@@ -1,11 +1,12 @@
 # Copyright 2026 The ros_vseg authors
 # SPDX-License-Identifier: Apache-2.0
 """How far a run is, how fast it was, and what it waited for."""
+import json
 import logging
+from pathlib import Path
 import resource
 import sys
 import time
-
 from typing import Any
 
 import lightning
@@ -62,14 +63,15 @@ class SpeedReport(Callback):
 
     Args:
         waits: The trainer's profiler.
+        file: To keep the seconds of a step in as JSON, if any.
 
     Attributes:
         steps: That were measured.
         images: Of these steps, of all processes.
     """
 
-    def __init__(self, waits: WaitTimer) -> None:
-        self.waits = waits
+    def __init__(self, waits: WaitTimer, file: Path | None = None) -> None:
+        self.waits, self.file = waits, file
         self.steps, self.images, self._busy = -WARM_UP, 0, 0.0
 
     @property
@@ -97,6 +99,8 @@ class SpeedReport(Callback):
             log.info('%.1f images/s over %d steps, %.1f %% of the time waiting for data, peak '
                      'memory %.2f GB per process', self.images / self.seconds, self.steps,
                      100 * self.waits.seconds / self.seconds, peak_memory() / 1e9)
+            if self.file:
+                self.file.write_text(json.dumps({'seconds_per_step': self.seconds / self.steps}))
 
 
 def peak_memory() -> int:

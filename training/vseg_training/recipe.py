@@ -9,7 +9,7 @@ from typing import Any, cast, Dict, List, Optional, Tuple
 from omegaconf import OmegaConf
 from omegaconf.errors import KeyValidationError, OmegaConfBaseException, ValidationError
 
-from .models.options import KINDS, Model, NetworkOptions
+from .models.options import KINDS, Model, NetworkOptions, Tasks
 
 VERSION = 2
 # what keys meant that a stored recipe of an earlier version lacks
@@ -31,7 +31,9 @@ class Source:
     are made of their last frame alone, by a window that moves over it. ``step``: of a street,
     frames of its 15 Hz drive from one frame of a clip to the next. ``label_map``: YAML from ids
     on disk to class names, for a folder; ``unlabelled``: clips may end at frames without labels
-    too, for distillation.
+    too, for distillation; ``ignore_labels``: all its frames are taken as unlabelled. ``focal``: of
+    the camera of a folder, in pixels of its images, whose depth lies in ``depth/`` beside
+    ``labels/``, as 16-bit PNGs of millimetres, 0 where there is none.
     """
 
     kind: str = 'camvid'
@@ -44,6 +46,8 @@ class Source:
     weight: float = 1.0
     label_map: Optional[str] = None
     unlabelled: bool = False
+    ignore_labels: bool = False
+    focal: Optional[float] = None
 
 
 @dataclass
@@ -81,8 +85,8 @@ class Loss:
     """
     Weights of Eq. 11, and the options of its terms.
 
-    auxiliary: head; diversity: alpha_1, and theta_div; long_term: alpha_2; co_training: alpha_3,
-    for msc alone; OHEM threshold and floor.
+    segmentation: of the scores; auxiliary: head; diversity: alpha_1, and theta_div; long_term:
+    alpha_2; co_training: alpha_3, for msc alone; OHEM threshold and floor.
     ``video_id``: bce as the paper has it, or softmax.
     ``class_gain``: factors of the class weights, by class name, on top of ``class_balance``.
     ``class_balance`` c weights a class of frequency p by w = 1 / ln(c + p) (ENet); 0: no weights.
@@ -90,6 +94,7 @@ class Loss:
     back from the trained student.
     """
 
+    segmentation: float = 1.0
     auxiliary: float = 0.4
     diversity: float = 1.0
     diversity_threshold: float = 0.25
@@ -145,6 +150,7 @@ class Recipe:
 
     ``terms``: further terms of the loss by name (``terms.METHODS``), each with its weight, ``of``
     (scores or features) and options: a sum of methods.
+    ``tasks``: what the network says beside classes, of data that have it.
     ``version``: of the meaning of what a recipe leaves out. What is stored in a checkpoint keeps
     its own: see ``from_dict``.
     """
@@ -153,6 +159,7 @@ class Recipe:
     name: str = 'experiment'
     seed: int = 0
     model: NetworkOptions = field(default_factory=Model)
+    tasks: Tasks = field(default_factory=Tasks)
     data: Data = field(default_factory=Data)
     loss: Loss = field(default_factory=Loss)
     distill: Distillation = field(default_factory=Distillation)

@@ -15,12 +15,15 @@ from .distill import (
     distillation_terms, maps_of, monte_carlo, stored_maps, Targets, teacher_maps,
     teacher_targets)
 from .evaluate import evaluate_stream
+from .geometry import evaluate_geometry
 from .losses import (
-    co_training_loss, diversity, diversity_loss, ohem_cross_entropy, video_id_loss)
+    co_training_loss, diversity, diversity_loss, KendallWeights, normals_loss,
+    ohem_cross_entropy, video_id_loss, weighted_cross_entropy)
 from .models.kinds import build, Network, refuse_without_prototypes
 from .models.layers import resize, resize_labels
 from .models.long_term import LongTermContext
 from .models.network import Output
+from .models.tasks import bins_of
 from .recipe import from_dict, Recipe
 from .terms import Maps, needs, Terms, Widths
 from .terms.methods import refuse_frozen
@@ -38,14 +41,15 @@ def build_network(recipe: Recipe, pretrained: bool = False) -> Network:
     Build the network of a recipe.
 
     Args:
-        recipe: Of which ``model`` and the label set count.
+        recipe: Of which ``model``, ``tasks`` and the label set count.
         pretrained: Whether to load the backbone's weights (``model.weights``).
 
     Raises:
-        ValueError: ``model`` has an unknown value, or values that do not fit together.
+        ValueError: ``model`` or ``tasks`` has an unknown value, or values that do not fit
+            together.
     """
     num_classes = len(load_label_set(recipe.data.label_set).names)
-    return build(recipe.model, num_classes, pretrained)
+    return build(recipe.model, num_classes, pretrained, recipe.tasks)
 
 
 def class_ids(names: Sequence[str], label_set: str, key: str) -> list[int]:
@@ -92,6 +96,10 @@ class SegmentationTask(lightning.LightningModule):
         ids = class_ids(list(gains), self.recipe.data.label_set, 'loss.class_gain')
         self._gains = dict(zip(ids, gains.values()))
         self.register_buffer('class_weights', torch.ones(self.network.num_classes))
+        tasks = self.recipe.tasks
+        self.kendall = KendallWeights([
+            'scores', *(name for name in ('depth', 'normals') if getattr(tasks, name))
+        ]) if tasks.weighting == 'kendall' else None
         if self.recipe.loss.long_term:
             self.long_term = LongTermContext(self.network.channels, num_videos)
         # in a list, which hides its weights from Lightning and from the checkpoint
@@ -219,6 +227,18 @@ class SegmentationTask(lightning.LightningModule):
             terms |= self.terms(*given, self.supervised)
         return terms
 
+    def _geometry_terms(self, batch: Batch, output: Output) -> dict[str, Tensor]:
+        """Terms of depth and normals, where the network has these tasks."""
+        terms, task = {}, self.recipe.tasks.depth
+        if task:
+            bins = bins_of(batch['depth'].flatten(0, 1), task)
+            terms['depth'] = weighted_cross_entropy(
+                output['depth'].flatten(0, 1), bins, task.sharpness)
+        if self.recipe.tasks.normals:
+            terms['normals'] = normals_loss(
+                output['normals'].flatten(0, 1), batch['normals'].flatten(0, 1))
+        return terms
+
     def _maps(self, batch: Batch) -> Maps | None:
         """Maps of a batch, from the teacher or its soft labels; None where no term asks."""
         if not any(needs(self.recipe.terms, need) for need in ('teacher', 'probabilities')):
@@ -238,11 +258,13 @@ class SegmentationTask(lightning.LightningModule):
         return Targets(**batch['targets'])
 
     def _weights(self) -> dict[str, float]:
-        loss, distill = self.recipe.loss, self.recipe.distill
-        return {'scores': 1.0, 'auxiliary': loss.auxiliary, 'diversity': loss.diversity,
-                'long_term': loss.long_term, 'co_training': loss.co_training,
-                'uncertainty': distill.uncertainty, 'structural': distill.structural,
-                **self.terms.weights}
+        loss, distill, tasks = self.recipe.loss, self.recipe.distill, self.recipe.tasks
+        of_tasks = {name: task.weight for name, task in (
+            ('depth', tasks.depth), ('normals', tasks.normals)) if task}
+        return {'scores': loss.segmentation, **of_tasks, 'auxiliary': loss.auxiliary,
+                'diversity': loss.diversity, 'long_term': loss.long_term,
+                'co_training': loss.co_training, 'uncertainty': distill.uncertainty,
+                'structural': distill.structural, **self.terms.weights}
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """
@@ -252,11 +274,16 @@ class SegmentationTask(lightning.LightningModule):
             NonFiniteLoss: A term is NaN or infinite; the message names it and the clips.
         """
         output = self.network(batch['images'], batch['places'])
-        terms = self.losses(output, batch['labels']) | self._context_terms(batch, output)
+        terms = (self.losses(output, batch['labels']) | self._geometry_terms(batch, output)
+                 | self._context_terms(batch, output))
         weights = self._weights()
+        weighted = {name: weights[name] * value for name, value in terms.items()}
         total = torch.zeros((), device=self.device)
-        for name, value in terms.items():
-            total = total + weights[name] * value
+        if self.kendall:
+            total = self.kendall(weighted)
+        for name, value in weighted.items():
+            if not (self.kendall and name in self.kendall.log_variances):
+                total = total + value
         shown = {'loss': total}
         if output['projection'] is not None:
             shown['div'] = diversity(output['projection']).mean()
@@ -288,15 +315,16 @@ class SegmentationTask(lightning.LightningModule):
             'use precision 32-true; the last good checkpoint is kept')
 
     def validation_step(self, batch: int, batch_idx: int) -> None:
-        """Stream the whole validation split and log its mIoU in percent."""
+        """Stream the whole validation split; log its mIoU in percent, and errors of geometry."""
         loader: Any = self.trainer.val_dataloaders
-        value = None
+        found = None
         if self.trainer.is_global_zero:  # a stream cannot be shared; the others wait here
-            confusion, _ = evaluate_stream(
-                self.network, loader.dataset.source, self.recipe.data.size)
-            value = 100 * confusion.mean_iou()
-        value = cast(float, self.trainer.strategy.broadcast(value))
-        self.log('val/mIoU', value, prog_bar=True, batch_size=1, sync_dist=True)
+            given = self.network, loader.dataset.source, self.recipe.data.size
+            confusion, _ = evaluate_stream(*given)
+            found = {'mIoU': 100 * confusion.mean_iou(), **evaluate_geometry(*given)}
+        found = cast(dict[str, float], self.trainer.strategy.broadcast(found))
+        self.log_dict({f'val/{name}': value for name, value in found.items()}, prog_bar=True,
+                      batch_size=1, sync_dist=True)
 
     def configure_optimizers(self) -> Any:
         """Build the optimiser of ``optim`` and its schedule over steps."""
@@ -335,8 +363,10 @@ class SegmentationTask(lightning.LightningModule):
 def _widths(network: Network, crop: Sequence[int]) -> Widths:
     height, width = (-(-side // network.output_stride) for side in crop)
     has_auxiliary = getattr(network, 'auxiliary', None) is not None
+    tasks = getattr(network, 'tasks', None)
     return Widths(network.num_classes, network.channels, has_auxiliary, (height, width),
-                  stages=network.backbone.channels)
+                  stages=network.backbone.channels,
+                  depth=tasks.depth.bins if tasks and tasks.depth else 0)
 
 
 def _gather(names: list[str], processes: int) -> list[list[str]]:

@@ -10,6 +10,7 @@ from ros_vseg.resize import resize_image
 
 from .data.clips import ClipSource
 from .models.kinds import Exportable
+from .models.tasks import of_classes
 
 
 PER_FRAME = 2000  # pixels that are looked at
@@ -87,6 +88,6 @@ def calibrate(student: Exportable, source: ClipSource, size: tuple[int, int]) ->
         The temperature.
     """
     temperature = best_temperature(*_samples(student, source, size))
-    for parameter in student.head.get_submodule('classify').parameters():
-        parameter.div_(temperature)
+    for part in of_classes(student.head.get_submodule('classify'), student.num_classes):
+        part.div_(temperature)
     return temperature

@@ -2,6 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Training of students and teachers: ``fit`` reads from top to bottom."""
 import ctypes
+from dataclasses import replace
 import logging
 import os
 from pathlib import Path
@@ -24,7 +25,7 @@ from .distill import prepare_terms
 from .from_bundle import initialise_from_bundle
 from .models import sync_batch_norm
 from .models.kinds import Network
-from .models.options import Model
+from .models.options import DepthTask, Model
 from .progress import ProgressBar, SpeedReport, WaitTimer
 from .recipe import Recipe, to_dict
 from .resume import resume_step, WholeCheckpoints
@@ -89,7 +90,7 @@ def build_data(recipe: Recipe, cache: Path, start_step: int) -> tuple[DataLoader
         soft_labels=soft_labels, stills=[s.stills for s in data.train],
         degrade=(data.degrade, data.degrade_other),
         focus=class_ids(data.focus, data.label_set, 'data.focus'),
-        flow=_with_flow(recipe))
+        flow=_with_flow(recipe), focal=_focal(recipe))
     val = None
     if data.val is not None:
         source = build_source(data.val, recipe, cache)
@@ -109,6 +110,19 @@ def _with_flow(recipe: Recipe) -> bool:
         raise ValueError(f'terms.{wanting[0]} needs clips with flow, which those made of stills '
                          'have: set stills of a source in data.train above 0')
     return bool(wanting)
+
+
+def _focal(recipe: Recipe) -> float | None:
+    """Focal length that depths are for; None: no geometry. ValueError where no source has any."""
+    tasks = recipe.tasks
+    if not tasks.channels:
+        return None
+    shaped = [source for source in recipe.data.train if source.weight > 0 and (
+        source.kind == 'street' or source.focal and not tasks.normals)]
+    if not shaped:
+        raise ValueError('tasks needs data with depth or normals: add a source of kind street, '
+                         'which has both, to data.train, or give a folder with depth its focal')
+    return (tasks.depth or DepthTask()).focal
 
 
 def precision(recipe: Recipe) -> Any:
@@ -148,6 +162,10 @@ def load_teacher(recipe: Recipe) -> Network | None:
     if list(wanted) != list(known):
         raise ValueError(f'teacher {path} knows the classes {", ".join(known)}, the recipe '
                          f'{", ".join(wanted)}: distil from a teacher of the same label set')
+    own, its = recipe.tasks.depth, its_recipe.tasks.depth
+    if own and its and replace(own, weight=1, sharpness=1) != replace(its, weight=1, sharpness=1):
+        raise ValueError(f'tasks.depth is {own}, but of the teacher {path} it is {its}: they must '
+                         'have the same bins, nearest, farthest and focal')
     return teacher
 
 
@@ -196,7 +214,8 @@ def fit(recipe: Recipe, output: str | Path) -> Path:
     Train a recipe into a folder; run it again to resume after a kill.
 
     Under torchrun the processes share every step's clips, and the folder. Writes last.ckpt,
-    best.ckpt (highest val mIoU) and the metrics as CSV.
+    best.ckpt (highest val mIoU, or delta1 of depth where segmentation has no weight) and the
+    metrics as CSV.
 
     Args:
         recipe: The experiment.
@@ -246,7 +265,8 @@ def _resume(last: Path, recipe: Recipe) -> int:
 def _trainer(recipe: Recipe, output: Path, validated: bool) -> lightning.Trainer:
     """Build Lightning's trainer of a run that writes into a folder."""
     options, waits = recipe.optim, WaitTimer()
-    callbacks = [ProgressBar(), EMAWeightAveraging(decay=options.ema), SpeedReport(waits),
+    callbacks = [ProgressBar(), EMAWeightAveraging(decay=options.ema),
+                 SpeedReport(waits, output / 'speed.json'),
                  *_checkpoints(recipe, output, validated)]
     return lightning.Trainer(
         max_steps=options.max_steps, max_epochs=-1, precision=precision(recipe),
@@ -267,6 +287,8 @@ def _checkpoints(recipe: Recipe, output: Path, validated: bool) -> list[Callback
         ModelCheckpoint(output, 'last', every_n_train_steps=number, enable_version_counter=False,
                         save_on_train_epoch_end=False) for number in steps]
     if validated:
+        of_depth = recipe.tasks.depth and not recipe.loss.segmentation
         callbacks.append(ModelCheckpoint(
-            output, 'best', monitor='val/mIoU', mode='max', enable_version_counter=False))
+            output, 'best', monitor='val/delta1' if of_depth else 'val/mIoU', mode='max',
+            enable_version_counter=False))
     return callbacks

@@ -1,6 +1,7 @@
 # Copyright 2026 The ros_vseg authors
 # SPDX-License-Identifier: Apache-2.0
 """Training data: sources of labelled clips."""
+import math
 from pathlib import Path
 from typing import Any
 
@@ -57,6 +58,11 @@ def open_source(source: Source, recipe: Recipe, cache: Path) -> ClipSource[Any]:
             set with fewer classes than the labels have.
     """
     opened = _open(source, recipe, cache)
+    if source.ignore_labels:
+        if not isinstance(opened, FolderFrames):
+            raise ValueError(f'ignore_labels is for files: leave it out of the source of kind '
+                             f'{source.kind}')
+        opened.ignore_labels()
     if source.drives:
         opened.keep_drives(source.drives)
     return opened
@@ -72,13 +78,16 @@ def _open(source: Source, recipe: Recipe, cache: Path) -> ClipSource[Any]:
     if source.label_map and kind != 'folder':
         raise ValueError(f'a source of kind {kind} takes no label_map, as its ids are known: '
                          'remove it, or use kind folder')
+    if source.focal is not None and (kind != 'folder' or not 0 < source.focal < math.inf):
+        raise ValueError(f'focal {source.focal} of a source of kind {kind}: it is for a folder '
+                         'with depth, in pixels above 0')
     label_set, root = load_label_set(recipe.data.label_set), source.root or ''
     if kind in LABEL_SETS:
         _check_label_set(kind, label_set)
     if kind == 'street':
         return StreetClips(
             range(*source.seeds), recipe.model.context_frames + 1, cache, recipe.data.size,
-            source.step)
+            source.step, with_geometry=recipe.tasks.channels > 0)
     if kind == 'camvid':
         return CamVid(root, split, unlabelled, label_set)
     if kind.startswith('cityscapes'):
@@ -92,7 +101,7 @@ def _open(source: Source, recipe: Recipe, cache: Path) -> ClipSource[Any]:
     part = f'{split}/' if (Path(root) / split / 'images').is_dir() else ''
     table = read_label_map(source.label_map, label_set.names) if source.label_map else None
     return FolderFrames(root, len(label_set.names), table, unlabelled, f'{part}images',
-                        f'{part}labels', None if source.label_map else label_set)
+                        f'{part}labels', None if source.label_map else label_set, source.focal)
 
 
 def _check_label_set(kind: str, label_set: LabelSet) -> None:

@@ -8,7 +8,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from .clips import Clip, PADDING, Pixels
+from .clips import Clip, Geometry, PADDING, Pixels
 
 
 Matrices = npt.NDArray[np.float64]
@@ -181,6 +181,38 @@ class Draw:
                 label, matrix, self.crop[::-1], flags=cv2.INTER_NEAREST,
                 borderMode=cv2.BORDER_CONSTANT, borderValue=PADDING))
         return np.stack(crops)
+
+    def geometry(self, shapes: Sequence[Geometry | None], focal: float
+                 ) -> tuple[_Matrices32, _Matrices32]:
+        """
+        Augment the geometry of a clip.
+
+        A larger image is that of a longer lens: depths are made those of a camera whose focal
+        length is ``focal`` pixels of the crop, which would show the same image from there (thesis,
+        App. A.2.2; here with the true focal length of every camera).
+
+        Args:
+            shapes: Of L frames; None: not known.
+            focal: In pixels.
+
+        Returns:
+            Depth float32 [L, h, w] in metres and normals float32 [L, 3, h, w], 0 where they are
+            not known.
+        """
+        length, size = len(shapes), self.crop[::-1]
+        depth = np.zeros((length, *self.crop), np.float32)
+        normals = np.zeros((length, 3, *self.crop), np.float32)
+        for number, (shape, matrix) in enumerate(zip(shapes, self.matrices(length))):
+            if shape is None:
+                continue
+            own = shape.focal * float(matrix[1, 1])
+            depth[number] = focal / own * cv2.warpAffine(
+                shape.depth, matrix, size, flags=cv2.INTER_NEAREST)
+            normals[number] = cv2.warpAffine(
+                shape.normals, matrix, size, flags=cv2.INTER_NEAREST).transpose(2, 0, 1)
+            if matrix[0, 0] < 0:
+                normals[number, 0] *= -1
+        return depth, normals
 
     def _recolour(self, image: Pixels) -> Pixels:
         if self.colour != 1:

@@ -21,6 +21,22 @@ class Clip(NamedTuple):
     labels: Pixels
 
 
+class Geometry(NamedTuple):
+    """
+    Shape of what a frame shows.
+
+    Attributes:
+        depth: Float32 [H, W], metres along the optical axis; 0 where it is not known.
+        normals: Float32 [H, W, 3], unit vectors towards the camera in its axes (x right, y down,
+            z ahead); 0 where they are not known.
+        focal: Of the camera, in pixels.
+    """
+
+    depth: npt.NDArray[np.float32]
+    normals: npt.NDArray[np.float32]
+    focal: float
+
+
 class ClipSource(Generic[Key]):
     """
     Labelled frames of one kind, grouped into drives.
@@ -44,6 +60,10 @@ class ClipSource(Generic[Key]):
     def read_image(self, key: Key) -> Pixels:
         """Image of one frame."""
         return self.read(key)[0]
+
+    def geometry(self, key: Key) -> Geometry | None:
+        """Geometry of one frame; None where the source has none."""
+        return None
 
     def has_labels(self, key: Key) -> bool:
         """Whether a frame has labels, without reading them."""

@@ -11,8 +11,8 @@ import numpy.typing as npt
 from ros_vseg.files import natural_key
 from ros_vseg.labels import LabelSet
 
-from .clips import ClipSource, VOID
-from .image_files import read_image
+from .clips import ClipSource, Geometry, VOID
+from .image_files import read_depth, read_image
 from .label_files import (
     check_palette, id_table, is_mask, read_label_file, Table, UNKNOWN)
 
@@ -35,6 +35,8 @@ class FolderFrames(ClipSource[Path]):
         unlabelled: Whether clips may end at frames without labels.
         image_folder: Folder of images, below root.
         label_folder: Folder of labels, below root.
+        focal: Of the camera, in pixels; None: there is no depth. Depth lies in the folder depth
+            beside that of the labels.
         label_set: Classes that the ids on disk are by themselves: palettes are compared with its
             colours, and masks of 0 and 255 are a problem. None: neither is checked.
 
@@ -47,11 +49,12 @@ class FolderFrames(ClipSource[Path]):
 
     def __init__(self, root: str | Path, num_classes: int, table: Table | None = None,
                  unlabelled: bool = False, image_folder: str = 'images',
-                 label_folder: str = 'labels', label_set: LabelSet | None = None) -> None:
+                 label_folder: str = 'labels', label_set: LabelSet | None = None,
+                 focal: float | None = None) -> None:
         self.root, self.image_folder, self.label_folder = Path(root), image_folder, label_folder
         self.table = id_table({i: i for i in range(num_classes)}) if table is None else table
-        self.unlabelled = unlabelled
-        self.label_set = label_set
+        self.unlabelled, self.ignores_labels = unlabelled, False
+        self.label_set, self.focal = label_set, focal
         paths = self._images()
         if not paths:
             raise ValueError(f'no images in {self.root / image_folder}: {self._layout()}')
@@ -72,6 +75,10 @@ class FolderFrames(ClipSource[Path]):
             drives.setdefault(path.parent, []).append(path)
         return list(drives.values())
 
+    def ignore_labels(self) -> None:
+        """Take all frames as unlabelled; clips end at each of them."""
+        self.unlabelled = self.ignores_labels = True
+
     def label_path(self, key: Path) -> Path:
         """Path of a frame's label file, whether it exists or not."""
         relative = key.relative_to(self.root / self.image_folder)
@@ -79,7 +86,7 @@ class FolderFrames(ClipSource[Path]):
 
     def has_labels(self, key: Path) -> bool:
         """Whether a frame has a label file."""
-        return self.label_path(key).exists()
+        return not self.ignores_labels and self.label_path(key).exists()
 
     def frames(self) -> list[tuple[int, int]]:
         """Every (drive index, position) at which a training clip may end; ValueError if none."""
@@ -92,6 +99,8 @@ class FolderFrames(ClipSource[Path]):
 
     def problems(self) -> Iterator[str]:
         """See ``ClipSource.problems``: names that cannot be matched, and masks."""
+        if self.ignores_labels:
+            return
         yield from self._names()
         if self.label_set is not None and len(self.label_set.names) > 1:
             yield from self._masks()
@@ -143,6 +152,20 @@ class FolderFrames(ClipSource[Path]):
         """Image uint8 [H, W, 3] RGB of one frame; errors as of ``image_files.read_image``."""
         return read_image(key)
 
+    def geometry(self, key: Path) -> Geometry | None:
+        """Depth of one frame, without normals; ValueError for a file that is not its depth."""
+        if self.focal is None:
+            return None
+        folder = (self.root / self.label_folder).parent / 'depth'
+        path = folder / key.relative_to(self.root / self.image_folder).with_suffix('.png')
+        if not path.exists():
+            return None
+        depth, shape = read_depth(path), self.read_image(key).shape[:2]
+        if depth.shape != shape:
+            raise ValueError(f'{path} is {depth.shape}, but its image is {shape}: depth must be '
+                             'registered to the image, pixel by pixel')
+        return Geometry(depth, np.zeros((*shape, 3), np.float32), self.focal)
+
     def table_of(self, path: Path) -> Table:
         """Table of the ids in one label file."""
         return self.table
@@ -159,7 +182,7 @@ class FolderFrames(ClipSource[Path]):
                 class has, or a palette that contradicts the classes (``check_palette``).
         """
         path = self.label_path(key)
-        if not path.exists():
+        if self.ignores_labels or not path.exists():
             return None
         ids, palette = read_label_file(path)
         mapped = self.table_of(path)[ids]

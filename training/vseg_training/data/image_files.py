@@ -57,6 +57,25 @@ def read_image(path: Path) -> npt.NDArray[np.uint8]:
     return cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
 
 
+def read_depth(path: Path) -> npt.NDArray[np.float32]:
+    """
+    Read a depth image: a 16-bit PNG of millimetres, as REP 118 stores them.
+
+    Returns:
+        Float32 [H, W] in metres, 0 where the depth is not known.
+
+    Raises:
+        ValueError: As ``read_file``, or the file is not such a PNG.
+        OSError: It cannot be opened.
+    """
+    content = np.frombuffer(read_file(path), np.uint8)
+    depth = cv2.imdecode(content, cv2.IMREAD_UNCHANGED)
+    if depth is None or depth.dtype != np.uint16 or depth.ndim != 2:
+        raise ValueError(f'{path} is no depth image: save depth as a 16-bit PNG of one channel, '
+                         'in millimetres')
+    return depth.astype(np.float32) / 1000
+
+
 def unreadable(path: Path) -> ValueError:
     """Error of a file that no decoder understands."""
     return ValueError(f'{path} is not a readable image: replace or remove it')

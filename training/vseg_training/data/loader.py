@@ -39,7 +39,8 @@ class ClipDataset(Dataset[Item]):
     An item, by (sample number, clip length), is a dict: images uint8 [L, 3, h, w], labels int64
     [L, h, w], places float32 [4] (``position_codes``), video (int, the snippet's number among all
     sources), name (of the last frame), and if asked for distant (images like the clip's), targets
-    (a dict, see ``SoftLabels.clip``), and flow float32 [L - 1, 2, h, w] with flow_known (bool).
+    (a dict, see ``SoftLabels.clip``), flow float32 [L - 1, 2, h, w] with flow_known (bool), and
+    depth float32 [L, h, w] and normals float32 [L, 3, h, w] (``Draw.geometry``).
     DataError for files that cannot be used.
 
     Args:
@@ -59,6 +60,7 @@ class ClipDataset(Dataset[Item]):
         focus: Class ids; half of the clips take the one of three crops that shows most of them.
         flow: Whether clips bring their exact flow (``still_flow``); it is known of those that are
             made of stills.
+        focal: Of the camera that depths are for, in pixels of the crop; None: no geometry.
 
     Raises:
         ValueError: frames is not a multiple of every length, or a source has no frames to end at.
@@ -69,7 +71,7 @@ class ClipDataset(Dataset[Item]):
                  steps: int, distant: bool = False, soft_labels: SoftLabels | None = None,
                  stills: Sequence[float] | None = None,
                  degrade: tuple[float, float] = (0.0, 0.0), focus: Sequence[int] = (),
-                 flow: bool = False) -> None:
+                 flow: bool = False, focal: float | None = None) -> None:
         if any(frames % length for length in lengths):
             raise ValueError(f'frames_per_step {frames} must be a multiple of all clip lengths '
                              f'{list(lengths)}')
@@ -77,6 +79,7 @@ class ClipDataset(Dataset[Item]):
         self.distant, self.soft_labels = distant, soft_labels
         self.stills = stills or [0.0] * len(sources)
         self.degrade, self.focus, self.flow = degrade, list(focus), flow
+        self.focal = focal
         self.snippets = [source.snippets() for source in sources]
         # number of a source's first video among those of all, and the number of all
         self.first_video = np.cumsum([0, *(numbers[-1] for numbers in self.snippets)])
@@ -131,6 +134,9 @@ class ClipDataset(Dataset[Item]):
         if self.flow:
             item['flow'] = torch.from_numpy(still_flow(draw.matrices(length), draw.crop))
             item['flow_known'] = still
+        if self.focal:
+            shapes = draw.geometry([source.geometry(key) for key in keys], self.focal)
+            item['depth'], item['normals'] = map(torch.from_numpy, shapes)
         if self.soft_labels:
             item['targets'] = self.soft_labels.clip(
                 source, keys, size, draw.matrices(length), draw.crop)

@@ -6,8 +6,9 @@ from ros_vseg.media.iou import ConfusionMatrix
 from .calibration import ConfidenceMetrics
 from .categories import by_category
 from .cost import flops, parameters
+from .geometry import DepthMetrics, NormalsMetrics
 from .temporal import TemporalConsistency, VideoConsistency
 
 
-__all__ = ['ConfidenceMetrics', 'ConfusionMatrix', 'TemporalConsistency', 'VideoConsistency',
-           'by_category', 'flops', 'parameters']
+__all__ = ['ConfidenceMetrics', 'ConfusionMatrix', 'DepthMetrics', 'NormalsMetrics',
+           'TemporalConsistency', 'VideoConsistency', 'by_category', 'flops', 'parameters']

@@ -9,10 +9,12 @@ from .deeplab import DeepLab
 from .espnet import ESPNet, ESPNetC
 from .hrnet import HRNet
 from .mobilenetv2plus import MobileNetV2Plus
-from .options import Model, NetworkOptions
+from .nfs import NfSSegNet
+from .options import Model, NetworkOptions, Tasks
 from .per_frame import PerFrame
 from .pspnet import PSPNet
 from .student import Student
+from .tasks import check, widened
 from .teacher import Teacher
 from ..backbones import BACKBONES, load_pretrained
 
@@ -22,12 +24,13 @@ Network: TypeAlias = Student | PerFrame | Teacher
 
 PER_FRAME: dict[str, type[PerFrame]] = {
     'pspnet': PSPNet, 'deeplab': DeepLab, 'espnet': ESPNet, 'espnet_c': ESPNetC, 'hrnet': HRNet,
-    'mobilenetv2plus': MobileNetV2Plus}
+    'mobilenetv2plus': MobileNetV2Plus, 'nfs': NfSSegNet}
 MGCNETS: dict[str, type[Student] | type[Teacher]] = {'ssc': Student, 'msc': Teacher}
 OF_STUDENTS = ('hide_own', 'wrong_pool')  # options that a teacher lacks
 
 
-def build(options: NetworkOptions, num_classes: int, pretrained: bool = False) -> Network:
+def build(options: NetworkOptions, num_classes: int, pretrained: bool = False,
+          tasks: Tasks | None = None) -> Network:
     """
     Build the network that a recipe's ``model`` describes.
 
@@ -35,6 +38,7 @@ def build(options: NetworkOptions, num_classes: int, pretrained: bool = False) -
         options: Of one of the kinds.
         num_classes: K.
         pretrained: Whether to load the backbone's weights (``model.weights``).
+        tasks: What it is to say beside classes.
 
     Raises:
         ValueError: An option has an unknown value, or they do not fit together.
@@ -46,12 +50,23 @@ def build(options: NetworkOptions, num_classes: int, pretrained: bool = False) -
         network = _mgcnet(arguments, num_classes)
     else:
         network = PER_FRAME[options.kind](num_classes, **arguments)
+    if tasks and tasks.channels:
+        _add_tasks(network, tasks)
     if pretrained and options.weights:
         backbone = arguments.get('backbone', options.kind)
         if options.weights == 'imagenet':
             _refuse_imagenet(backbone, arguments)
         load_pretrained(network.backbone, backbone, options.weights)
     return network
+
+
+def _add_tasks(network: Network, tasks: Tasks) -> None:
+    check(tasks)
+    if isinstance(network, Teacher):
+        raise ValueError('tasks need a network of one stream: set model.short_term to ssc, or '
+                         'leave tasks out')
+    network.tasks = tasks
+    network.head.classify = widened(network.head.get_submodule('classify'), tasks.channels)
 
 
 def _mgcnet(arguments: dict[str, Any], num_classes: int) -> Student | Teacher:

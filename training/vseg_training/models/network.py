@@ -8,6 +8,7 @@ import torch
 from torch import nn, Tensor
 
 from .layers import conv_bn_relu, resize
+from .options import Tasks
 from .prototypes import (
     locate, NoAttention, NoPrototypes, PixelGeneration, POSITION_CHANNELS, position_codes,
     PrototypeAttention, PrototypeGeneration)
@@ -25,9 +26,13 @@ class Output(TypedDict, total=False):
         features: X, float [B, L, C, h, w].
         projection: P, float [B, L, N, h*w] (Eq. 1); None where there are no prototypes.
         stages: The backbone's maps, each [B, L, C', h', w'], coarsest last.
+        depth: Scores of the bins, float [B, L, bins, h', w'], where the network has that task.
+        normals: Float [B, L, 3, h', w'], likewise.
     """
 
     scores: Tensor
+    depth: Tensor
+    normals: Tensor
     streams: list[Tensor]
     auxiliary: Tensor
     features: Tensor
@@ -121,6 +126,7 @@ class MGCNet(nn.Module):
         stages = self.backbone.channels
         self.num_classes, self.context_frames, self.channels = (
             num_classes, context_frames, channels)
+        self.tasks = Tasks()
         self._skips = self._skipped_stages(output_stride, head_widths)
         self.output_stride = (
             self.backbone.strides[self._skips[-1]] if head_widths else output_stride)

@@ -112,7 +112,60 @@ class MobileNetV2PlusOptions(NetworkOptions):
     dropout: float = 0.2
 
 
+@dataclass
+class DepthTask:
+    """
+    Depth in metres along the optical axis, as classes (VNL; Yin et al., 2019).
+
+    ``bins`` are of equal width in the logarithm, from ``nearest`` to ``farthest`` metres, for a
+    camera of a focal length of ``focal`` pixels of the network's input; depths of other cameras
+    are theirs in proportion. ``sharpness``: of the weighted cross-entropy.
+    """
+
+    weight: float = 1.0
+    bins: int = 64
+    nearest: float = 2.0
+    farthest: float = 100.0
+    focal: float = 555.0
+    sharpness: float = 0.2
+
+
+@dataclass
+class NormalsTask:
+    """Surface normals: unit vectors towards the camera, in its axes."""
+
+    weight: float = 1.0
+
+
+@dataclass
+class Tasks:
+    """
+    What a network says of a frame beside its classes; all tasks share all but the last layer.
+
+    ``weighting``: fixed, or kendall (weights by learned variances; Kendall et al., 2018).
+    """
+
+    depth: Optional[DepthTask] = None
+    normals: Optional[NormalsTask] = None
+    weighting: str = 'fixed'
+
+    @property
+    def channels(self) -> int:
+        """Of the last layer, beyond those of the classes."""
+        return (self.depth.bins if self.depth else 0) + (3 if self.normals else 0)
+
+
+@dataclass
+class NfSOptions(NetworkOptions):
+    """Arguments of ``models.nfs.NfSSegNet``."""
+
+    kind: str = 'nfs'
+    width: float = 1.0
+    output_stride: int = 8
+    decoder: int = 32
+
+
 KINDS: dict[str, type[NetworkOptions]] = {
     options.kind: options for options in (
         Model, PSPNetOptions, DeepLabOptions, ESPNetOptions, ESPNetCOptions, HRNetOptions,
-        MobileNetV2PlusOptions)}
+        MobileNetV2PlusOptions, NfSOptions)}

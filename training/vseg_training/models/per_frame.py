@@ -11,6 +11,8 @@ from torch import nn, Tensor
 
 from .layers import conv_bn_relu
 from .network import Output
+from .options import Tasks
+from .tasks import add_to, split
 from ..backbones import Backbone
 
 
@@ -42,6 +44,7 @@ class PerFrame(nn.Module):
         super().__init__()
         self.num_classes, self.channels = num_classes, channels
         self.output_stride, self.backbone = output_stride, backbone
+        self.tasks = Tasks()
         self.auxiliary: nn.Module | None = None
         self.register_buffer('mean', torch.tensor(backbone.mean).view(3, 1, 1), False)
         self.register_buffer('std', torch.tensor(backbone.std).view(3, 1, 1), False)
@@ -82,21 +85,30 @@ class PerFrame(nn.Module):
             places: Not used; MGCNet needs them.
 
         Returns:
-            scores, features, stages, and auxiliary where the network has that head.
+            scores, features, stages, what ``tasks`` adds, and auxiliary where the network has that
+            head.
         """
         size = clip.shape[:2]
         stages = self._stages(clip.flatten(0, 1))
         features, scores = self.decode(stages, clip.shape[-2:])
-        output: Output = {'scores': scores.unflatten(0, size),
-                          'features': features.unflatten(0, size),
+        output: Output = {'features': features.unflatten(0, size),
                           'stages': [stage.unflatten(0, size) for stage in stages],
                           'projection': None}
+        add_to(output, scores.unflatten(0, size), self.num_classes, self.tasks)
         if self.auxiliary is not None:
             output['auxiliary'] = self.auxiliary(stages[-2]).unflatten(0, size)
         return output
 
     def step(self, image: Tensor) -> Tensor:
-        """Score a frame, uint8 [B, H, W, 3] RGB: float [B, K, h, w]. A bundle holds this."""
+        """
+        Score a frame: the function that a bundle holds.
+
+        Args:
+            image: uint8 [B, H, W, 3], RGB.
+
+        Returns:
+            Float [B, K, h, w], with the channels of ``tasks`` after the classes'.
+        """
         # cast first: TensorRT transposes no uint8
         pixels = image.to(self.mean.dtype).permute(0, 3, 1, 2)
         return self.decode(self._stages(pixels), image.shape[1:3])[1]
@@ -112,10 +124,14 @@ class FrameStream:
 
     Args:
         network: In eval mode.
+
+    Attributes:
+        parts: Of the last frame, as in ``tasks.split``.
     """
 
     def __init__(self, network: PerFrame) -> None:
         self.network = network
+        self.parts: dict[str, Tensor] = {}
 
     def reset(self) -> None:
         """Forget nothing: there is no memory."""
@@ -123,7 +139,10 @@ class FrameStream:
     @torch.inference_mode()
     def step(self, image: npt.NDArray[np.uint8]) -> Tensor:
         """Scores float [K, h, w] of a frame uint8 [H, W, 3], RGB."""
-        return self.network.step(torch.as_tensor(image, device=self.network.mean.device)[None])[0]
+        network = self.network
+        scores = network.step(torch.as_tensor(image, device=network.mean.device)[None])[0]
+        self.parts = split(scores, network.num_classes, network.tasks)
+        return self.parts['scores']
 
 
 class Classifier(nn.Sequential):

@@ -11,6 +11,7 @@ from torch import Tensor
 from ros_vseg.admission import Admission
 
 from .prototypes import EMPTY
+from .tasks import split
 
 if TYPE_CHECKING:
     from .student import Student
@@ -35,10 +36,12 @@ class StudentStream:
 
     Attributes:
         frames: How many frames have entered the pool since the last reset.
+        parts: Of the last frame, as in ``tasks.split``.
     """
 
     def __init__(self, student: 'Student', admit: bool = True) -> None:
         self.student = student
+        self.parts: dict[str, Tensor] = {}
         self._admission = Admission() if admit else None
         self.reset()
 
@@ -63,10 +66,12 @@ class StudentStream:
             Scores float [K, h, w].
         """
         batch = torch.as_tensor(image, device=self.student.mean.device)[None]
-        scores, prototypes = self.student.step(batch, self.pool, self.mask)
-        if self.student.context_frames and self._admits(scores):
+        student = self.student
+        scores, prototypes = student.step(batch, self.pool, self.mask)
+        self.parts = split(scores[0], student.num_classes, student.tasks)
+        if student.context_frames and self._admits(self.parts['scores'][None]):
             self._put(prototypes)
-        return scores[0]
+        return self.parts['scores']
 
     def _put(self, prototypes: Tensor) -> None:
         """Write a frame's prototypes [1, N, D] over the oldest of the pool."""

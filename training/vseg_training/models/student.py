@@ -10,6 +10,7 @@ from torch import Tensor
 from .network import MGCNet, Output, SegmentationHead
 from .prototypes import causal_mask, EMPTY
 from .stream import StudentStream
+from .tasks import add_to
 
 
 class Student(MGCNet):
@@ -51,7 +52,7 @@ class Student(MGCNet):
                 None: they are whole images.
 
         Returns:
-            scores, auxiliary, features, stages and projection.
+            scores, auxiliary, features, stages and projection, and what ``tasks`` adds.
         """
         batch, length = clip.shape[:2]
         codes = self.clip_codes(clip, places)
@@ -61,11 +62,12 @@ class Student(MGCNet):
         auxiliary = self.auxiliary(stages[2])
         if projection is not None:
             projection = projection.unflatten(0, (batch, length))
-        return {'scores': scores.unflatten(0, (batch, length)),
-                'auxiliary': auxiliary.unflatten(0, (batch, length)),
-                'features': features.unflatten(0, (batch, length)),
-                'stages': [stage.unflatten(0, (batch, length)) for stage in stages],
-                'projection': projection}
+        output: Output = {'auxiliary': auxiliary.unflatten(0, (batch, length)),
+                          'features': features.unflatten(0, (batch, length)),
+                          'stages': [stage.unflatten(0, (batch, length)) for stage in stages],
+                          'projection': projection}
+        add_to(output, scores.unflatten(0, (batch, length)), self.num_classes, self.tasks)
+        return output
 
     def _clip_context(self, memory: Tensor) -> tuple[Tensor, Tensor]:
         """Memory [B, L, N, D] -> what each frame attends to [B*L, L*N, D], mask [B*L, L*N]."""
@@ -102,7 +104,8 @@ class Student(MGCNet):
             codes: Position codes; None: those of the whole image.
 
         Returns:
-            Scores float [B, K, h', w'] and the prototypes [B, N, D] to put into the pool.
+            Scores float [B, K, h', w'], with the channels of ``tasks`` after the classes', and the
+            prototypes [B, N, D] to put into the pool.
         """
         image = image.to(self.mean.dtype).permute(0, 3, 1, 2)
         codes = self.codes(image) if codes is None else codes

@@ -12,7 +12,7 @@ from .frames import MultiFrame
 from .holistic import Holistic
 from .joint import UncertaintyAware
 from .methods import (
-    METHODS, Options, refuse_small, refuse_value, refuse_without_auxiliary,
+    METHODS, Options, refuse_small, refuse_value, refuse_without_auxiliary, refuse_without_depth,
     refuse_without_teacher)
 from .overparameterised import Loss
 from ..models.layers import resize_labels
@@ -44,6 +44,7 @@ class Maps(NamedTuple):
         auxiliary: Scores of the auxiliary head, float [B, L, K, h'', w'']; None without one.
         monte_carlo: Of a teacher, where a term needs it.
         stages: Of a student's backbone, float [B, L, C'', h''', w'''] each, coarsest last.
+        depth: Scores of the bins of depth, float [B, L, bins, h, w]; None without that task.
     """
 
     scores: Tensor
@@ -51,6 +52,7 @@ class Maps(NamedTuple):
     auxiliary: Tensor | None = None
     monte_carlo: MonteCarlo | None = None
     stages: Sequence[Tensor] = ()
+    depth: Tensor | None = None
 
 
 class Widths(NamedTuple):
@@ -63,6 +65,7 @@ class Widths(NamedTuple):
         auxiliary: Whether it has an auxiliary head.
         cells: (h, w) of its scores.
         stages: Of its backbone's stages.
+        depth: Bins of depth; 0 without that task.
     """
 
     scores: int
@@ -70,6 +73,7 @@ class Widths(NamedTuple):
     auxiliary: bool = True
     cells: tuple[int, int] = (64, 64)
     stages: tuple[int, ...] = ()
+    depth: int = 0
 
 
 class Terms(nn.Module):
@@ -77,8 +81,8 @@ class Terms(nn.Module):
     Terms by name; their adapters are trained with the student and left out of its export.
 
     Args:
-        options: The recipe's ``terms``: for every name its weight, ``of`` (scores or features,
-            where the term can choose), and options of the term's module.
+        options: The recipe's ``terms``: for every name its weight, ``of`` (scores, features or
+            depth, where the term can choose), and options of the term's module.
         student: Widths of the student.
         teacher: Widths of the teacher; None: there is none at work.
         stored: Whether there are soft labels on disk instead.
@@ -128,8 +132,10 @@ class Terms(nn.Module):
                 raise ValueError(f'terms.{name}.{option} is unknown: use '
                                  f'{", ".join(["weight", "of", *free])}')
             refuse_value(name, option, values[option], known[option].default)
+        if of == 'depth':
+            refuse_without_depth(name, student.depth, teacher.depth if teacher else 0)
         if 'num_classes' in known:
-            values['num_classes'] = student.scores
+            values['num_classes'] = student.depth if of == 'depth' else student.scores
         if 'stages' in known:
             values['stages'] = student.stages
         if 'widths' in known and of == 'features' and teacher is not None:
@@ -208,7 +214,8 @@ class Terms(nn.Module):
             if isinstance(module, Holistic):
                 assert teacher is not None
                 given = self._given(name, student, teacher, batch, counted)
-                module.learn(*(maps.flatten(0, 1) for maps in (student.scores, *given)))
+                own = getattr(student, self.of[name])
+                module.learn(*(maps.flatten(0, 1) for maps in (own, *given)))
 
     @property
     def passes(self) -> dict[str, Any]:

@@ -41,14 +41,14 @@ class Method(NamedTuple):
 
 
 METHODS = {
-    'pixel': Method(PixelWise, ('scores',), ('probabilities',)),
-    'channel': Method(ChannelWise, ('scores', 'features')),
+    'pixel': Method(PixelWise, ('scores', 'depth'), ('probabilities',)),
+    'channel': Method(ChannelWise, ('scores', 'features', 'depth')),
     'pair': Method(PairWise, ('features', 'scores')),
     'attention': Method(AttentionTransfer, ('features',)),
     'local': Method(LocalSimilarity, ('scores', 'features')),
     'intra_class': Method(IntraClassVariation, ('features', 'scores'), ('teacher', 'labels')),
     'inter_class': Method(InterClassDistance, ('features', 'scores'), ('teacher', 'labels')),
-    'holistic': Method(Holistic, ('scores',), ('teacher', 'images'), LEAST_CELLS),
+    'holistic': Method(Holistic, ('scores', 'depth'), ('teacher', 'images'), LEAST_CELLS),
     'position': Method(PositionInformation, ('features',)),
     'joint_auxiliary': Method(JointAuxiliary, ('scores',), ('probabilities', 'auxiliary')),
     'uncertainty_aware': Method(UncertaintyAware, ('scores',), ('teacher', 'passes')),
@@ -111,6 +111,27 @@ def refuse_without_auxiliary(options: Options) -> None:
         if options[name].get('auxiliary', 1.0) != 0:
             raise ValueError(f'terms.{name} compares auxiliary heads too, which student and '
                              f'teacher at work both need: set terms.{name}.auxiliary to 0')
+
+
+def refuse_without_depth(name: str, student: int, teacher: int) -> None:
+    """
+    Check a term that compares depth.
+
+    Args:
+        name: Of the term.
+        student: Bins of the student, 0 without depth.
+        teacher: Bins of the teacher at work, 0 without depth or teacher.
+
+    Raises:
+        ValueError: One of them has no depth, or they differ in their bins.
+    """
+    if not student:
+        raise ValueError(f'terms.{name} compares depth, which the network has not: add '
+                         'tasks.depth')
+    if teacher != student:
+        has = f'{teacher} bins' if teacher else 'no depth'
+        raise ValueError(f'terms.{name} compares depth in {student} bins, but the teacher has '
+                         f'{has}: distil from a checkpoint with the same tasks.depth')
 
 
 def refuse_frozen(options: Options) -> None:

@@ -4,11 +4,12 @@
 from collections.abc import Iterable, Sequence
 import os
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from .street import Street
-from ..clips import ClipSource, Pixels
+from ..clips import ClipSource, Geometry, Pixels
 
 
 class StreetClips(ClipSource[tuple[int, int]]):
@@ -21,38 +22,60 @@ class StreetClips(ClipSource[tuple[int, int]]):
         cache: Folder of the rendered clips, made if need be.
         size: (height, width) in pixels.
         step: Distance of two frames of a clip, in frames of the 15 Hz drive.
+        with_geometry: Whether frames have their ``geometry``.
     """
 
     def __init__(self, seeds: Iterable[int], length: int, cache: Path,
-                 size: Sequence[int] = (360, 480), step: int = 3) -> None:
+                 size: Sequence[int] = (360, 480), step: int = 3, with_geometry: bool = False
+                 ) -> None:
+        self.with_geometry = with_geometry
         self.size, self.length, self.step = (size[0], size[1]), length, step
         self.cache = Path(cache)
         self.drives = [[(seed, index) for index in range(length)] for seed in seeds]
-        self._open: dict[int, tuple[Pixels, Pixels]] = {}
+        self._open: dict[int, dict[str, Any]] = {}
 
     def _render(self, seed: int, path: Path) -> None:
         street = Street(seed, self.size)
-        frames = [street.frame(index * self.step, flow=False) for index in range(self.length)]
+        frames = [street.frame(index * self.step, flow=False, geometry=self.with_geometry)
+                  for index in range(self.length)]
+        arrays: dict[str, Any] = {'images': np.stack([frame.image for frame in frames]),
+                                  'labels': np.stack([frame.labels for frame in frames])}
+        shapes = [frame.geometry for frame in frames if frame.geometry]
+        if shapes:  # in half the memory: 3 digits are enough
+            arrays |= {'depth': np.stack([shape.depth for shape in shapes]).astype(np.float16),
+                       'normals': np.stack([shape.normals for shape in shapes]).astype(np.float16),
+                       'focal': shapes[0].focal}
         self.cache.mkdir(parents=True, exist_ok=True)
         partial = path.with_suffix(f'.{os.getpid()}.tmp')
         with partial.open('wb') as file:
-            np.savez(file, images=np.stack([frame.image for frame in frames]),
-                     labels=np.stack([frame.labels for frame in frames]))
+            np.savez(file, **arrays)
         os.replace(partial, path)
 
     def frame_name(self, key: tuple[int, int]) -> str:
         """Name of a frame: of its street's seed and its number."""
         return f'street/{key[0]}-{key[1]}'
 
-    def read(self, key: tuple[int, int]) -> tuple[Pixels, Pixels]:
-        """Image uint8 [H, W, 3] RGB and labels uint8 [H, W] of one frame."""
-        seed, index = key
+    def _clip(self, seed: int) -> dict[str, Any]:
+        """Arrays of a street's clip, by name."""
         if seed not in self._open:
             height, width = self.size
-            path = self.cache / f'street-{height}x{width}-{self.length}x{self.step}-{seed}.npz'
-            if not path.exists():
-                self._render(seed, path)
-            with np.load(path, allow_pickle=False) as file:
-                self._open[seed] = file['images'], file['labels']
-        images, labels = self._open[seed]
-        return images[index], labels[index]
+            more = '-geometry' if self.with_geometry else ''
+            name = f'street-{height}x{width}-{self.length}x{self.step}-{seed}{more}.npz'
+            if not (self.cache / name).exists():
+                self._render(seed, self.cache / name)
+            with np.load(self.cache / name, allow_pickle=False) as file:
+                self._open[seed] = dict(file)
+        return self._open[seed]
+
+    def read(self, key: tuple[int, int]) -> tuple[Pixels, Pixels]:
+        """Image uint8 [H, W, 3] RGB and labels uint8 [H, W] of one frame."""
+        clip = self._clip(key[0])
+        return clip['images'][key[1]], clip['labels'][key[1]]
+
+    def geometry(self, key: tuple[int, int]) -> Geometry | None:
+        """See ClipSource."""
+        if not self.with_geometry:
+            return None
+        clip = self._clip(key[0])
+        return Geometry(clip['depth'][key[1]].astype(np.float32),
+                        clip['normals'][key[1]].astype(np.float32), float(clip['focal']))

@@ -6,7 +6,7 @@ A rendered street with exact labels and exact motion, for training and demonstra
 Everything is a textured parallelogram in space. With the camera's matrix K and the parallelogram
 ``o + a u + b v`` in camera coordinates, H = K [u v o] takes its texture to the image, so the
 motion of a pixel from one frame to the next is the homography H' H^-1: exact, without a depth
-buffer.
+buffer. The last row of H^-1 takes a pixel (x, y, 1) to 1 / depth, and K^T makes it the normal.
 """
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -19,8 +19,10 @@ from .brush import Bools, Brush, Floats, NEAR
 from .paint import floats, Pixels, VOID
 from .plan import SHADE, SKY_LAYER
 from .scene import Scene
+from ..clips import Geometry
 
 Ids = npt.NDArray[np.int32]
+SKY_DISTANCE = 1000.0  # metres; what is farther has no normal
 
 
 @dataclass(frozen=True)
@@ -35,12 +37,14 @@ class StreetFrame:
             was asked for without flow.
         flow_valid: Bool [H, W], False where the point leaves the image or is hidden in the next
             frame, and where one sees through the labelled thing; None as flow is.
+        geometry: Depth and normals of the frame; None where it was asked for without.
     """
 
     image: Pixels
     labels: Pixels
     flow: npt.NDArray[np.float32] | None = None
     flow_valid: Bools | None = None
+    geometry: Geometry | None = None
 
 
 class View:
@@ -178,8 +182,8 @@ class Street:
         self._kept[index] = brush.canvas, brush.labels, brush.ids, view
         return self._kept[index]
 
-    def frame(self, index: int, flow: bool = True) -> StreetFrame:
-        """Frame ``index`` (0, 1, ...) of the drive; ``flow=False`` leaves the motion out."""
+    def frame(self, index: int, flow: bool = True, geometry: bool = False) -> StreetFrame:
+        """Frame ``index`` (0, 1, ...) of the drive, with its motion and geometry if asked for."""
         canvas, labels, ids, view = self._draw(index)
         image = cv2.LUT(canvas, self.tone)
         # Even samples lie on pixel centres, where the labels were taken: a tent about them.
@@ -199,9 +203,9 @@ class Street:
         shift = np.random.default_rng([self.seed, 3, index]).integers(0, 64, 2)
         noise = np.roll(self.noise, tuple(int(v) * 5 for v in shift), (0, 1))
         image = cv2.addWeighted(image, 1, noise, 1, -128)
-        if not flow:
-            return StreetFrame(image, labels)
-        return StreetFrame(image, labels, *self._flow(index))
+        shape = self._geometry(ids, view) if geometry else None
+        moved, valid = self._flow(index) if flow else (None, None)
+        return StreetFrame(image, labels, moved, valid, shape)
 
     def clip(self, start: int, length: int, step: int = 1, flow: bool = True) -> list[StreetFrame]:
         """``length`` frames from ``start``, ``step`` apart (flow is to frame index + 1)."""
@@ -228,6 +232,25 @@ class Street:
         flow = np.stack([(h[0] * xx + h[1] * yy + h[2]) / depth - xx,
                          (h[3] * xx + h[4] * yy + h[5]) / depth - yy], 2).astype(np.float32)
         return flow, known[local]
+
+    def _geometry(self, ids: Ids, view: View) -> Geometry:
+        """Depth and normal of the part that every pixel shows, from its plane."""
+        height, width = self.size
+        present, local = np.unique(np.abs(ids), return_inverse=True)
+        local = local.reshape(ids.shape)
+        inverse = dict(zip(view.ids.tolist(), view.inverse))
+        rows = np.stack([inverse.get(part, np.zeros((3, 3)))[2] for part in present.tolist()])
+        yy, xx = np.mgrid[0:height, 0:width]
+        nearness = (rows[local] * np.stack([xx, yy, np.ones_like(xx)], 2)).sum(2)
+        normals = rows @ self.intrinsics  # of each part: K^T times its row
+        normals /= -np.maximum(np.linalg.norm(normals, axis=1, keepdims=True), 1e-12)
+        known = (nearness > 0) & (ids != 0)
+        if self.bonnet is not None:
+            known &= ~self.bonnet[0]
+        depth = np.where(known, 1 / np.where(known, nearness, 1), 0).astype(np.float32)
+        solid = known & (depth < SKY_DISTANCE)
+        normals = np.where(solid[..., None], normals[local], 0)
+        return Geometry(depth, normals.astype(np.float32), float(self.intrinsics[0, 0]))
 
     def _blur(self, image: Pixels, index: int, ids: Ids, view: View) -> Pixels:
         """Average over the exposure along the motion, a field of every 4th pixel."""
