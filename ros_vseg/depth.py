@@ -26,6 +26,17 @@ class DepthRange(NamedTuple):
     farthest: float
     focal: float
 
+    def scale(self, focal: float, height: int, input_height: int) -> float:
+        """
+        Return the factor from the network's metres to those of a camera.
+
+        Args:
+            focal: of the camera, in pixels of its image.
+            height: of that image, in pixels.
+            input_height: of the network, in pixels.
+        """
+        return focal * input_height / height / self.focal
+
 
 def depth_image(coarse: npt.NDArray[np.floating], size: tuple[int, int], known: DepthRange,
                 focal: float, input_height: int) -> Floats:
@@ -52,7 +63,7 @@ def depth_image(coarse: npt.NDArray[np.floating], size: tuple[int, int], known: 
         float32 [H, W] in metres, inf where it is far (``FAR``), of the nearest coarse cell: a mean
         over an edge would be a point in the air.
     """
-    scale = focal * input_height / size[0] / known.focal
+    scale = known.scale(focal, size[0], input_height)
     far = coarse >= FAR * known.farthest
     metres = np.where(far, np.inf, scale * coarse).astype(np.float32)
     return cv2.resize(metres, size[::-1], interpolation=cv2.INTER_NEAREST)

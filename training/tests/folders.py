@@ -28,3 +28,14 @@ def write_folder(root, drives=2, frames=4, seed=0):
             cv2.imwrite(str(root / 'images' / name), image[:, :, ::-1])
             cv2.imwrite(str(root / 'labels' / name), labels)
     return root
+
+
+def depth_folder(root):
+    """A folder of one drive with depth in mm beside its labels; return it."""
+    write_folder(root, drives=1, frames=2)
+    for image in (root / 'images').rglob('*.png'):
+        path = root / 'depth' / image.relative_to(root / 'images')
+        path.parent.mkdir(parents=True, exist_ok=True)
+        cv2.imwrite(str(path), np.random.default_rng(0).integers(
+            0, 60000, cv2.imread(str(image)).shape[:2], np.uint16))
+    return root

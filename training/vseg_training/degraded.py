@@ -18,9 +18,9 @@ from ros_vseg.labels import LabelSet
 from ros_vseg.resize import resize_image
 from ros_vseg.stream import Stream
 
-from .data.clips import ClipSource
+from .data.clips import ClipSource, FRAME_NS
 from .data.degrade import degradation_schedule, degrade, frame_rng, HELD_OUT
-from .evaluate import check_classes, FRAME_NS, Network, ScoreStream, VideoMetrics
+from .evaluate import check_classes, Network, ScoreStream, VideoMetrics
 from .metrics import ConfidenceMetrics, ConfusionMatrix
 from .models.student import Student
 

@@ -18,9 +18,9 @@ from ros_vseg.resize import resize_image
 from ros_vseg.stream import Stream
 
 from .confusion import confusion_rows
-from .data.clips import ClipSource, Key, Pixels
+from .data.clips import ClipSource, FRAME_NS, Key, Pixels
 from .export import summary
-from .geometry import evaluate_geometry
+from .geometry import evaluate_bundle_geometry, evaluate_geometry
 from .metrics import (
     by_category, ConfusionMatrix, flops, parameters, TemporalConsistency, VideoConsistency)
 from .metrics.categories import CATEGORIES
@@ -28,7 +28,6 @@ from .models.kinds import Network
 from .models.layers import resize
 
 
-FRAME_NS = 66_666_667  # frames of a drive are fed at 15 Hz
 WARM_UP = 3  # first frames of a run that the times leave out
 WINDOWS = (8, 16)  # n of VC_n
 
@@ -225,7 +224,8 @@ def report_bundle(path: Path, source: ClipSource[Any], backend: str, label_set: 
     graph = onnx.load_from_string(bundle.model).graph
     floats = [np.prod(value.dims) for value in graph.initializer
               if value.data_type == onnx.TensorProto.FLOAT]
-    cost = {'parameters_M': float(np.sum(floats)) / 1e6, 'GFLOPs': None}
+    cost = {'parameters_M': float(np.sum(floats)) / 1e6, 'GFLOPs': None,
+            **evaluate_bundle_geometry(bundle, source, backend)}
     return _report(lambda video: evaluate_bundle(bundle, source, backend, video, stabilize),
                    label_set, cost)
 

@@ -13,7 +13,6 @@ import onnx
 import torch
 
 from ros_vseg.bundle import BundleInfo, FORMAT_VERSION, write_bundle
-from ros_vseg.depth import DepthRange
 from ros_vseg.labels import LabelSet, load_label_set
 
 from .metrics import ConfusionMatrix
@@ -21,7 +20,7 @@ from .models.kinds import Exportable
 from .models.per_frame import PerFrame
 from .models.stream import mean_confidence
 from .models.student import Student
-from .models.tasks import metres, split
+from .models.tasks import metres, range_of, split
 from .recipe import Recipe
 
 OPSET = 18
@@ -169,7 +168,7 @@ def export_bundle(student: Exportable, recipe: Recipe, path: Path,
         trained_on={'recipe': recipe.name, 'seed': recipe.seed, 'sources': sources},
         metrics=metrics or {}, license=recipe.data.license, rates=recipe.data.rates,
         temperature=temperature,
-        depth=DepthRange(task.nearest, task.farthest, task.focal) if task else None)
+        depth=range_of(task) if task else None)
     write_bundle(to_onnx(student, size), info, path)
     return info
 

@@ -79,6 +79,7 @@ def build_data(recipe: Recipe, cache: Path, start_step: int) -> tuple[DataLoader
         Training loader (its ``dataset`` is a ClipDataset), and validation loader or None.
     """
     data, teacher = recipe.data, recipe.distill.teacher
+    _refuse_without_labels(recipe)
     soft_labels = None
     if teacher is not None and _on_disk(teacher):
         soft_labels = SoftLabels(teacher, load_label_set(data.label_set).names)
@@ -110,6 +111,16 @@ def _with_flow(recipe: Recipe) -> bool:
         raise ValueError(f'terms.{wanting[0]} needs clips with flow, which those made of stills '
                          'have: set stills of a source in data.train above 0')
     return bool(wanting)
+
+
+def _refuse_without_labels(recipe: Recipe) -> None:
+    """Raise ValueError where labels are needed that ``ignore_labels`` hides."""
+    data = recipe.data
+    if data.val is not None and data.val.ignore_labels:
+        raise ValueError('data.val is measured by its labels: leave ignore_labels out of it')
+    if data.train and data.train[0].ignore_labels and recipe.loss.class_balance:
+        raise ValueError('loss.class_balance counts the classes of the first source in '
+                         'data.train, which ignores its labels: list one with labels first')
 
 
 def _focal(recipe: Recipe) -> float | None:

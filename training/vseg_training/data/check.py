@@ -182,6 +182,7 @@ class _Walk:
                 self.counts += np.bincount(labels.ravel(), minlength=256)
             if image is None:
                 continue
+            self._read('depth images', key, self.source.geometry)
             size = image.shape[:2]
             self.sizes[size] = True
             if labels is not None and labels.shape != size:

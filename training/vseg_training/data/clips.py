@@ -10,6 +10,7 @@ import numpy.typing as npt
 
 VOID = 255  # a pixel that no one labelled
 PADDING = 254  # a pixel outside the frame, which augmentation filled in
+FRAME_NS = 66_666_667  # from a frame of a drive to the next, where it is streamed: 15 Hz
 Pixels = npt.NDArray[np.uint8]
 Key = TypeVar('Key', bound=Hashable)
 

@@ -84,6 +84,11 @@ class FolderFrames(ClipSource[Path]):
         relative = key.relative_to(self.root / self.image_folder)
         return self.root / self.label_folder / relative.with_suffix('.png')
 
+    def depth_path(self, key: Path) -> Path:
+        """Path of a frame's depth file, whether it exists or not."""
+        relative = key.relative_to(self.root / self.image_folder).with_suffix('.png')
+        return (self.root / self.label_folder).parent / 'depth' / relative
+
     def has_labels(self, key: Path) -> bool:
         """Whether a frame has a label file."""
         return not self.ignores_labels and self.label_path(key).exists()
@@ -98,7 +103,12 @@ class FolderFrames(ClipSource[Path]):
         return places
 
     def problems(self) -> Iterator[str]:
-        """See ``ClipSource.problems``: names that cannot be matched, and masks."""
+        """See ``ClipSource.problems``: depth, names that cannot be matched, and masks."""
+        if self.focal is not None and not any(
+                self.depth_path(key).exists() for drive in self.drives for key in drive):
+            yield (f'no image of {self.root / self.image_folder} has depth, such as '
+                   f'{self.depth_path(self.drives[0][0])}: add it, or leave focal out of this '
+                   'source')
         if self.ignores_labels:
             return
         yield from self._names()
@@ -156,8 +166,7 @@ class FolderFrames(ClipSource[Path]):
         """Depth of one frame, without normals; ValueError for a file that is not its depth."""
         if self.focal is None:
             return None
-        folder = (self.root / self.label_folder).parent / 'depth'
-        path = folder / key.relative_to(self.root / self.image_folder).with_suffix('.png')
+        path = self.depth_path(key)
         if not path.exists():
             return None
         depth, shape = read_depth(path), self.read_image(key).shape[:2]

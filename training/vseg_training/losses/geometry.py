@@ -67,7 +67,8 @@ class KendallWeights(nn.Module):
     """
     Weights of tasks by their learned variances (Kendall et al., 2018, for likelihoods of classes).
 
-    L = sum_i exp(-s_i) L_i + s_i / 2, with s_i = log sigma_i^2, which starts at 0.
+    L = sum_i exp(-s_i) L_i + s_i / 2, with s_i = log sigma_i^2, which starts at 0. A task that a
+    batch says nothing of (L_i = 0) does not count, or its s_i would fall without end.
 
     Args:
         tasks: Names of the terms.
@@ -87,5 +88,6 @@ class KendallWeights(nn.Module):
         """Sum up scalars by the names of ``tasks``, each weighted before by its own weight."""
         total = torch.zeros((), device=next(iter(losses.values())).device)
         for name, variance in self.log_variances.items():
-            total = total + (-variance).exp() * losses[name] + variance / 2
+            weighted = (-variance).exp() * losses[name] + variance / 2
+            total = total + torch.where(losses[name] == 0, 0.0, weighted)
         return total

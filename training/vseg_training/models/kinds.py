@@ -50,8 +50,10 @@ def build(options: NetworkOptions, num_classes: int, pretrained: bool = False,
         network = _mgcnet(arguments, num_classes)
     else:
         network = PER_FRAME[options.kind](num_classes, **arguments)
-    if tasks and tasks.channels:
-        _add_tasks(network, tasks)
+    if tasks:
+        check(tasks)
+        if tasks.channels:
+            _add_tasks(network, tasks)
     if pretrained and options.weights:
         backbone = arguments.get('backbone', options.kind)
         if options.weights == 'imagenet':
@@ -61,7 +63,6 @@ def build(options: NetworkOptions, num_classes: int, pretrained: bool = False,
 
 
 def _add_tasks(network: Network, tasks: Tasks) -> None:
-    check(tasks)
     if isinstance(network, Teacher):
         raise ValueError('tasks need a network of one stream: set model.short_term to ssc, or '
                          'leave tasks out')

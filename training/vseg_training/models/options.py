@@ -119,7 +119,8 @@ class DepthTask:
 
     ``bins`` are of equal width in the logarithm, from ``nearest`` to ``farthest`` metres, for a
     camera of a focal length of ``focal`` pixels of the network's input; depths of other cameras
-    are theirs in proportion. ``sharpness``: of the weighted cross-entropy.
+    are theirs in proportion. The runtime calls what is beyond 3/4 of ``farthest`` far.
+    ``sharpness``: of the weighted cross-entropy.
     """
 
     weight: float = 1.0

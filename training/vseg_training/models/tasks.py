@@ -6,6 +6,8 @@ import math
 import torch
 from torch import nn, Tensor
 
+from ros_vseg.depth import DepthRange
+
 from .network import Output
 from .options import DepthTask, Tasks
 
@@ -37,6 +39,9 @@ def check(tasks: Tasks) -> None:
     """Raise ValueError for options of tasks that mean nothing; the message names the option."""
     if tasks.weighting not in ('fixed', 'kendall'):
         raise ValueError(f'tasks.weighting {tasks.weighting!r} is unknown: use fixed or kendall')
+    if tasks.weighting == 'kendall' and not tasks.channels:
+        raise ValueError('tasks.weighting kendall weights several tasks: add tasks.depth or '
+                         'tasks.normals, or leave it out')
     depth = tasks.depth
     if depth is None:
         return
@@ -80,6 +85,11 @@ def add_to(output: Output, scores: Tensor, num_classes: int, tasks: Tasks) -> No
         output['depth'] = parts['depth']
     if 'normals' in parts:
         output['normals'] = parts['normals']
+
+
+def range_of(task: DepthTask) -> DepthRange:
+    """What the runtime must know of depths."""
+    return DepthRange(task.nearest, task.farthest, task.focal)
 
 
 def bins_of(depth: Tensor, task: DepthTask) -> Tensor:
