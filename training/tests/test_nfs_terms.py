@@ -48,12 +48,16 @@ def test_joint_loss_matches_a_loop(alpha):
         loop_joint(s, t, np.argwhere(counted), alpha), rel=1e-9)
 
 
-def test_the_auxiliary_head_learns_from_its_twin():
+def test_auxiliary_heads_learn_from_their_twins_or_from_the_scores():
     s, t, a, b = arrays(STUDENT, TEACHER.softmax(1), AUXILIARY, ITS_AUXILIARY.softmax(1))
-    expected = loop_joint(s, t, np.ndindex(2, 5, 6), 0.5) + 0.3 * loop_joint(
-        a, b, np.ndindex(2, 3, 3), 0.5)
-    given = STUDENT, TEACHER, None, AUXILIARY, ITS_AUXILIARY
-    assert JointAuxiliary(auxiliary=0.3)(*given).item() == pytest.approx(expected, rel=1e-9)
+    of_scores = loop_joint(s, t, np.ndindex(2, 5, 6), 0.5)
+    of_twins = [loop_joint(a, b, np.ndindex(2, 3, 3), 0.5), of_scores]
+    given = STUDENT, TEACHER, None, [AUXILIARY, STUDENT], [ITS_AUXILIARY, TEACHER]
+    assert JointAuxiliary(auxiliary=0.3)(*given).item() == pytest.approx(
+        of_scores + 0.3 * np.mean(of_twins), rel=1e-9)
+    for others in ([], [ITS_AUXILIARY] * 3):  # a teacher without heads, or of another kind
+        found = JointAuxiliary(auxiliary=0.3)(STUDENT, TEACHER, None, [STUDENT, STUDENT], others)
+        assert found.item() == pytest.approx(1.3 * of_scores, rel=1e-9)
     alone = JointAuxiliary(auxiliary=0.0)
     assert alone(*given) == alone(STUDENT, TEACHER)
 
@@ -137,18 +141,18 @@ def test_terms_hand_passes_and_auxiliary_scores_on():
     assert terms.passes == {'passes': 4, 'rate': 0.1}
     clips = [x[None] for x in (STUDENT, TEACHER, AUXILIARY, ITS_AUXILIARY, MEAN, VARIANCE)]
     student, teacher, auxiliary, its_auxiliary, mean, variance = clips
-    found = terms(Maps(student, auxiliary=auxiliary),
-                  Maps(teacher, auxiliary=its_auxiliary, monte_carlo=MonteCarlo(mean, variance)),
+    found = terms(Maps(student, auxiliary=[auxiliary]),
+                  Maps(teacher, auxiliary=[its_auxiliary], monte_carlo=MonteCarlo(mean, variance)),
                   {}, COUNTED[None])
     assert found['joint_auxiliary'] == JointAuxiliary(0.0)(
-        STUDENT, TEACHER, COUNTED, AUXILIARY, ITS_AUXILIARY)
+        STUDENT, TEACHER, COUNTED, [AUXILIARY], [ITS_AUXILIARY])
     assert found['uncertainty_aware'] == UncertaintyAware()(STUDENT, MEAN, VARIANCE, COUNTED)
 
 
 def test_auxiliary_heads_that_are_missing_are_named():
     options = {'joint_auxiliary': {'weight': 1}}
-    for widths in ({'student': Widths(3, 8, False), 'teacher': Widths(3, 6)},
-                   {'student': Widths(3, 8), 'teacher': None, 'stored': True}):
-        with pytest.raises(ValueError, match='set terms.joint_auxiliary.auxiliary to 0'):
-            Terms(options, **widths)
-        Terms({'joint_auxiliary': {'weight': 1, 'auxiliary': 0}}, **widths)
+    widths = {'student': Widths(3, 8, False), 'teacher': Widths(3, 6)}
+    with pytest.raises(ValueError, match='set terms.joint_auxiliary.auxiliary to 0'):
+        Terms(options, **widths)
+    Terms({'joint_auxiliary': {'weight': 1, 'auxiliary': 0}}, **widths)
+    Terms(options, Widths(3, 8), None, stored=True)

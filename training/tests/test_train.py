@@ -256,7 +256,7 @@ def test_runtime_labels_are_torchs(bundle, trained, data):
     for number, key in enumerate(source.drives[0]):
         image, _ = source.read(key)
         labels = stream.step(image, number * 10**8).labels
-        assert (labels == predict(reference, image)).mean() > 0.9999
+        assert (labels == predict(reference, image)).mean() > 0.999
 
 
 def test_evaluate_prints_the_same_for_checkpoint_and_bundle(bundle, trained, data, capsys):

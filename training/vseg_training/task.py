@@ -182,11 +182,12 @@ class SegmentationTask(lightning.LightningModule):
         """
         streams = output.get('streams') or [output['scores']]
         size = streams[0].shape[-2:]
-        # the auxiliary head is coarse: labels as fine as the scores serve it as well, at 1/16
+        # auxiliary heads are coarse: labels as fine as the scores serve them as well, at 1/16
         coarse = resize_labels(labels.flatten(0, 1), size)
         terms = {'scores': self._mean_over_streams(streams, labels)}
         if 'auxiliary' in output:
-            terms['auxiliary'] = self.supervised(output['auxiliary'].flatten(0, 1), coarse)
+            heads = [self.supervised(each.flatten(0, 1), coarse) for each in output['auxiliary']]
+            terms['auxiliary'] = torch.stack(heads).mean()
         projection = output['projection']
         if projection is not None:
             grid = output['features'].shape[-2:]

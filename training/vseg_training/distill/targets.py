@@ -61,7 +61,7 @@ def maps_of(output: Output) -> Maps:
     """Take what terms compare from a network's output; scores are the mean over its streams."""
     streams = output.get('streams') or [output['scores']]
     return Maps(mean_prediction([scores.float() for scores in streams]), output['features'],
-                output.get('auxiliary'), stages=output['stages'], depth=output.get('depth'))
+                output.get('auxiliary', ()), stages=output['stages'], depth=output.get('depth'))
 
 
 @torch.no_grad()

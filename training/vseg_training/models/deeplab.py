@@ -66,7 +66,7 @@ class DeepLab(PerFrame):
         self.auxiliary = auxiliary_head(
             extractor.channels[2], 2 * channels, num_classes, dropout)
 
-    def decode(self, stages: list[Tensor], size: Sequence[int]) -> tuple[Tensor, Tensor]:
+    def decode(self, stages: list[Tensor], size: Sequence[int]) -> tuple[list[Tensor], Tensor]:
         """See PerFrame."""
         features = self.pyramid(stages[-1])
-        return features, self.head(features)
+        return [features], self.head(features)

@@ -99,9 +99,9 @@ class ESPNetC(PerFrame):
         super().__init__(num_classes, ESPEncoder(alpha_2, alpha_3), 256, 8)
         self.head = Classifier(256, num_classes)
 
-    def decode(self, stages: list[Tensor], size: Sequence[int]) -> tuple[Tensor, Tensor]:
+    def decode(self, stages: list[Tensor], size: Sequence[int]) -> tuple[list[Tensor], Tensor]:
         """See PerFrame."""
-        return stages[-1], self.head(stages[-1])
+        return [stages[-1]], self.head(stages[-1])
 
 
 class ESPHead(nn.Module):
@@ -153,6 +153,6 @@ class ESPNet(PerFrame):
         super().__init__(num_classes, ESPEncoder(alpha_2, alpha_3), 256, 1)
         self.head = ESPHead(num_classes)
 
-    def decode(self, stages: list[Tensor], size: Sequence[int]) -> tuple[Tensor, Tensor]:
+    def decode(self, stages: list[Tensor], size: Sequence[int]) -> tuple[list[Tensor], Tensor]:
         """See PerFrame."""
-        return stages[-1], self.head(stages, size)
+        return [stages[-1]], self.head(stages, size)

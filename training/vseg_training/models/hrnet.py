@@ -136,9 +136,9 @@ class HRNet(PerFrame):
         self.fuse = conv_bn_relu(channels, channels)
         self.head = Classifier(channels, num_classes, dropout)
 
-    def decode(self, stages: list[Tensor], size: Sequence[int]) -> tuple[Tensor, Tensor]:
+    def decode(self, stages: list[Tensor], size: Sequence[int]) -> tuple[list[Tensor], Tensor]:
         """See PerFrame."""
         grid = stages[0].shape[2:]
         maps = [stages[0], *(resize(stage, grid) for stage in stages[1:])]
         features = self.fuse(torch.cat(maps, 1))
-        return features, self.head(features)
+        return [features], self.head(features)

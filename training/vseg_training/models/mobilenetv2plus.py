@@ -109,11 +109,11 @@ class MobileNetV2Plus(PerFrame):
             _norm_act(width))
         self.head = Classifier(width, num_classes)
 
-    def decode(self, stages: list[Tensor], size: Sequence[int]) -> tuple[Tensor, Tensor]:
+    def decode(self, stages: list[Tensor], size: Sequence[int]) -> tuple[list[Tensor], Tensor]:
         """See PerFrame."""
         half, quarter, *eighths = stages
         pooled = self.halve(half)
         joined = torch.cat([*eighths, self.halve(pooled), self.halve(quarter)], 1)
         x = resize(self.pyramid(self.weigh_stages(joined)), quarter.shape[2:])
         features = self.refine(self.weigh(torch.cat([x, quarter, pooled], 1)))
-        return features, self.head(features)
+        return [features], self.head(features)

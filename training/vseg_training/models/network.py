@@ -22,7 +22,7 @@ class Output(TypedDict, total=False):
     Attributes:
         scores: Float [B, L, K, h', w'].
         streams: Scores [B, L - tau, K, h', w'] of stream tau, for the frames tau..L-1.
-        auxiliary: Scores [B, L, K, h16, w16] of the auxiliary head.
+        auxiliary: Scores [B, L, K, h, w] of each auxiliary head; MGCNet has one, at stride 16.
         features: X, float [B, L, C, h, w].
         projection: P, float [B, L, N, h*w] (Eq. 1); None where there are no prototypes.
         stages: The backbone's maps, each [B, L, C', h', w'], coarsest last.
@@ -34,7 +34,7 @@ class Output(TypedDict, total=False):
     depth: Tensor
     normals: Tensor
     streams: list[Tensor]
-    auxiliary: Tensor
+    auxiliary: list[Tensor]
     features: Tensor
     projection: Tensor | None
     stages: list[Tensor]

@@ -124,20 +124,20 @@ class _Head(nn.Module):
         self.doublings = nn.ModuleList(Doubling(each, width) for each in skipped)
         self.classify = nn.Conv2d(width, num_classes, 1)
 
-    def forward(self, stages: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
-        """Features and scores of the finest map."""
-        x: Tensor = self.start(stages[-1])
+    def forward(self, stages: Sequence[Tensor]) -> tuple[list[Tensor], Tensor]:
+        """All maps, coarsest first, and scores of the finest."""
+        maps = [self.start(stages[-1])]
         for doubling, stage in zip(self.doublings, stages[-2::-1]):
-            x = doubling(x, stage)
-        return x, self.classify(x)
+            maps.append(doubling(maps[-1], stage))
+        return maps, self.classify(maps[-1])
 
 
 class NfSSegNet(PerFrame):
     """
     NfS-SegNet: NfS-Net down to 1/256 of the image, and a thin decoder that doubles class maps.
 
-    The auxiliary head scores the encoder's stage at stride 128, an intermediate resolution at
-    which JA-KD compares student and teacher.
+    Auxiliary heads score the decoder's map at every coarser resolution, where JA-KD compares
+    student and teacher too; they are not exported.
 
     Args:
         num_classes: K.
@@ -158,10 +158,14 @@ class NfSSegNet(PerFrame):
         super().__init__(num_classes, encoder, decoder, output_stride)
         steps = len(encoder.strides) - 1 - encoder.strides.index(output_stride)
         self.head = _Head(encoder.channels, steps, decoder, num_classes)
-        self.auxiliary = nn.Sequential(_conv(encoder.channels[-2], decoder, 1),
-                                       nn.Conv2d(decoder, num_classes, 1))
+        self.auxiliary = nn.ModuleList(nn.Conv2d(decoder, num_classes, 1) for _ in range(steps))
 
-    def decode(self, stages: list[Tensor], size: Sequence[int]) -> tuple[Tensor, Tensor]:
+    def decode(self, stages: list[Tensor], size: Sequence[int]) -> tuple[list[Tensor], Tensor]:
         """See PerFrame."""
-        features, scores = self.head(stages)
-        return features, scores
+        maps, scores = self.head(stages)
+        return maps, scores
+
+    def guide(self, stages: list[Tensor], maps: list[Tensor]) -> list[Tensor]:
+        """See PerFrame."""
+        assert isinstance(self.auxiliary, nn.ModuleList)
+        return [classify(each) for classify, each in zip(self.auxiliary, maps)]

@@ -21,8 +21,8 @@ class PerFrame(nn.Module):
     A network without context; subclasses say how one frame becomes features and scores.
 
     They set ``head``, whose ``classify`` is the last layer, and ``auxiliary``, a head of the last
-    stage but one, where they have it; and they implement ``decode``. Normalisation is part of the
-    network.
+    stage but one, where they have it; and they implement ``decode``, and ``guide`` where auxiliary
+    heads are others. Normalisation is part of the network.
 
     Args:
         num_classes: K.
@@ -54,7 +54,7 @@ class PerFrame(nn.Module):
         """What ends in a layer ``classify``: one head."""
         return [self.head]
 
-    def decode(self, stages: list[Tensor], size: Sequence[int]) -> tuple[Tensor, Tensor]:
+    def decode(self, stages: list[Tensor], size: Sequence[int]) -> tuple[list[Tensor], Tensor]:
         """
         Segment frames.
 
@@ -63,14 +63,19 @@ class PerFrame(nn.Module):
             size: (H, W) of the frames.
 
         Returns:
-            Features float [B, C, h, w] and scores float [B, K, h', w'].
+            Maps of the decoder, the features float [B, C, h, w] last, and scores float
+            [B, K, h', w'].
         """
         raise NotImplementedError
+
+    def guide(self, stages: list[Tensor], maps: list[Tensor]) -> list[Tensor]:
+        """Scores of the auxiliary heads, of the stages or of the maps that ``decode`` gave."""
+        return [] if self.auxiliary is None else [self.auxiliary(stages[-2])]
 
     def encode(self, images: Tensor) -> tuple[list[Tensor], Tensor]:
         """Stages and features of images [B, 3, H, W] in 0..255."""
         stages = self._stages(images)
-        return stages, self.decode(stages, images.shape[-2:])[0]
+        return stages, self.decode(stages, images.shape[-2:])[0][-1]
 
     def _stages(self, images: Tensor) -> list[Tensor]:
         stages = self.backbone((images.to(self.mean.dtype) - self.mean) / self.std)
@@ -85,18 +90,18 @@ class PerFrame(nn.Module):
             places: Not used; MGCNet needs them.
 
         Returns:
-            scores, features, stages, what ``tasks`` adds, and auxiliary where the network has that
-            head.
+            scores, features, stages, what ``tasks`` adds, and auxiliary where the network has such
+            heads.
         """
         size = clip.shape[:2]
         stages = self._stages(clip.flatten(0, 1))
-        features, scores = self.decode(stages, clip.shape[-2:])
-        output: Output = {'features': features.unflatten(0, size),
+        maps, scores = self.decode(stages, clip.shape[-2:])
+        output: Output = {'features': maps[-1].unflatten(0, size),
                           'stages': [stage.unflatten(0, size) for stage in stages],
                           'projection': None}
         add_to(output, scores.unflatten(0, size), self.num_classes, self.tasks)
         if self.auxiliary is not None:
-            output['auxiliary'] = self.auxiliary(stages[-2]).unflatten(0, size)
+            output['auxiliary'] = [each.unflatten(0, size) for each in self.guide(stages, maps)]
         return output
 
     def step(self, image: Tensor) -> Tensor:

@@ -62,7 +62,7 @@ class Student(MGCNet):
         auxiliary = self.auxiliary(stages[2])
         if projection is not None:
             projection = projection.unflatten(0, (batch, length))
-        output: Output = {'auxiliary': auxiliary.unflatten(0, (batch, length)),
+        output: Output = {'auxiliary': [auxiliary.unflatten(0, (batch, length))],
                           'features': features.unflatten(0, (batch, length)),
                           'stages': [stage.unflatten(0, (batch, length)) for stage in stages],
                           'projection': projection}

@@ -91,7 +91,7 @@ class Teacher(MGCNet):
         if projection is not None:
             projection = projection.unflatten(0, (batch, length))
         return {'streams': streams,
-                'auxiliary': self.auxiliary(stages[2]).unflatten(0, (batch, length)),
+                'auxiliary': [self.auxiliary(stages[2]).unflatten(0, (batch, length))],
                 'features': features.unflatten(0, (batch, length)),
                 'stages': [stage.unflatten(0, (batch, length)) for stage in stages],
                 'projection': projection}

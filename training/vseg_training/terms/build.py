@@ -41,7 +41,7 @@ class Maps(NamedTuple):
     Attributes:
         scores: Float [B, L, K, h, w], before the softmax.
         features: X, float [B, L, C, h', w']; None of soft labels on disk.
-        auxiliary: Scores of the auxiliary head, float [B, L, K, h'', w'']; None without one.
+        auxiliary: Scores of each auxiliary head, float [B, L, K, h'', w''].
         monte_carlo: Of a teacher, where a term needs it.
         stages: Of a student's backbone, float [B, L, C'', h''', w'''] each, coarsest last.
         depth: Scores of the bins of depth, float [B, L, bins, h, w]; None without that task.
@@ -49,7 +49,7 @@ class Maps(NamedTuple):
 
     scores: Tensor
     features: Tensor | None = None
-    auxiliary: Tensor | None = None
+    auxiliary: Sequence[Tensor] = ()
     monte_carlo: MonteCarlo | None = None
     stages: Sequence[Tensor] = ()
     depth: Tensor | None = None
@@ -62,7 +62,7 @@ class Widths(NamedTuple):
     Attributes:
         scores: Of the scores.
         features: Of the features.
-        auxiliary: Whether it has an auxiliary head.
+        auxiliary: Whether it has auxiliary heads.
         cells: (h, w) of its scores.
         stages: Of its backbone's stages.
         depth: Bins of depth; 0 without that task.
@@ -106,7 +106,7 @@ class Terms(nn.Module):
         super().__init__()
         if teacher is None:
             refuse_without_teacher(options, stored)
-        if teacher is None or not (student.auxiliary and teacher.auxiliary):
+        if not student.auxiliary:
             refuse_without_auxiliary(options)
         if teacher is not None:
             refuse_small(options, teacher.cells)
@@ -182,12 +182,12 @@ class Terms(nn.Module):
             assert teacher is not None
             given = self._given(name, student, teacher, batch, counted)
             if 'frames' not in METHODS[name].needs:
-                own, *given = (maps.flatten(0, 1) for maps in (own, *given))
+                own, *given = (_by_frames(maps) for maps in (own, *given))
             found[name] = module(own, *given)
         return found
 
     def _given(self, name: str, student: Maps, teacher: Maps, batch: Mapping[str, Tensor],
-               counted: Tensor) -> list[Tensor]:
+               counted: Tensor) -> list[Any]:
         """What a term's module takes after the student's maps, by clips."""
         wanted, other = METHODS[name].needs, getattr(teacher, self.of[name])
         if 'passes' in wanted:
@@ -196,8 +196,7 @@ class Terms(nn.Module):
         given = [other, batch['labels'] if 'labels' in wanted else counted]
         if 'images' in wanted:
             given.append(batch['images'])
-        if 'auxiliary' in wanted and student.auxiliary is not None \
-                and teacher.auxiliary is not None:
+        if 'auxiliary' in wanted:
             given += [student.auxiliary, teacher.auxiliary]
         return given
 
@@ -224,6 +223,13 @@ class Terms(nn.Module):
             if isinstance(module, UncertaintyAware):
                 return {'passes': module.passes, 'rate': module.rate}
         return {}
+
+
+def _by_frames(maps: Any) -> Any:
+    """Maps by clips [B, L, ...], or several of them, as maps by frames [B*L, ...]."""
+    if isinstance(maps, Tensor):
+        return maps.flatten(0, 1)
+    return [each.flatten(0, 1) for each in maps]
 
 
 def _on_stages(module: nn.Module, student: Maps, labels: Tensor, counted: Tensor,

@@ -1,6 +1,8 @@
 # Copyright 2026 The ros_vseg authors
 # SPDX-License-Identifier: Apache-2.0
 """Joint and auxiliary distillation (JA-KD) and its uncertainty-aware form (U-KD)."""
+from collections.abc import Sequence
+
 import torch
 from torch import nn, Tensor
 from torch.nn import functional as F
@@ -37,15 +39,16 @@ def joint_loss(scores: Tensor, target: Tensor, alpha: float = 0.5) -> Tensor:
 
 class JointAuxiliary(nn.Module):
     """
-    Joint loss of the scores and of the auxiliary head's (JA-KD; Oh et al., NfS-SegNet, Eq. 1, 2).
+    Joint loss of the scores and of the auxiliary heads' (JA-KD; Oh et al., NfS-SegNet, Eq. 1, 2).
 
-    L = mean over pixels of L_JA(scores) + auxiliary * that of the auxiliary scores: every layer
-    with a class head learns from its twin in the teacher. A student that equals its teacher has
-    nothing to learn, but L is then the teacher's entropy and not 0.
+    L = mean over pixels of L_JA(scores) + auxiliary * its mean over the auxiliary heads: each
+    learns from its twin in the teacher or, where a teacher of another kind has other heads, from
+    the teacher's scores. A student that equals its teacher has nothing to learn, but L is then
+    the teacher's entropy and not 0.
 
     Args:
         alpha: As in ``joint_loss``.
-        auxiliary: Weight of the auxiliary head; 0: it is left out.
+        auxiliary: Weight of the auxiliary heads; 0: they are left out.
 
     Examples:
         >>> import torch
@@ -59,7 +62,7 @@ class JointAuxiliary(nn.Module):
         self.alpha, self.auxiliary = alpha, auxiliary
 
     def forward(self, student: Tensor, teacher: Tensor, counted: Tensor | None = None,
-                auxiliary: Tensor | None = None, teacher_auxiliary: Tensor | None = None
+                auxiliary: Sequence[Tensor] = (), teacher_auxiliary: Sequence[Tensor] = ()
                 ) -> Tensor:
         """
         Compare scores.
@@ -68,7 +71,7 @@ class JointAuxiliary(nn.Module):
             student: Float [B, K, h, w].
             teacher: Float [B, K, h', w'].
             counted: Bool [B, H, W], False for padding.
-            auxiliary: The student's of its auxiliary head, float [B, K, h'', w''].
+            auxiliary: The student's of its auxiliary heads, float [B, K, h'', w''] each.
             teacher_auxiliary: Likewise.
 
         Returns:
@@ -78,8 +81,11 @@ class JointAuxiliary(nn.Module):
             ValueError: The numbers of classes differ.
         """
         loss = self._of(student, teacher, counted)
-        if self.auxiliary and auxiliary is not None and teacher_auxiliary is not None:
-            loss = loss + self.auxiliary * self._of(auxiliary, teacher_auxiliary, counted)
+        if self.auxiliary and auxiliary:
+            twins = (teacher_auxiliary if len(teacher_auxiliary) == len(auxiliary)
+                     else [teacher] * len(auxiliary))
+            of_heads = [self._of(*each, counted) for each in zip(auxiliary, twins)]
+            loss = loss + self.auxiliary * torch.stack(of_heads).mean()
         return loss
 
     def _of(self, student: Tensor, teacher: Tensor, counted: Tensor | None) -> Tensor:

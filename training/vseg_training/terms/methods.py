@@ -28,7 +28,7 @@ class Method(NamedTuple):
     A kind of term: its module, what it can compare (the default first), and what it needs.
 
     Needs are teacher (one at work), probabilities (a teacher's, at work or on disk), auxiliary
-    (its auxiliary head's scores too, unless the option of that name is 0), passes (several of it
+    (the student's auxiliary heads too, unless the option of that name is 0), passes (several of it
     with dropout), images, labels, frames (clips of two or more, as they are), flow, stages (the
     student's own, with the labels and the task's loss).
     Its maps must have at least so many cells in height and in width.
@@ -106,11 +106,11 @@ def refuse_without_teacher(options: Options, stored: bool) -> None:
 
 
 def refuse_without_auxiliary(options: Options) -> None:
-    """Raise ValueError where a term compares auxiliary heads, for networks without."""
+    """Raise ValueError where a term compares auxiliary heads, for a student without."""
     for name in needs(options, 'auxiliary'):
         if options[name].get('auxiliary', 1.0) != 0:
-            raise ValueError(f'terms.{name} compares auxiliary heads too, which student and '
-                             f'teacher at work both need: set terms.{name}.auxiliary to 0')
+            raise ValueError(f'terms.{name} compares auxiliary heads too, which the network '
+                             f'has not: set terms.{name}.auxiliary to 0')
 
 
 def refuse_without_depth(name: str, student: int, teacher: int) -> None:
