@@ -93,18 +93,21 @@ def test_another_size_of_the_network_keeps_the_meaning(path):
     assert stream.step(GOOD, 0).depth.shape == (6, 8)
 
 
-def infos(focal, height=120):
-    k = [focal, 0.0, 80.0, 0.0, focal, 60.0, 0.0, 0.0, 1.0]
-    return CameraInfo(header=ros.header(5), width=160, height=height, k=k)
+def infos(focal, height=120, rectified=0.0):
+    k = [2 * focal, 0.0, 80.0, 0.0, focal, 60.0, 0.0, 0.0, 1.0]
+    p = [2 * rectified, 0.0, 80.0, 0.0, 0.0, rectified, 60.0, 0.0, 0.0, 0.0, 1.0, 0.0]
+    return CameraInfo(header=ros.header(5), width=160, height=height, k=k, p=p)
 
 
-def test_node_publishes_metres_of_the_camera(probe, stream):
+@pytest.mark.parametrize('info', [infos(250.0), infos(900.0, rectified=250.0)])
+def test_node_publishes_metres_of_the_camera(probe, stream, info):
+    """By the focal length along the height, which the network's scale is along as well."""
     with ros.inner_camera(probe, stream, stream.label_set), \
             closing(ros.CameraProbe(probe, 'inner', 'inner', ('label', 'depth'))) as seen:
         seen.label(ros.image(GOOD, 1))
         probe.spin(0.3)
         assert not seen.received['depth']   # no metres without a focal length
-        seen.info.publish(infos(250.0))
+        seen.info.publish(info)
         probe.wait(lambda: seen.info.wait_for_all_acked(), 'camera_info to be sent')
         probe.spin(0.3)
         seen.label(ros.image(GOOD, 2))
@@ -119,16 +122,18 @@ def test_node_publishes_metres_of_the_camera(probe, stream):
 
 
 @pytest.mark.parametrize('info, reason', [
-    (None, 'there is no camera_info'), (infos(0.0), r'has none \(k\[0\]\)'),
+    (None, 'there is no camera_info'), (infos(0.0), r'has none \(k\[4\]\)'),
     (infos(100.0, 240), 'camera_info is of 240x160, the image 120x160')])
 def test_node_says_once_that_the_focal_length_is_missing(probe, stream, info, reason, capfd):
-    with ros.inner_camera(probe, stream, stream.label_set), \
+    with ros.inner_camera(probe, stream, stream.label_set) as camera, \
             closing(ros.CameraProbe(probe, 'inner', 'inner', ('label', 'depth'))) as seen:
         if info:
             seen.info.publish(info)
         for stamp in range(1, PATIENCE + 4):
             seen.label(ros.image(GOOD, stamp))
         assert not seen.received['depth']
+        values = camera.statistics.report()[0]
+        assert int(values['depth_without_focal_length']) >= PATIENCE
     said = [line for line in capfd.readouterr().err.splitlines() if 'focal length' in line]
     assert len(said) == 1 and '/inner/inner/depth is not published' in said[0]
     assert re.search(reason, said[0])
@@ -180,9 +185,10 @@ def test_run_refuses_depth_of_a_bundle_without(bundle, tmp_path, capsys):
 
 
 def test_nothing_is_built_of_a_bundle_with_depth(path, capsys):
-    for more in (['--for', 'sm_87'], ['--for', 'cpu', '--precision', 'int8']):
+    for more, reason in ((['--for', 'sm_87'], 'no engine brings'),
+                         (['--for', 'cpu', '--precision', 'int8'], '8 bits are checked')):
         assert vseg('build', path, *more) == 2
-        assert 'gives depth too, which no engine brings' in capsys.readouterr().err
+        assert f'gives depth too, and {reason}' in capsys.readouterr().err
 
 
 def test_tensorrt_is_refused_and_left_out_by_auto(path, monkeypatch):

@@ -28,8 +28,10 @@ def _build(options: argparse.Namespace) -> int:
         raise VsegError(f'batch {options.batch} is too small: give 1 or more')
     bundle = load(options)
     if bundle.info.depth:
-        raise VsegError(f'{bundle.path} gives depth too, which no engine brings to the host: run '
-                        'it by backend openvino or onnxruntime')
+        reason = ('8 bits are checked by their labels alone' if options.targets == 'cpu' else
+                  'no engine brings that to the host')
+        raise VsegError(f'{bundle.path} gives depth too, and {reason}: run it as it is by backend '
+                        'openvino or onnxruntime')
     if options.targets == 'cpu':
         return _build_for_cpu(options, bundle)
     if options.targets is None:

@@ -191,7 +191,7 @@ def _refuse_without_depth(stream: Stream, focal: float | None) -> None:
                          'a bundle that was trained for it (tasks.depth)')
     if focal is None or not 0 < focal < math.inf:
         raise MediaError("depth in metres follows from the camera's focal length: give it by "
-                         '--focal, in pixels of its images (k[0] of camera_info)')
+                         '--focal, in pixels of its images (k[4] of camera_info)')
 
 
 def _chosen(output: Path | None, save: Collection[str] | None) -> Collection[str]:

@@ -43,7 +43,8 @@ class Camera:
         self.statistics = Statistics()
         self.inputs = Inputs(node, name, self._on_image,
                              lambda number: self.statistics.count('lost_in_transport', number))
-        self.outputs = Outputs(node, name, label_set, stream.info, extras)
+        self.outputs = Outputs(
+            node, name, label_set, stream.info, extras, self.statistics.count)
         self._node = node
         self._logger = node.get_logger()
         self._stream = stream

@@ -21,6 +21,7 @@ from ros_vseg.cloud import back_project, depth_in_metres, FIELDS, labelled_point
 from ros_vseg.errors import ImageError
 from ros_vseg.image import to_label_array, to_rgb
 from ros_vseg.nodes import start
+from ros_vseg.nodes.calibration import intrinsics
 from ros_vseg.nodes.matching import Matcher
 from ros_vseg.nodes.parameters import declare, Parameter
 from ros_vseg.nodes.start import Program
@@ -118,15 +119,14 @@ def cloud_message(found: dict[str, Image], info: CameraInfo) -> PointCloud2:
         raise ImageError(
             f'camera_info is of {info.height}x{info.width}, depth is {depth.height}x'
             f'{depth.width}: remap camera_info to that of the depth', 'size')
-    p, k = info.p, info.k
-    intrinsics = (p[0], p[5], p[2], p[6]) if p[0] else (k[0], k[4], k[2], k[5])
-    if not (intrinsics[0] and intrinsics[1]):
+    lens = intrinsics(info)
+    if not (lens.fx and lens.fy):
         raise ImageError('camera_info has no focal length: calibrate the camera', 'data')
     metres = depth_in_metres(bytes(depth.data), depth.height, depth.width, depth.step,
                              depth.encoding, bool(depth.is_bigendian))
     confidence = found.get('confidence')
     points = labelled_points(
-        back_project(metres, intrinsics), to_rgb(found['image']), to_label_array(found['label']),
+        back_project(metres, lens), to_rgb(found['image']), to_label_array(found['label']),
         None if confidence is None else to_label_array(confidence))
     message = PointCloud2(
         header=depth.header, height=depth.height, width=depth.width, fields=POINT_FIELDS,

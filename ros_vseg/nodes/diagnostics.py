@@ -55,7 +55,7 @@ class Statistics:
         self._reported: tuple[float, Counter[str]] = (time.monotonic(), Counter())
 
     def count(self, key: str, number: int = 1) -> None:
-        """Add to ``key``: received, lost_in_transport, dropped_<cause>, resets_<cause>."""
+        """Add to ``key``, such as received, lost_in_transport, dropped_<cause>, resets_<cause>."""
         with self._lock:
             self._counts[key] += number
 
@@ -155,6 +155,8 @@ def _health(camera: Labeller, recent: Counter[str], rate: str,
                if key.startswith('dropped_') and key not in INTENDED]
     if refused:
         return DiagnosticStatus.WARN, f'images refused: {", ".join(refused)}; the log says why'
+    if recent['depth_without_focal_length']:
+        return DiagnosticStatus.WARN, 'depth is not published: no focal length; the log says why'
     if rate_problem:
         return DiagnosticStatus.WARN, rate_problem
     return DiagnosticStatus.OK, f'labelling {rate} images a second'

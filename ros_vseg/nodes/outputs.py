@@ -3,7 +3,7 @@
 """What the node publishes for one camera; what nobody subscribes to is not computed."""
 from array import array
 import re
-from typing import Any, Mapping, NamedTuple, Sequence
+from typing import Any, Callable, Mapping, NamedTuple, Sequence
 
 import cv2
 import numpy as np
@@ -20,6 +20,7 @@ from ros_vseg.encoding import Picture, to_rgb_pixels
 from ros_vseg.errors import LabelSetError
 from ros_vseg.image import fill_image
 from ros_vseg.labels import colorize, LabelSet, overlay, remap_table
+from ros_vseg.nodes.calibration import intrinsics
 from ros_vseg.probabilities import class_probabilities
 from ros_vseg.stream import Result
 
@@ -85,13 +86,14 @@ class Outputs:
     Publishers of one camera.
 
     ``node`` is the rclpy node, whose parameter overlay_alpha applies at once; ``info`` of the
-    bundle, with whose depth there is the topic ``depth``.
+    bundle, with whose depth there is the topic ``depth``; ``count`` is told what is left out.
     """
 
     def __init__(self, node: Node, name: str, label_set: LabelSet, info: BundleInfo,
-                 more: Extras = Extras()) -> None:
+                 more: Extras = Extras(), count: Callable[[str], None] = lambda cause: None
+                 ) -> None:
         self._node, self._label_set, self._info, self._extras = node, label_set, info, more
-        self._without_focal = 0     # frames
+        self._without_focal, self._count = 0, count     # frames
         topics = (*more.masks, *more.probabilities, *(('depth',) if info.depth else ()))
         kinds = {**OUTPUTS, **dict.fromkeys(topics, Image)}
         self._publishers = {
@@ -166,10 +168,12 @@ class Outputs:
                        size: tuple[int, int], known: DepthRange, camera_info: Any | None) -> None:
         reason = _no_focal(camera_info, size)
         if reason is None and camera_info is not None:
-            metres = depth_image(coarse, size, known, camera_info.k[0], self._info.height)
+            metres = depth_image(
+                coarse, size, known, intrinsics(camera_info).fy, self._info.height)
             self._publish('depth', header, metres, '32FC1')
             return
         self._without_focal += 1
+        self._count('depth_without_focal_length')
         if self._without_focal == PATIENCE:
             self._node.get_logger().error(
                 f'{self._publishers["depth"].topic_name} is not published: metres follow from the '
@@ -189,7 +193,7 @@ def _no_focal(camera_info: Any | None, size: tuple[int, int]) -> str | None:
     told = camera_info.height, camera_info.width
     if told not in ((0, 0), size):
         return f'camera_info is of {told[0]}x{told[1]}, the image {size[0]}x{size[1]}'
-    return None if camera_info.k[0] > 0 else 'camera_info has none (k[0])'
+    return None if intrinsics(camera_info).fy > 0 else 'camera_info has none (k[4])'
 
 
 def _png(header: Header, labels: Bytes) -> CompressedImage:

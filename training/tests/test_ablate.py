@@ -7,9 +7,9 @@ import cv2
 import pytest
 
 from folders import write_folder
-from vseg_training.ablate import ablate, load_suite, SUITES, table
+from vseg_training.ablate import _digest, ablate, load_suite, Row, SUITES, table
 from vseg_training.cli import main
-from vseg_training.recipe import load_recipe
+from vseg_training.recipe import load_recipe, to_dict
 
 RECIPE = """
 model: {{weights: null, channels: 16, key_channels: 8, num_prototypes: 4, head_widths: [8, 8]}}
@@ -59,6 +59,30 @@ def test_a_suite_becomes_a_table_and_a_plot(suite, tmp_path, capsys):
     before = {path: path.stat().st_mtime_ns for path in tmp_path.glob('runs/*/*.ckpt')}
     ablate('small', load_suite(suite), tmp_path)
     assert before == {path: path.stat().st_mtime_ns for path in tmp_path.glob('runs/*/*.ckpt')}
+
+
+def test_a_run_that_is_not_finite_leaves_the_others_their_table(suite, tmp_path):
+    own = load_suite(suite)
+    own.seeds, own.rows = [0], [Row('good', []), Row('bad', ['loss.diversity=.inf'])]
+    for _ in range(2):  # it is not tried again
+        text = ablate('some', own, tmp_path)
+        lines = text.splitlines()
+        assert lines[2].startswith('| good | ') and lines[3].startswith('| bad (not finite) | - |')
+    assert (tmp_path / 'some.png').exists()
+
+
+def test_a_run_is_another_where_it_starts_from_another_file(suite, tmp_path):
+    start = tmp_path / 'start.ckpt'
+    recipe = to_dict(load_recipe(load_suite(suite).recipe, [f'model.init={start}']))
+    seen = {_digest(recipe)}
+    for content in (b'one', b'two', b'one'):
+        start.write_bytes(content)
+        seen.add(_digest(recipe))
+    assert len(seen) == 3
+    start.unlink()
+    start.mkdir()
+    (start / 'a.npz').write_bytes(b'soft labels')
+    assert _digest(recipe) not in seen
 
 
 def test_a_suite_can_ask_for_degraded_frames(suite, tmp_path):

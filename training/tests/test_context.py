@@ -76,7 +76,7 @@ def test_a_network_starts_from_a_bundle(tmp_path):
     torch.manual_seed(5)
     other = Student(5, channels=16, key_channels=8, num_prototypes=4, head_widths=(16, 8))
     images = torch.randint(0, 256, (4, 3, 64, 96), dtype=torch.uint8)
-    initialise_from_bundle(other, path, images)
+    initialise_from_bundle(other, path, info.label_set.names, images)
     with torch.no_grad():
         expected, got = student.eval().encode(images), other.eval().encode(images)
         for one, two in zip([*expected[0], expected[1]], [*got[0], got[1]]):
@@ -87,7 +87,7 @@ def test_a_network_starts_from_a_bundle(tmp_path):
             rtol=1e-3, atol=1e-3)
     larger = Student(5, channels=32, key_channels=8, num_prototypes=4, head_widths=(16, 8))
     with pytest.raises(ValueError, match='has no weights for reduce.0 of shape'):
-        initialise_from_bundle(larger, path, images)
+        initialise_from_bundle(larger, path, info.label_set.names, images)
 
 
 def _five_classes():

@@ -12,9 +12,10 @@ from folders import write_folder
 from networks import tiny, tiny_teacher
 from vseg_training.data import Augmentation, FolderFrames, SoftLabels
 from vseg_training.distill import (
-    distillation_terms, structural_loss, Targets, teacher_targets, uncertainty_loss,
-    uncertainty_map)
+    distillation_terms, monte_carlo, structural_loss, Targets, teacher_maps, teacher_targets,
+    uncertainty_loss, uncertainty_map)
 from vseg_training.distill.soft_labels import averaged_targets, write_soft_labels
+from vseg_training.terms import Maps, PixelWise, Terms, Widths
 
 
 NAMES = ['a', 'b', 'c', 'd', 'e']
@@ -145,6 +146,26 @@ def test_teachers_of_other_width_and_stride_work(options):
     for name, parameter in student.named_parameters():
         assert parameter.grad is None or torch.isfinite(parameter.grad).all(), name
     assert student.prototypes.projection.weight.grad.abs().sum() > 0
+
+
+def test_terms_on_probabilities_see_the_mean_prediction_of_all_streams():
+    """As its soft labels on disk do; the mean of the scores is another prediction."""
+    teacher, clip = tiny_teacher(dropout=0.0), 255 * torch.rand(1, 3, 3, 64, 96)
+    for head in teacher.heads:
+        head.classify.weight.data *= 50
+    targets, maps = teacher_targets(teacher, clip), teacher_maps(teacher, clip)
+    given = maps.of('scores', True).softmax(2)
+    torch.testing.assert_close(given, targets.probabilities, atol=1e-4, rtol=1e-3)
+    assert (maps.of('scores', False).softmax(2) - targets.probabilities).abs().max() > 0.02
+    mean, _ = monte_carlo(teacher, clip, passes=2, rate=0.0)
+    torch.testing.assert_close(mean, targets.probabilities, atol=1e-4, rtol=1e-3)
+    student = Maps(maps.scores.clone().requires_grad_(), maps.features)
+    terms = Terms({'pixel': {'weight': 1}}, Widths(5, 16), Widths(5, 16))
+    counted = torch.ones(1, 3, 64, 96, dtype=torch.bool)
+    target = targets.probabilities.clamp(min=1e-6).log().flatten(0, 1)
+    expected = PixelWise()(maps.scores.flatten(0, 1), target)
+    found = terms(student, maps, {}, counted)['pixel']
+    assert found.item() == pytest.approx(expected.item(), rel=1e-2)
 
 
 def test_a_student_as_teacher_has_no_uncertainty():

@@ -112,6 +112,13 @@ def test_clips_that_cannot_be_shared_are_named(tmp_path):
         build_loader(clips, 0, 0, 0, 2)
 
 
+def start_two(program, folder):
+    """Run a program as two processes, which are given their number and a folder."""
+    started = [subprocess.Popen([sys.executable, '-c', program, str(rank), str(folder)],
+                                env={**os.environ, 'OMP_NUM_THREADS': '1'}) for rank in (0, 1)]
+    assert [process.wait(120) for process in started] == [0, 0]
+
+
 LEARN = """
 import sys
 import torch
@@ -128,10 +135,29 @@ torch.save(opponent.critic.state_dict(), f'{folder}/{rank}.pt')
 """
 
 
+WEIGH = """
+import sys
+import torch
+from vseg_training.losses.geometry import KendallWeights
+rank, folder = int(sys.argv[1]), sys.argv[2]
+torch.distributed.init_process_group(
+    'gloo', init_method=f'file://{folder}/meeting', rank=rank, world_size=2)
+weights = KendallWeights(['depth', 'normals'])
+# of depth one process has all that there is to say, of normals neither has anything
+weights({'depth': torch.tensor(4.0 * (rank == 0)), 'normals': torch.tensor(0.0)}).backward()
+torch.save([each.grad for each in weights.log_variances.values()], f'{folder}/{rank}.pt')
+"""
+
+
+def test_a_task_counts_in_all_processes_where_one_has_it(tmp_path):
+    start_two(WEIGH, tmp_path)
+    of_depth, of_normals = (torch.stack(each).mean() for each in zip(*(
+        torch.load(tmp_path / f'{rank}.pt', weights_only=True) for rank in (0, 1))))
+    assert (of_depth, of_normals) == (-2 + 0.5, 0)  # as in one process, with a loss of 2
+
+
 def test_processes_that_train_together_keep_one_critic(tmp_path):
     """Each sees maps of its own; the critic's gradients are none of the network's."""
-    started = [subprocess.Popen([sys.executable, '-c', LEARN, str(rank), str(tmp_path)],
-                                env={**os.environ, 'OMP_NUM_THREADS': '1'}) for rank in (0, 1)]
-    assert [process.wait(120) for process in started] == [0, 0]
+    start_two(LEARN, tmp_path)
     first, second = (torch.load(tmp_path / f'{rank}.pt', weights_only=True) for rank in (0, 1))
     assert all(torch.equal(first[key], second[key]) for key in first)

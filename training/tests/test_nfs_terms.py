@@ -124,7 +124,7 @@ def test_passes_are_mean_and_variance_of_dropped_predictions(build, monkeypatch)
 
     monkeypatch.setattr('vseg_training.distill.passes.teacher_maps', keep)
     mean, variance = monte_carlo(network, clip, passes=3, rate=0.2)
-    passes = np.stack([each.scores.double().softmax(2).numpy() for each in found])
+    passes = np.stack([each.of('scores', True).double().softmax(2).numpy() for each in found])
     assert len(passes) == 3 and np.abs(passes[0] - passes[1]).max() > 1e-3
     np.testing.assert_allclose(mean, passes.mean(0), atol=1e-6)
     np.testing.assert_allclose(variance, passes.var(0).sum(2), atol=1e-6)

@@ -12,7 +12,7 @@ from networks import tiny
 from ros_vseg import backends
 from ros_vseg.bundle import Bundle
 from ros_vseg.stream import Stream
-from vseg_training.ablate import _seconds_per_step
+from vseg_training.ablate import _speed
 from vseg_training.checkpoint import initialise, load_network, load_student
 from vseg_training.cli import main
 from vseg_training.data.street.clips import StreetClips
@@ -21,8 +21,10 @@ from vseg_training.from_bundle import initialise_from_bundle
 from vseg_training.geometry import evaluate_geometry
 from vseg_training.models.kinds import build
 from vseg_training.models.options import DepthTask, KINDS, NormalsTask, Tasks
-from vseg_training.models.tasks import bins_of, metres, of_classes, split, widened
+from vseg_training.models.tasks import (
+    bins_of, metres, of_classes, outputs_of, split, widened, with_known)
 from vseg_training.recipe import load_recipe, Recipe, Source, to_dict
+from vseg_training.task import SegmentationTask
 from vseg_training.temperature import calibrate
 from vseg_training.train import build_data, fit, load_teacher
 
@@ -55,8 +57,7 @@ def test_bins_and_metres_are_each_others_inverse():
     back = metres(scores, task)
     inside = (depth >= 2) & (depth <= 80)
     ratio = (back / depth)[inside]
-    assert (ratio - 1).abs().max() < 80 / 2 ** (1 / 50) and ratio.log().abs().max() < (
-        math.log(40) / 50 / 2 + 1e-4)  # half a bin
+    assert ratio.log().abs().max() < math.log(40) / 50 / 2 + 1e-4  # half a bin
 
 
 KIND_OPTIONS = {'mgcnet': {'channels': 16, 'key_channels': 8, 'num_prototypes': 4,
@@ -150,8 +151,9 @@ def test_it_learns_depth_and_normals(recipe, trained):
     before = evaluate_geometry(untrained, source, own.data.size)
     assert found['rel'] < 0.6 * before['rel'] and found['delta1'] > before['delta1'] + 10
     assert found['angle'] < 45 < before['angle']
-    assert 0 < _seconds_per_step(recipe.parent / 'run') < 60
-    assert _seconds_per_step(recipe.parent) is None     # no run
+    speed = _speed(recipe.parent / 'run')
+    assert 0 < speed['seconds_per_step'] < 60 and 0.1 < speed['memory_GB'] < 20
+    assert _speed(recipe.parent) == {}     # no run
 
 
 def test_depth_is_measured_for_each_cameras_focal_length(recipe, trained):
@@ -229,33 +231,73 @@ def test_a_folder_with_depth_trains(tmp_path):
     text = (tmp_path / 'run' / 'metrics' / 'metrics.csv').read_text().splitlines()
     names, values = text[0].split(','), text[-1].split(',')
     assert float(dict(zip(names, values))['loss/depth']) > 0.1
+    changes[1] = f'data.val={{kind: folder, root: {folder}}}'
+    with pytest.raises(ValueError, match='best.ckpt is chosen by depth, which data.val has not'):
+        fit(load_recipe(path, [*changes, 'loss.segmentation=0']), tmp_path / 'b')
     with pytest.raises(ValueError, match='in pixels above 0'):
         fit(load_recipe(path, [change.replace('50', '-1') for change in changes]), tmp_path / 'b')
 
 
+def five_classes(folder, names):
+    """Recipe of five classes."""
+    own = Recipe(model=KINDS['mgcnet'](weights=None, **KIND_OPTIONS['mgcnet']))
+    own.data.label_set = str(folder / 'five.yaml')
+    rows = [f'- {{id: {number}, name: {name}, color: [{number}, 0, 0]}}'
+            for number, name in enumerate(names)]
+    (folder / 'five.yaml').write_text('\n'.join(['name: five', 'classes:', *rows]))
+    return own
+
+
 @pytest.mark.parametrize('start', ['bundle', 'checkpoint'])
-def test_further_tasks_start_beside_classes_that_are_known(start, tmp_path):
-    old = tiny(context_frames=0)
+@pytest.mark.parametrize('names', ['abcde', 'xeyaz'])
+def test_a_network_starts_with_the_classes_that_are_known(start, names, tmp_path):
+    """Also in another order, and beside further tasks, which start anew."""
+    old, own = tiny(context_frames=0), five_classes(tmp_path, 'abcde')
     new = build(KINDS['mgcnet'](weights=None, context_frames=0, **KIND_OPTIONS['mgcnet']), 5,
                 tasks=BOTH)
-    before = new.head.classify.weight.detach().clone()
+    before = {key: value.clone() for key, value in new.state_dict().items()}
     if start == 'bundle':
-        own = Recipe()
-        own.data.label_set = str(tmp_path / 'five.yaml')
-        rows = [f'- {{id: {n}, name: c{n}, color: [{n}, 0, 0]}}' for n in range(5)]
-        (tmp_path / 'five.yaml').write_text('\n'.join(['name: five', 'classes:', *rows]))
         export_bundle(old.eval(), own, tmp_path / 'b.onnx', (64, 96))
-        initialise_from_bundle(new, tmp_path / 'b.onnx', torch.randint(
+        initialise_from_bundle(new, tmp_path / 'b.onnx', names, torch.randint(
             0, 256, (2, 3, 64, 96), dtype=torch.uint8))
     else:
-        own = to_dict(Recipe(model=KINDS['mgcnet'](weights=None, **KIND_OPTIONS['mgcnet'])))
-        torch.save({'hyper_parameters': {'recipe': own}, 'state_dict': {
+        torch.save({'hyper_parameters': {'recipe': to_dict(own)}, 'state_dict': {
             'class_weights': torch.ones(5), **{
                 f'network.{key}': value for key, value in old.state_dict().items()}}},
             tmp_path / 'old.ckpt')
-        initialise(new, tmp_path / 'old.ckpt')
-    torch.testing.assert_close(new.head.classify.weight[:5], old.head.classify.weight)
-    torch.testing.assert_close(new.head.classify.weight[5:], before[5:])
+        initialise(new, tmp_path / 'old.ckpt', names)
+        same = names == 'abcde'
+        assert torch.equal(new.auxiliary[-1].weight, old.auxiliary[-1].weight) == same
+    for key in ('head.classify.weight', 'head.classify.bias'):
+        row, known = new.state_dict()[key], old.state_dict()[key]
+        for number, name in enumerate(names):
+            expected = known['abcde'.index(name)] if name in 'abcde' else before[key][number]
+            torch.testing.assert_close(row[number], expected)
+        torch.testing.assert_close(row[5:], before[key][5:])
+
+
+def test_bins_and_normals_start_from_their_like_alone():
+    """Bins of another camera, and normals where bins were, are other channels."""
+    depth, closer = DepthTask(bins=3), DepthTask(bins=3, farthest=50)
+    known = outputs_of('ab', Tasks(depth=depth, normals=NormalsTask()))
+    value = torch.arange(8.0)[:, None]
+    for tasks, expected in (
+            (Tasks(normals=NormalsTask()), [0, 1, 5, 6, 7]), (Tasks(depth=depth), [0, 1, 2, 3, 4]),
+            (Tasks(depth=closer), [0, 1, -1, -1, -1]), (Tasks(), [0, 1])):
+        wanted = outputs_of('ab', tasks)
+        own = -torch.ones(len(wanted), 1)
+        assert with_known(own, wanted, value, known).flatten().tolist() == expected
+        transposed = with_known(own.T, wanted, value.T, known, 1)
+        assert transposed.flatten().tolist() == expected
+    assert with_known(-torch.ones(2, 4), 'ab', value, known) is None
+
+
+def test_no_layer_learns_classes_without_segmentation():
+    own = Recipe(model=KINDS['mgcnet'](weights=None, **KIND_OPTIONS['mgcnet']), tasks=BOTH)
+    assert SegmentationTask(to_dict(own), 0)._weights()['auxiliary'] == 0.4
+    own.loss.segmentation = 0.0
+    weights = SegmentationTask(to_dict(own), 0)._weights()
+    assert (weights['scores'], weights['auxiliary'], weights['depth']) == (0, 0, 1)
 
 
 def test_classes_are_not_balanced_by_labels_that_are_ignored(tmp_path):

@@ -23,6 +23,7 @@ from .data.clips import ClipSource
 from .evaluate import report_model
 from .models.kinds import Network
 from .recipe import load_recipe, Recipe, to_dict
+from .task import NonFiniteLoss
 from .train import fit
 
 
@@ -30,7 +31,8 @@ log = logging.getLogger(__name__)
 SUITES = Path(__file__).parent / 'suites'
 COLUMNS = {'mIoU': 'mIoU', 'TC': 'TC', 'VC8': 'VC8', 'VC16': 'VC16',
            'parameters_M': 'parameters (M)', 'ms_per_frame': 'ms/frame',
-           'seconds_per_step': 's/step'}
+           'seconds_per_step': 's/step', 'memory_GB': 'peak memory (GB)'}
+OF_CLASSES = ('mIoU', 'TC', 'VC8', 'VC16')
 # of networks that have these tasks
 GEOMETRY = {'rel': 'rel', 'log10': 'log10', 'rms': 'rms (m)', 'delta1': 'delta1',
             'angle': 'normals (deg)'}
@@ -85,7 +87,9 @@ def measure(recipe: Recipe, runs: Path, degrade: bool = False) -> dict[str, Any]
     """
     Train and measure one recipe; what was done before is read back.
 
-    A run's folder is named by a hash of its recipe, so that tables share their common rows.
+    A run's folder is named by a hash of its recipe and of the files that it starts from, so that
+    tables share their common rows. A run whose loss is not finite has ended: its report says so
+    and has no figures.
 
     Args:
         recipe: With a ``data.val``.
@@ -93,34 +97,56 @@ def measure(recipe: Recipe, runs: Path, degrade: bool = False) -> dict[str, Any]
         degrade: Whether the columns of ``DEGRADED`` are wanted.
 
     Returns:
-        As ``report_model``.
+        As ``report_model``; of a run without an end ``failed`` and mIoU None.
     """
     described = to_dict(recipe)
-    digest = hashlib.sha256(json.dumps(described, sort_keys=True).encode()).hexdigest()[:12]
-    folder = runs / digest
+    folder = runs / _digest(described)
     done = folder / 'report.json'
     report: dict[str, Any] = json.loads(done.read_text())['report'] if done.exists() else {}
-    if report and ('degraded' in report or not degrade):
+    if report and (not degrade or 'degraded' in report or 'failed' in report):
         return report
-    network, _ = load_network(fit(recipe, folder))
+    try:
+        network, _ = load_network(fit(recipe, folder))
+    except NonFiniteLoss as error:
+        log.warning('%s', error)
+        report = {'mIoU': None, 'failed': str(error)}
+        _write(done, report, described)
+        return report
     assert recipe.data.val is not None  # whoever asks has looked
     source = build_source(recipe.data.val, recipe, runs / 'cache')
     if not report:
         report = report_model(
             network, source, recipe.data.size, load_label_set(recipe.data.label_set))
-        report['seconds_per_step'] = _seconds_per_step(folder)
+        report |= _speed(folder)
     if degrade:
         report.update(_on_degraded(network, source, recipe.data.size))
-    partial = done.with_suffix('.tmp')
-    partial.write_text(json.dumps({'report': report, 'recipe': described}, indent=1))
-    os.replace(partial, done)
+    _write(done, report, described)
     return report
 
 
-def _seconds_per_step(folder: Path) -> float | None:
-    """Time of a run's steps; None of a run too short to tell."""
+def _write(path: Path, report: Mapping[str, Any], described: Mapping[str, Any]) -> None:
+    partial = path.with_suffix('.tmp')
+    partial.write_text(json.dumps({'report': report, 'recipe': described}, indent=1))
+    os.replace(partial, path)
+
+
+def _digest(described: Mapping[str, Any]) -> str:
+    """Hash of a recipe and of what it starts from, which may change behind the same path."""
+    found = hashlib.sha256(json.dumps(described, sort_keys=True).encode())
+    for part, key in (('model', 'init'), ('model', 'weights'), ('distill', 'teacher')):
+        path = Path(described[part].get(key) or '-')
+        if path.is_file():
+            found.update(path.read_bytes())
+        elif path.is_dir():  # soft labels: many files, whose sizes tell them apart
+            files = sorted((str(file), file.stat().st_size) for file in path.rglob('*'))
+            found.update(json.dumps(files).encode())
+    return found.hexdigest()[:12]
+
+
+def _speed(folder: Path) -> dict[str, float]:
+    """Time of a run's steps and peak memory; empty of a run too short to tell."""
     file = folder / 'speed.json'
-    return float(json.loads(file.read_text())['seconds_per_step']) if file.exists() else None
+    return dict(json.loads(file.read_text())) if file.exists() else {}
 
 
 def _on_degraded(network: Network, source: ClipSource[Any], size: Sequence[int]
@@ -166,9 +192,13 @@ def ablate(name: str, suite: Suite, output: str | Path, overrides: Sequence[str]
     columns = {**COLUMNS, **(DEGRADED if suite.degrade else {})} | {
         key: head for key, head in GEOMETRY.items()
         if any(key in run for runs in reports.values() for run in runs)}
+    shown = 'mIoU'
+    if not any(recipe.loss.segmentation for _, _, recipe in plan):  # no row learns classes
+        shown, columns = 'delta1', {
+            key: head for key, head in columns.items() if key not in OF_CLASSES}
     text = table(suite.title, reports, columns)
     (output / f'{name}.md').write_text(text + '\n')
-    plot(suite.title, reports, output / f'{name}.png')
+    plot(suite.title, reports, output / f'{name}.png', shown)
     return text
 
 
@@ -187,26 +217,30 @@ def table(title: str, reports: Mapping[str, Sequence[Mapping[str, Any]]],
     head = [title or 'row', *columns.values()]
     lines = [head, ['---', *['---:'] * len(columns)]]
     for name, runs in reports.items():
-        lines.append([name, *(_cell([run.get(key) for run in runs]) for key in columns)])
+        ended = ' (not finite)' if any('failed' in run for run in runs) else ''
+        lines.append([name + ended, *(_cell([run.get(key) for run in runs]) for key in columns)])
     body = '\n'.join(f'| {" | ".join(line)} |' for line in lines)
     return f'{body}\n\nMean{" ± standard deviation" if seeds > 1 else ""} of {seeds} seed(s).'
 
 
-def plot(title: str, reports: Mapping[str, Sequence[Mapping[str, Any]]], path: Path) -> None:
-    """Dot plot of the mIoU by row: a dot per seed and a bar at the mean."""
+def plot(title: str, reports: Mapping[str, Sequence[Mapping[str, Any]]], path: Path,
+         shown: str = 'mIoU') -> None:
+    """Dot plot of the mIoU or of ``shown`` by row: a dot per seed and a bar at the mean."""
     import matplotlib
     matplotlib.use('Agg')
     from matplotlib import pyplot
     figure, axes = pyplot.subplots(
         figsize=(7, 1.2 + 0.32 * len(reports)), layout='constrained')
     for place, runs in enumerate(reports.values()):
-        values = [run['mIoU'] for run in runs]
+        values = [run[shown] for run in runs if run.get(shown) is not None]
+        if not values:
+            continue
         axes.plot(values, [place] * len(values), 'o', color='#1f6f8b', alpha=0.7)
         axes.plot([np.mean(values)] * 2, [place - 0.3, place + 0.3], color='#c1440e', lw=2)
     axes.set_yticks(range(len(reports)), list(reports))
     axes.invert_yaxis()
     axes.grid(axis='x', alpha=0.3)
-    axes.set_xlabel('mIoU (%)')
+    axes.set_xlabel('mIoU (%)' if shown == 'mIoU' else shown)
     axes.set_title(title)
     figure.savefig(path, dpi=130)
     pyplot.close(figure)

@@ -1,17 +1,20 @@
 # Copyright 2026 The ros_vseg authors
 # SPDX-License-Identifier: Apache-2.0
 """Reading a checkpoint of ``vseg-train fit`` without trusting it."""
+from collections.abc import Sequence
 import logging
 from pathlib import Path
 from typing import NamedTuple
 
 import torch
-from torch import Tensor
+from torch import nn, Tensor
+
+from ros_vseg.labels import load_label_set
 
 from .models.kinds import Exportable, Network
 from .models.options import Model
 from .models.per_frame import PerFrame
-from .models.tasks import of_classes
+from .models.tasks import of_classes, outputs_of, with_known
 from .models.teacher import Teacher
 from .recipe import from_dict, load_recipe, Recipe
 from .task import build_network
@@ -99,14 +102,19 @@ def _student(network: Network, path: str | Path) -> Exportable:
     return network
 
 
-def initialise(network: Network, path: str | Path) -> None:
+def initialise(network: Network, path: str | Path, classes: Sequence[str]) -> None:
     """
     Start a network from a checkpoint's weights (``model.init``).
 
     Every weight of the same name and shape is taken; the streams of a teacher all start from a
     student's head, and a student's head from a teacher's first stream. Prototypes and attention
     are taken only from a network of the same form of attention, theta and phi only from one of the
-    same scale.
+    same scale, and of last layers the channels of classes, bins and normals that both have.
+
+    Args:
+        network: To start.
+        path: Checkpoint of ``vseg-train fit``.
+        classes: Names of the network's classes.
 
     Raises:
         ValueError: The file is not a checkpoint of ``vseg-train fit``, or no weight fits.
@@ -118,6 +126,10 @@ def initialise(network: Network, path: str | Path) -> None:
         same_form = (model.attention, model.positions) == (
             getattr(attention, 'form', None), network.positions)
         same_scale = model.attention_scale == getattr(attention, 'scale', None)
+    its_classes = load_label_set(recipe.data.label_set).names
+    wanted = outputs_of(classes, network.tasks)
+    known = outputs_of(its_classes, recipe.tasks)
+    same_classes = list(classes) == list(its_classes)
     taken = {}
     for key, own in network.state_dict().items():
         if key.startswith(_CONTEXT) and not same_form:
@@ -125,19 +137,19 @@ def initialise(network: Network, path: str | Path) -> None:
         if key.startswith(_SCALED) and not same_scale:
             continue  # scores of another scale: what made them saturate would do so again
         value = state.get(key, state.get(_other_name(key)))
-        if value is not None and key.startswith('head.classify.'):
-            value = _with_further_tasks(value, own)
+        if value is not None and key.startswith('head') and '.classify.' in key:
+            transposed = isinstance(
+                network.get_submodule(key.rpartition('.')[0]), nn.ConvTranspose2d)
+            value = with_known(own, wanted, value, known, int(transposed and own.ndim > 1))
+        elif (key.startswith('auxiliary') and not same_classes
+                and list(own.shape[:1]) == [len(classes)]):
+            continue  # what ends an auxiliary head has no names
         if value is not None and value.shape == own.shape:
             taken[key] = value
     if not taken:
         raise ValueError(f'model.init: no weight of {path} fits this network')
     network.load_state_dict(taken, strict=False)
     log.info('took %d of %d weights from %s', len(taken), len(network.state_dict()), path)
-
-
-def _with_further_tasks(value: Tensor, own: Tensor) -> Tensor:
-    """Weight or bias of a last layer for classes, and after it what a wider layer has more."""
-    return torch.cat([value, own[len(value):]]) if value.shape[1:] == own.shape[1:] else value
 
 
 def _other_name(key: str) -> str:

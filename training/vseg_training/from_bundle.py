@@ -1,6 +1,7 @@
 # Copyright 2026 The ros_vseg authors
 # SPDX-License-Identifier: Apache-2.0
 """Weights back from a bundle, so that a training can start from a student that was shipped."""
+from collections.abc import Sequence
 import logging
 from pathlib import Path
 
@@ -12,15 +13,17 @@ from torch import nn, Tensor
 from ros_vseg.bundle import Bundle
 
 from .models.kinds import Network
+from .models.options import DepthTask, Tasks
+from .models.tasks import outputs_of, with_known
 
 
 log = logging.getLogger(__name__)
 _ANEW = ('prototypes.', 'attention.', 'auxiliary.')
 
 
-def _arrays(path: Path) -> dict[str, Tensor]:
+def _arrays(bundle: Bundle) -> dict[str, Tensor]:
     """Initializers of a bundle that vseg-train exported, by the student's own names."""
-    graph = onnx.load_model_from_string(Bundle.load(path).model).graph
+    graph = onnx.load_model_from_string(bundle.model).graph
     arrays = {}
     for value in graph.initializer:
         if value.name.startswith('student.'):
@@ -32,8 +35,10 @@ def _arrays(path: Path) -> dict[str, Tensor]:
 class _Unfolding:
     """Hooks that give a network's convolutions and batch norms a bundle's weights, as it runs."""
 
-    def __init__(self, path: Path) -> None:
-        self.path, self.arrays, self.taken = path, _arrays(path), 0
+    def __init__(self, path: Path, wanted: Sequence[str]) -> None:
+        bundle = Bundle.load(path)
+        self.path, self.info, self.wanted = path, bundle.info, wanted
+        self.arrays, self.taken = _arrays(bundle), 0
         self._folded: Tensor | None = None  # bias of the convolution that ran last
 
     def _find(self, name: str, kind: str) -> Tensor | None:
@@ -45,19 +50,33 @@ class _Unfolding:
     def convolution(self, name: str, module: nn.Conv2d) -> None:
         """Take the weights of a convolution that is about to run."""
         weight, bias = self._find(name, 'weight'), self._find(name, 'bias')
-        rows = len(module.weight)
-        if weight is not None and name == 'head.classify':  # further tasks start anew
-            rows = min(rows, len(weight))
-        if (weight is None or weight.shape != module.weight[:rows].shape
+        if name.startswith('head') and name.endswith('.classify'):
+            weight, bias = self._of_known_outputs(module, weight, bias)
+        if (weight is None or weight.shape != module.weight.shape
                 or (module.bias is not None and bias is None)):
             raise ValueError(f'model.init: {self.path} has no weights for {name} of shape '
                              f'{tuple(module.weight.shape)}: give a bundle of the same backbone, '
                              'channels and head_widths, or a checkpoint')
-        module.weight[:rows].copy_(weight)
+        module.weight.copy_(weight)
         if module.bias is not None and bias is not None:
-            module.bias[:rows].copy_(bias)
+            module.bias.copy_(bias)
         self._folded = self._find(name, 'weight_bias')
         self.taken += 1
+
+    def _of_known_outputs(self, module: nn.Conv2d, weight: Tensor | None, bias: Tensor | None
+                          ) -> tuple[Tensor | None, Tensor | None]:
+        """Weight and bias of a last layer, with the bundle's channels where it has the same."""
+        if weight is None or bias is None or weight.shape[1:] != module.weight.shape[1:]:
+            return None, None
+        classes, depth = list(self.info.label_set.names), self.info.depth
+        tasks = Tasks()
+        if depth:
+            tasks.depth = DepthTask(bins=len(weight) - len(classes), **depth._asdict())
+        known = outputs_of(classes, tasks)
+        known += [''] * (len(weight) - len(known))  # of normals, which no bundle tells of
+        assert module.bias is not None
+        return (with_known(module.weight, self.wanted, weight, known),
+                with_known(module.bias, self.wanted, bias, known))
 
     def batch_norm(self, module: nn.BatchNorm2d, seen: Tensor) -> None:
         """Let a batch norm undo the mean and variance of what it sees, and add the bias."""
@@ -73,7 +92,8 @@ class _Unfolding:
 
 
 @torch.no_grad()
-def initialise_from_bundle(network: Network, path: Path, images: Tensor) -> None:
+def initialise_from_bundle(network: Network, path: Path, classes: Sequence[str],
+                           images: Tensor) -> None:
     """
     Start backbone, reduction and heads of a network from a bundle's weights.
 
@@ -84,12 +104,14 @@ def initialise_from_bundle(network: Network, path: Path, images: Tensor) -> None
     Args:
         network: A student or teacher.
         path: Bundle written by ``vseg-train export``.
+        classes: Names of the network's classes.
         images: uint8 [B, 3, H, W], frames as in training.
 
     Raises:
         ValueError: The bundle lacks weights of a part of the network, or they differ in shape.
     """
-    unfolding, handles = _Unfolding(path), []
+    unfolding = _Unfolding(path, outputs_of(classes, network.tasks))
+    handles = []
     for name, module in network.named_modules():
         if name.startswith(_ANEW):
             continue

@@ -100,7 +100,9 @@ class SpeedReport(Callback):
                      'memory %.2f GB per process', self.images / self.seconds, self.steps,
                      100 * self.waits.seconds / self.seconds, peak_memory() / 1e9)
             if self.file:
-                self.file.write_text(json.dumps({'seconds_per_step': self.seconds / self.steps}))
+                self.file.write_text(json.dumps({
+                    'seconds_per_step': self.seconds / self.steps,
+                    'memory_GB': peak_memory() / 1e9}))
 
 
 def peak_memory() -> int:

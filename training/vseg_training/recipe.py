@@ -149,7 +149,7 @@ class Recipe:
     A whole experiment.
 
     ``terms``: further terms of the loss by name (``terms.METHODS``), each with its weight, ``of``
-    (scores or features) and options: a sum of methods.
+    (scores, features or depth) and options: a sum of methods.
     ``tasks``: what the network says beside classes, of data that have it.
     ``version``: of the meaning of what a recipe leaves out. What is stored in a checkpoint keeps
     its own: see ``from_dict``.

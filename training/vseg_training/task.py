@@ -262,7 +262,8 @@ class SegmentationTask(lightning.LightningModule):
         loss, distill, tasks = self.recipe.loss, self.recipe.distill, self.recipe.tasks
         of_tasks = {name: task.weight for name, task in (
             ('depth', tasks.depth), ('normals', tasks.normals)) if task}
-        return {'scores': loss.segmentation, **of_tasks, 'auxiliary': loss.auxiliary,
+        auxiliary = loss.auxiliary if loss.segmentation else 0.0  # its labels are classes too
+        return {'scores': loss.segmentation, **of_tasks, 'auxiliary': auxiliary,
                 'diversity': loss.diversity, 'long_term': loss.long_term,
                 'co_training': loss.co_training, 'uncertainty': distill.uncertainty,
                 'structural': distill.structural, **self.terms.weights}

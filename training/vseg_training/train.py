@@ -1,6 +1,7 @@
 # Copyright 2026 The ros_vseg authors
 # SPDX-License-Identifier: Apache-2.0
 """Training of students and teachers: ``fit`` reads from top to bottom."""
+from collections.abc import Sequence
 import ctypes
 from dataclasses import replace
 import logging
@@ -133,6 +134,10 @@ def _focal(recipe: Recipe) -> float | None:
     if not shaped:
         raise ValueError('tasks needs data with depth or normals: add a source of kind street, '
                          'which has both, to data.train, or give a folder with depth its focal')
+    val = recipe.data.val
+    if val and not recipe.loss.segmentation and val.kind != 'street' and not val.focal:
+        raise ValueError('loss.segmentation is 0, so that best.ckpt is chosen by depth, which '
+                         'data.val has not: give it depth and its focal, or a street')
     return (tasks.depth or DepthTask()).focal
 
 
@@ -143,14 +148,14 @@ def precision(recipe: Recipe) -> Any:
     return 'bf16-mixed' if torch.cuda.is_available() else '32-true'
 
 
-def _start(network: Network, path: str, dataset: ClipDataset) -> None:
+def _start(network: Network, path: str, classes: Sequence[str], dataset: ClipDataset) -> None:
     """Take the weights of ``model.init``: a checkpoint, or a bundle, which needs some frames."""
     if Path(path).suffix != '.onnx':
-        initialise(network, path)
+        initialise(network, path, classes)
         return
     count = min(BUNDLE_FRAMES, len(dataset))
     images = torch.stack([dataset[number, 1]['images'][0] for number in range(count)])
-    initialise_from_bundle(network, Path(path), images)
+    initialise_from_bundle(network, Path(path), classes, images)
 
 
 def _on_disk(teacher: str) -> bool:
@@ -252,7 +257,8 @@ def fit(recipe: Recipe, output: str | Path) -> Path:
     task = SegmentationTask(to_dict(recipe), dataset.num_videos, pretrained=not start,
                             teacher=teacher)
     if recipe.model.init and not start:
-        _start(task.network, recipe.model.init, dataset)
+        classes = load_label_set(recipe.data.label_set).names
+        _start(task.network, recipe.model.init, classes, dataset)
     if not start:  # a checkpoint has what they learned
         prepare_terms(task.terms, teacher, dataset, trainer.strategy.root_device)
     if trainer.world_size > 1 and trainer.strategy.root_device.type == 'cpu':

@@ -31,7 +31,7 @@ def monte_carlo(network: Network, clip: Tensor, places: Tensor | None = None,
         rate: Share of values that are dropped.
     """
     with _dropout(network.backbone, rate):
-        found = torch.stack([teacher_maps(network, clip, places).scores.softmax(2)
+        found = torch.stack([teacher_maps(network, clip, places).of('scores', True).softmax(2)
                              for _ in range(passes)])
     # without the first pass rounding would tell pixels apart whose passes are all the same
     variance = (found - found[:1]).var(0, correction=0).sum(2)

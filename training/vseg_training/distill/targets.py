@@ -58,10 +58,13 @@ def teacher_targets(network: Network, clip: Tensor, places: Tensor | None = None
 
 
 def maps_of(output: Output) -> Maps:
-    """Take what terms compare from a network's output; scores are the mean over its streams."""
-    streams = output.get('streams') or [output['scores']]
-    return Maps(mean_prediction([scores.float() for scores in streams]), output['features'],
-                output.get('auxiliary', ()), stages=output['stages'], depth=output.get('depth'))
+    """Take what terms compare from a network's output."""
+    streams = [scores.float() for scores in output.get('streams') or [output['scores']]]
+    prediction = None
+    if len(streams) > 1:
+        prediction = stored_maps(mean_prediction([scores.softmax(2) for scores in streams])).scores
+    return Maps(mean_prediction(streams), output['features'], output.get('auxiliary', ()),
+                stages=output['stages'], depth=output.get('depth'), prediction=prediction)
 
 
 @torch.no_grad()

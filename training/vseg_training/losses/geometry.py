@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Losses of depth and normals, and the weighting of several tasks."""
 import torch
-from torch import nn, Tensor
+from torch import distributed, nn, Tensor
 from torch.nn import functional as F
 
 from .mean import mean_over_processes
@@ -89,5 +89,14 @@ class KendallWeights(nn.Module):
         total = torch.zeros((), device=next(iter(losses.values())).device)
         for name, variance in self.log_variances.items():
             weighted = (-variance).exp() * losses[name] + variance / 2
-            total = total + torch.where(losses[name] == 0, 0.0, weighted)
+            total = total + torch.where(_of_any_process(losses[name] != 0), weighted, 0.0)
         return total
+
+
+def _of_any_process(found: Tensor) -> Tensor:
+    """Whether a bool scalar is True in this process or in another that trains with it."""
+    if distributed.is_available() and distributed.is_initialized():
+        count = found.float()
+        distributed.all_reduce(count)
+        found = count > 0
+    return found

@@ -1,6 +1,7 @@
 # Copyright 2026 The ros_vseg authors
 # SPDX-License-Identifier: Apache-2.0
 """Depth and normals beside classes: further channels of a network's last layer."""
+from collections.abc import Sequence
 import math
 
 import torch
@@ -85,6 +86,42 @@ def add_to(output: Output, scores: Tensor, num_classes: int, tasks: Tasks) -> No
         output['depth'] = parts['depth']
     if 'normals' in parts:
         output['normals'] = parts['normals']
+
+
+def outputs_of(classes: Sequence[str], tasks: Tasks) -> list[str]:
+    """Names of a last layer's channels: those of equal name mean the same in two networks."""
+    names, depth = list(classes), tasks.depth
+    if depth:
+        names += [f'bin {number} of {depth.bins}, {depth.nearest:g} to {depth.farthest:g} m at '
+                  f'{depth.focal:g}' for number in range(depth.bins)]
+    if tasks.normals:
+        names += [f'normal {axis}' for axis in 'xyz']
+    return names
+
+
+def with_known(own: Tensor, wanted: Sequence[str], value: Tensor, known: Sequence[str],
+               axis: int = 0) -> Tensor | None:
+    """
+    Put the known channels of a last layer into another's weight or bias.
+
+    Args:
+        own: Of the layer that starts, with a channel for each of ``wanted`` along ``axis``.
+        wanted: As ``outputs_of``.
+        value: Of the layer that is known, with channels ``known``.
+        known: Likewise.
+        axis: Of the channels.
+
+    Returns:
+        A tensor like ``own``; None where the shapes do not fit.
+    """
+    sizes = [list(x.shape) for x in (own, value)]
+    if [size.pop(axis) for size in sizes] != [len(wanted), len(known)] or sizes[0] != sizes[1]:
+        return None
+    merged = own.detach().clone()
+    for row, name in enumerate(known):
+        if name in wanted:
+            merged.select(axis, wanted.index(name)).copy_(value.select(axis, row))
+    return merged
 
 
 def range_of(task: DepthTask) -> DepthRange:

@@ -109,6 +109,8 @@ def _candidate(recipe: Recipe, cells: Sequence[Cell], output: Path) -> Candidate
     report: dict[str, Any] = measure(from_dict(tree), output / 'candidates')
     for checkpoint in (output / 'candidates').glob('*/*.ckpt'):
         checkpoint.unlink()
+    if 'failed' in report:
+        return Candidate(list(cells), 0.0, 0.0)
     return Candidate(list(cells), report['mIoU'], report['accuracy'])
 
 

@@ -18,7 +18,7 @@ from .overparameterised import Loss
 from ..models.layers import resize_labels
 
 
-GIVEN = ('self', 'widths', 'num_classes', 'stages')  # arguments that no recipe sets
+GIVEN = ('self', 'widths', 'num_classes', 'stages', 'of')  # arguments that no recipe sets
 
 
 class MonteCarlo(NamedTuple):
@@ -39,12 +39,15 @@ class Maps(NamedTuple):
     What terms compare of a network.
 
     Attributes:
-        scores: Float [B, L, K, h, w], before the softmax.
+        scores: Float [B, L, K, h, w], before the softmax; of a teacher of several streams their
+            mean.
         features: X, float [B, L, C, h', w']; None of soft labels on disk.
         auxiliary: Scores of each auxiliary head, float [B, L, K, h'', w''].
         monte_carlo: Of a teacher, where a term needs it.
         stages: Of a student's backbone, float [B, L, C'', h''', w'''] each, coarsest last.
         depth: Scores of the bins of depth, float [B, L, bins, h, w]; None without that task.
+        prediction: Logarithm of the mean of several streams' probabilities (MGCNet Eq. 9), float
+            [B, L, K, h, w]; None of one stream, whose scores serve.
     """
 
     scores: Tensor
@@ -53,6 +56,14 @@ class Maps(NamedTuple):
     monte_carlo: MonteCarlo | None = None
     stages: Sequence[Tensor] = ()
     depth: Tensor | None = None
+    prediction: Tensor | None = None
+
+    def of(self, what: str, as_probabilities: bool) -> Tensor:
+        """Scores, features or depth; as_probabilities: for a term that takes their softmax."""
+        if what == 'scores' and as_probabilities and self.prediction is not None:
+            return self.prediction
+        found: Tensor = getattr(self, what)
+        return found
 
 
 class Widths(NamedTuple):
@@ -138,6 +149,8 @@ class Terms(nn.Module):
             values['num_classes'] = student.depth if of == 'depth' else student.scores
         if 'stages' in known:
             values['stages'] = student.stages
+        if 'of' in known:
+            values['of'] = of
         if 'widths' in known and of == 'features' and teacher is not None:
             values['widths'] = (student.features, teacher.features)
         self.weights[name], self.of[name] = float(weight), of
@@ -175,7 +188,7 @@ class Terms(nn.Module):
                 assert supervised is not None
                 found[name] = _on_stages(module, student, batch['labels'], counted, supervised)
                 continue
-            own = getattr(student, self.of[name])
+            own = student.of(self.of[name], METHODS[name].as_probabilities)
             if 'flow' in METHODS[name].needs:
                 found[name] = _temporal(module, own, batch, counted)
                 continue
@@ -189,11 +202,12 @@ class Terms(nn.Module):
     def _given(self, name: str, student: Maps, teacher: Maps, batch: Mapping[str, Tensor],
                counted: Tensor) -> list[Any]:
         """What a term's module takes after the student's maps, by clips."""
-        wanted, other = METHODS[name].needs, getattr(teacher, self.of[name])
+        wanted = METHODS[name].needs
+        other = teacher.of(self.of[name], METHODS[name].as_probabilities)
         if 'passes' in wanted:
             assert teacher.monte_carlo is not None
             return [*teacher.monte_carlo, counted]
-        given = [other, batch['labels'] if 'labels' in wanted else counted]
+        given: list[Any] = [other, batch['labels'] if 'labels' in wanted else counted]
         if 'images' in wanted:
             given.append(batch['images'])
         if 'auxiliary' in wanted:
@@ -213,7 +227,7 @@ class Terms(nn.Module):
             if isinstance(module, Holistic):
                 assert teacher is not None
                 given = self._given(name, student, teacher, batch, counted)
-                own = getattr(student, self.of[name])
+                own = student.of(self.of[name], METHODS[name].as_probabilities)
                 module.learn(*(maps.flatten(0, 1) for maps in (own, *given)))
 
     @property

@@ -1,6 +1,7 @@
 # Copyright 2026 The ros_vseg authors
 # SPDX-License-Identifier: Apache-2.0
 """Holistic distillation (HO of structured KD)."""
+import torch
 from torch import nn, Tensor
 
 from .critic import Opponent
@@ -15,13 +16,15 @@ class Holistic(nn.Module):
     size. The critic D learns to tell them apart, one step before each of the student's; form wgan,
     as printed, makes L a Wasserstein distance, form hinge is the stable one. The paper's weight is
     0.1, and its critic is trained by Adam at 4e-4 with a gradient penalty of weight 10. It lowers
-    temporal consistency there (thesis, Sec. 5.4.2).
+    temporal consistency there (thesis, Sec. 5.4.2). Of depth the critic sees the depth map (Sec.
+    3.3.3), as the mean bin, 0 for the nearest and 1 for the farthest.
 
     Args:
-        num_classes: K.
+        num_classes: K, classes or bins of depth.
         form: As in ``Opponent``.
         lr: Likewise.
         penalty: Likewise.
+        of: What the maps are, ``scores`` or ``depth``.
 
     Examples:
         >>> import torch
@@ -35,9 +38,10 @@ class Holistic(nn.Module):
     """
 
     def __init__(self, num_classes: int, form: str = 'wgan', lr: float = 4e-4,
-                 penalty: float = 10.0) -> None:
+                 penalty: float = 10.0, of: str = 'scores') -> None:
         super().__init__()
-        self.opponent = Opponent(num_classes, form, lr, penalty)
+        self.of = of
+        self.opponent = Opponent(1 if of == 'depth' else num_classes, form, lr, penalty)
 
     def forward(self, student: Tensor, teacher: Tensor, counted: Tensor | None,
                 images: Tensor) -> Tensor:
@@ -68,5 +72,13 @@ class Holistic(nn.Module):
         inside = shrink(counted, teacher)[:, None]
         image = shown(images, teacher)
         real, fake, image = (x.masked_fill(~inside, 0).to(self.opponent.dtype)
-                             for x in (teacher.softmax(1), student.softmax(1), image))
+                             for x in (self._map(teacher), self._map(student), image))
         return real, fake, image
+
+    def _map(self, scores: Tensor) -> Tensor:
+        """Probabilities [B, K, h, w], or the depth map [B, 1, h, w]."""
+        found = scores.softmax(1)
+        if self.of == 'depth':
+            places = torch.linspace(0, 1, scores.shape[1], device=scores.device)
+            found = torch.einsum('bkhw,k->bhw', found, places.to(found))[:, None]
+        return found

@@ -31,30 +31,37 @@ class Method(NamedTuple):
     (the student's auxiliary heads too, unless the option of that name is 0), passes (several of it
     with dropout), images, labels, frames (clips of two or more, as they are), flow, stages (the
     student's own, with the labels and the task's loss).
-    Its maps must have at least so many cells in height and in width.
+    Its maps must have at least so many cells in height and in width. ``as_probabilities``: whether
+    it takes the softmax of scores over classes.
     """
 
     module: type[nn.Module]
     of: tuple[str, ...]
     needs: tuple[str, ...] = ('teacher',)
     least_cells: int = 1
+    as_probabilities: bool = False
 
 
 METHODS = {
-    'pixel': Method(PixelWise, ('scores', 'depth'), ('probabilities',)),
+    'pixel': Method(PixelWise, ('scores', 'depth'), ('probabilities',), as_probabilities=True),
     'channel': Method(ChannelWise, ('scores', 'features', 'depth')),
     'pair': Method(PairWise, ('features', 'scores')),
     'attention': Method(AttentionTransfer, ('features',)),
     'local': Method(LocalSimilarity, ('scores', 'features')),
     'intra_class': Method(IntraClassVariation, ('features', 'scores'), ('teacher', 'labels')),
     'inter_class': Method(InterClassDistance, ('features', 'scores'), ('teacher', 'labels')),
-    'holistic': Method(Holistic, ('scores', 'depth'), ('teacher', 'images'), LEAST_CELLS),
+    'holistic': Method(Holistic, ('scores', 'depth'), ('teacher', 'images'), LEAST_CELLS,
+                       as_probabilities=True),
     'position': Method(PositionInformation, ('features',)),
-    'joint_auxiliary': Method(JointAuxiliary, ('scores',), ('probabilities', 'auxiliary')),
-    'uncertainty_aware': Method(UncertaintyAware, ('scores',), ('teacher', 'passes')),
-    'pair_frames': Method(PairwiseFrames, ('scores',), ('probabilities', 'frames')),
+    'joint_auxiliary': Method(JointAuxiliary, ('scores',), ('probabilities', 'auxiliary'),
+                              as_probabilities=True),
+    'uncertainty_aware': Method(UncertaintyAware, ('scores',), ('teacher', 'passes'),
+                                as_probabilities=True),
+    'pair_frames': Method(PairwiseFrames, ('scores',), ('probabilities', 'frames'),
+                          as_probabilities=True),
     'multi_frame': Method(MultiFrame, ('features',), ('teacher', 'frames')),
-    'temporal': Method(TemporalConsistencyLoss, ('scores',), ('frames', 'flow')),
+    'temporal': Method(TemporalConsistencyLoss, ('scores',), ('frames', 'flow'),
+                       as_probabilities=True),
     'overparameterised': Method(Overparameterised, ('stages',), ('stages',)),
     'deep_supervision': Method(DeepSupervision, ('stages',), ('stages',))}
 MAY_BE_0 = ('weight', 'reach', 'scale', 'alpha', 'auxiliary', 'collapse')

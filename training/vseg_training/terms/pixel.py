@@ -15,7 +15,8 @@ class PixelWise(nn.Module):
     L = tau^2 / (B H W) sum_i KL(q_i^T || q_i^S), with q = softmax over classes of scores / tau.
     Liu's thesis prints the divergence the other way round (Eq. 3.1); like its code, and like
     Hinton et al. (2015), this one weighs classes by the teacher. That code sums over the batch and
-    weighs the sum by 10: with this mean it takes 10 to 80.
+    weighs the sum by 10, with small batches: with this mean 10 is much already, and 40 has cost a
+    student that was all but trained 11 points of mIoU.
 
     Args:
         tau: Temperature.
