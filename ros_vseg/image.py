@@ -25,7 +25,8 @@ from ros_vseg.errors import ImageError
 from ros_vseg.jpeg import find_damage
 
 BIT_DEPTHS = (8, 10, 12, 14, 16)
-WATCHED = 100       # 16-bit images whose brightest values are looked at
+WATCHED = 100       # 16-bit and float images whose brightest values are looked at
+OVERBRIGHT = 1.5    # of floats: a little above white is a bright light
 DARK = 256          # below it an image may be of a covered lens: wait for a brighter one ...
 PATIENCE = 5        # ... for this many images
 SMALLEST_RAW = 4    # pixels: OpenCV has rules of its own for smaller Bayer mosaics
@@ -126,7 +127,18 @@ class ImageReader:
     def _rgb(self, raw: Raw) -> Rgb:
         if raw.pixels.dtype == np.uint16 and self._watched < WATCHED:
             self._watch(raw.pixels)
+        elif raw.pixels.dtype == np.float32 and self._watched < WATCHED:
+            self._watch_floats(raw.pixels)
         return raw.to_rgb(self._bit_depth)
+
+    def _watch_floats(self, pixels: Pixels) -> None:
+        """Compare the brightest value with 1, which is white."""
+        self._watched += 1
+        brightest = float(pixels.max(initial=0))
+        if brightest > OVERBRIGHT:
+            log.warning('%s: floats of up to %g are brighter than white (1) and come out white: '
+                        'publish values in 0..1, or 8 bits', self._name, brightest)
+            self._watched = WATCHED
 
     def _watch(self, pixels: Pixels) -> None:
         """Compare the brightest value so far with ``bit_depth``."""
@@ -200,7 +212,9 @@ def to_label_array(message: ImageMessage) -> npt.NDArray[np.uint8]:
 def compressed_to_label_array(message: CompressedMessage) -> npt.NDArray[np.uint8]:
     """Ids of a sensor_msgs/CompressedImage that is a grey 8-bit PNG: uint8 [H, W]; ImageError."""
     labels = _decode(bytes(message.data), _name(message), cv2.IMREAD_UNCHANGED)
-    if bytes(message.data[:4]) != _PNG or labels.ndim != 2 or labels.dtype != np.uint8:
+    # OpenCV spreads grey of fewer bits over 0..255; bit depth and colour type stand in the header
+    if (bytes(message.data[:4]) != _PNG or bytes(message.data[24:26]) != b'\x08\x00'
+            or labels.ndim != 2):
         raise ImageError(f'compressed label image ({message.format!r}) is not a grey 8-bit PNG of '
                          'class ids: publish that (JPEG changes ids)', 'decode')
     return labels

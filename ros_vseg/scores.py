@@ -14,7 +14,7 @@ from ros_vseg.network import Array, keep_only, producer, run_network
 KINDS = ('logits', 'probabilities', 'labels')
 # what leaves labels and scores as they are, on the way back to the node that makes them
 SAME_VALUES = ('Cast', 'Identity', 'Reshape', 'Squeeze', 'Unsqueeze')
-SAME_RANGE = (*SAME_VALUES, 'Resize', 'Transpose')
+SAME_RANGE = (*SAME_VALUES, 'Clip', 'Max', 'Min', 'Resize', 'Transpose')
 
 
 class Scores(NamedTuple):
@@ -101,7 +101,7 @@ def _origin(model: onnx.ModelProto, name: str, passed: Sequence[str]) -> Optiona
 
 
 def recognise(values: Sequence[Array], classes: int, layout: str, kind: Optional[str], where: str,
-              is_sigmoid: bool) -> Scores:
+              is_sigmoid: bool, size: tuple[int, int]) -> Scores:
     """
     Find out what a network's output means.
 
@@ -112,12 +112,16 @@ def recognise(values: Sequence[Array], classes: int, layout: str, kind: Optional
         kind: of KINDS if it is known, else None.
         where: network and output, for messages.
         is_sigmoid: whether a sigmoid made the output.
+        size: height and width of the network's image.
 
     Raises:
         BundleError: It is neither scores nor labels of so many classes.
     """
     shape = values[0].shape
     is_whole = values[0].dtype.kind in 'iub'
+    if not all(np.isfinite(array).all() for array in values):
+        raise BundleError(f'{where} is not finite for some pictures (black, white, noise): check '
+                          'mean, std and the network')
     if kind == 'labels' or (kind is None and is_whole):
         return _label_map(values, classes, where)
     if is_whole or len(shape) != 4 or shape[0] != 1:
@@ -125,7 +129,10 @@ def recognise(values: Sequence[Array], classes: int, layout: str, kind: Optional
                           f'[1, {classes}, h, w] nor whole numbers [1, H, W]: choose another one '
                           'by --scores, or say --kind labels')
     axes = (1, 3) if layout == 'nchw' else (3, 1)
-    axis = next((axis for axis in axes if shape[axis] == classes), None)
+    found = [axis for axis in axes if shape[axis] == classes]
+    # where the grid has as many rows or columns as there are classes, the grid that fits is meant
+    found.sort(key=lambda axis: fits(size, Scores('', axis, False, shape).grid) is None)
+    axis = found[0] if found else None
     is_binary = axis is None and classes == 2
     if is_binary:
         axis = next((axis for axis in axes if shape[axis] == 1), None)
@@ -143,6 +150,10 @@ def _label_map(values: Sequence[Array], classes: int, where: str) -> Scores:
         raise BundleError(f'{where} is {list(shape)}, not a label map [1, H, W]: choose another '
                           'one by --scores')
     axis = 3 if len(shape) == 4 and shape[3] == 1 and shape[1] != 1 else 1
+    if any((array != np.round(array)).any() for array in values if array.dtype.kind == 'f'):
+        raise BundleError(f'{where} has values that are no whole numbers, so they are no labels: '
+                          'say --kind logits or --kind probabilities, or choose another output '
+                          'by --scores')
     least, most = min(map(np.min, values)), max(map(np.max, values))
     if least < 0 or most >= classes:
         raise BundleError(f'{where} has labels from {least} to {most}, but the label set has '

@@ -87,9 +87,12 @@ def wrap(path: Path, output: Path, label_set: LabelSet, options: Options, *,
     if options.kind != 'labels':
         source = cut_argmax(model, source, inputs, path)
         source = cut_upsampling(model, source, (height, width), inputs, path)
+    plain = [{image.name: _network_input(picture, mean, std, options.layout, kind)}
+             for picture in _plain_pictures(height, width)]
     scores = recognise(
-        run_network(model, inputs, path), len(label_set.names), options.layout, options.kind,
-        f'{path}: output {source}', comes_from_sigmoid(model, source))
+        run_network(model, [*inputs, *plain], path), len(label_set.names), options.layout,
+        options.kind, f'{path}: output {source}', comes_from_sigmoid(model, source),
+        (height, width))
     # another grid is stretched to the image's
     stride = fits((height, width), scores.grid) or 1
     info = BundleInfo(
@@ -158,6 +161,14 @@ def _pictures(height: int, width: int) -> list[npt.NDArray[np.uint8]]:
                             (width, height), interpolation=cv2.INTER_LINEAR)
         pictures.append((smooth + rng.normal(0, 12, smooth.shape)).clip(0, 255).astype(np.uint8))
     return pictures
+
+
+def _plain_pictures(height: int, width: int) -> list[npt.NDArray[np.uint8]]:
+    """Return images uint8 [H, W, 3] of which a network may say else: black, white, noise, hues."""
+    hues = np.array([[255, 0, 0], [0, 255, 0], [0, 0, 255], [255, 255, 0]], np.uint8)
+    noise = np.random.default_rng(1).integers(0, 256, (height, width, 3), np.uint8)
+    return [np.zeros_like(noise), np.full_like(noise, 255), noise,
+            cv2.resize(hues[None], (width, height), interpolation=cv2.INTER_NEAREST)]
 
 
 def _network_input(picture: npt.NDArray[np.uint8], mean: npt.NDArray[np.float32],

@@ -2,7 +2,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Compressed image messages: what their format says, and damage."""
 import array
+import struct
 from types import SimpleNamespace
+import zlib
 
 import cv2
 import numpy as np
@@ -132,6 +134,22 @@ def test_compressed_label_array(container):
     data = container(cv2.imencode('.png', labels)[1].tobytes())
     found = compressed_to_label_array(SimpleNamespace(format='png', data=data))
     np.testing.assert_array_equal(found, labels)
+
+
+@pytest.mark.parametrize('bits', [1, 2, 4])
+def test_labels_of_fewer_bits_are_refused(bits):
+    """What OpenCV makes of them is spread over 0..255."""
+    def chunk(name, body):
+        return struct.pack('>I', len(body)) + name + body + struct.pack(
+            '>I', zlib.crc32(name + body))
+
+    rows = b''.join(b'\0' + bytes([0b01010101] * bits) for _ in range(4))
+    data = b'\x89PNG\r\n\x1a\n' + b''.join([
+        chunk(b'IHDR', struct.pack('>2I5B', 8, 4, bits, 0, 0, 0, 0)),
+        chunk(b'IDAT', zlib.compress(rows)), chunk(b'IEND', b'')])
+    assert cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED).max() >= 85
+    with pytest.raises(ImageError, match='is not a grey 8-bit PNG'):
+        compressed_to_label_array(SimpleNamespace(format='png', data=data))
 
 
 @pytest.mark.parametrize('kind, pixels, keep, reason', [

@@ -161,3 +161,17 @@ def test_bag_with_its_options(tmp_path):
         writer.image('/camera/image', np.full((8, 9), 77, np.uint8), 'mono8', 10**9, 'camera')
     frame, = open_source(path, bit_depth=12, depth_as_grey=True)
     assert (frame.image == 77).all()
+
+
+@pytest.mark.parametrize('encoding, channels', [('32FC3', 3), ('32FC1', 1)])
+def test_floats_above_white_are_warned_of_once(caplog, encoding, channels):
+    """0..255 as floats come out white where they are above 1, which is white."""
+    reader = ImageReader('/front/image', depth_as_grey=True)
+    for brightest in (1.2, 255, 255, 300):
+        pixels = np.linspace(0, brightest, 96 * channels).astype(np.float32)
+        reader.read(SimpleNamespace(
+            height=8, width=12, encoding=encoding, step=48 * channels, is_bigendian=0,
+            data=pixels.tobytes()))
+    warning, = warnings(caplog)
+    assert warning == ('/front/image: floats of up to 255 are brighter than white (1) and come '
+                       'out white: publish values in 0..1, or 8 bits')

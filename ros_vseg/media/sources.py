@@ -23,7 +23,9 @@ DEFAULT_FPS = 15.0  # of folders, whose images carry no time
 PAIRS_KEPT = 8  # frames that wait for their labels, or the other way round
 LATEST = 2**31 * 10**9  # ns; a stamp of ROS ends here
 _FRAMES_FOR_RATE = 16
-_STILLS = ('.png', '.jpg', '.jpeg', '.bmp', '.tif', '.tiff')
+_STILLS = ('.png', '.jpg', '.jpeg', '.jpe', '.bmp', '.tif', '.tiff', '.webp', '.jp2')
+_OTHERS = ('.gif', '.avif', '.heic', '.heif', '.jxl', '.exr', '.tga', '.ppm', '.pgm', '.pnm')
+_MAGIC = (b'\xff\xd8\xff', b'\x89PNG', b'II*\0', b'MM\0*')  # of stills, whatever they are named
 
 log = logging.getLogger(__name__)
 
@@ -76,7 +78,7 @@ class Source:
 def open_source(path: str | Path, topic: str | None = None, fps: float | None = None,
                 **reading: Any) -> Source:
     """
-    Open a bag (ROS 2 folder, .mcap, .db3, ROS 1 .bag), a video file, or a folder of images.
+    Open a bag (ROS 2 folder, .mcap, .db3, ROS 1 .bag), a video file, a folder of images, or one.
 
     >>> import tempfile, numpy
     >>> from ros_vseg.media.writers import write_png
@@ -91,7 +93,7 @@ def open_source(path: str | Path, topic: str | None = None, fps: float | None = 
     >>> folder.cleanup()
 
     Args:
-        path: Of the bag, video or folder.
+        path: Of the bag, video, folder or image.
         topic: Image topic of a bag; None: its only one.
         fps: Frames a second of a folder, whose images carry no time; None: 15.
         reading: ``bit_depth`` and ``depth_as_grey`` of an ImageReader, for a bag or a folder.
@@ -117,7 +119,7 @@ def open_source(path: str | Path, topic: str | None = None, fps: float | None = 
         source: Source = BagSource(path, topic, **reading)
     elif topic:
         raise MediaError(f'{path} is not a bag, so it has no topic {topic}: leave the topic out')
-    elif is_folder:
+    elif is_folder or _is_still(path):
         return FolderSource(path, DEFAULT_FPS if fps is None else fps, **reading)
     else:
         source = VideoSource(path)
@@ -130,6 +132,8 @@ def _look_at(path: Path) -> tuple[bool, bool]:
     """Return whether a path is a folder and whether it is a bag."""
     if not path.exists():
         raise MediaError(f'{path} does not exist: give a bag, a video or a folder of images')
+    if path.is_fifo() or path.is_socket():  # to open it would wait for ever
+        raise MediaError(f'{path} is no file: give a bag, a video or a folder of images')
     if not path.is_dir():
         return False, is_bag_file(path)
     is_bag = (path / 'metadata.yaml').exists() or bool(not _stills(path) and bag_files(path))
@@ -137,8 +141,18 @@ def _look_at(path: Path) -> tuple[bool, bool]:
 
 
 def _stills(folder: Path) -> list[Path]:
-    return sorted((file for file in folder.iterdir() if file.suffix.lower() in _STILLS),
+    """Return the images of a folder; what is no file would never end."""
+    return sorted((file for file in folder.iterdir() if file.suffix.lower() in _STILLS
+                   and not file.is_fifo() and not file.is_socket()),
                   key=lambda file: natural_key(file.name))
+
+
+def _is_still(file: Path) -> bool:
+    """Return whether a file is one image; a PNG may be a video (APNG)."""
+    with file.open('rb') as opened:
+        head = opened.read(4096)
+    return head.startswith(_MAGIC) and b'acTL' not in head or file.suffix.lower() in (
+        '.bmp', '.jp2', '.webp')
 
 
 def _rate(stamps: list[int]) -> float:
@@ -148,12 +162,19 @@ def _rate(stamps: list[int]) -> float:
 
 
 class FolderSource(Source):
-    """Images of a folder in the order of their names, numbers by value, at a fixed rate."""
+    """One image, or those of a folder by name, numbers by value, at a fixed rate."""
 
     def __init__(self, path: Path, fps: float = DEFAULT_FPS, **reading: Any) -> None:
         self._reader = ImageReader(str(path), **reading)
-        self.files = _stills(path)
-        super().__init__(path.absolute().name, fps, len(self.files))
+        is_one = path.is_file()
+        self.files = [path] if is_one else _stills(path)
+        name = path.stem if is_one else path.absolute().name
+        super().__init__(name, fps, len(self.files))
+        others = Counter(file.suffix.lower() for file in path.iterdir()
+                         if file.suffix.lower() in _OTHERS) if not is_one else Counter()
+        if others:
+            log.warning('%s: images of other kinds are left out: %s', path, ', '.join(
+                f'{count} {kind}' for kind, count in sorted(others.items())))
         if not self.files:
             raise MediaError(f'folder {path} has no images ({", ".join(_STILLS)}) and is not a '
                              'bag: give the folder that holds the frames')

@@ -1,0 +1,74 @@
+# Copyright 2026 The ros_vseg authors
+# SPDX-License-Identifier: Apache-2.0
+"""One image as a source, and what a folder leaves out: it is said."""
+import logging
+import os
+
+import cv2
+import numpy as np
+import pytest
+
+from ros_vseg.commands.cli import main
+from ros_vseg.errors import MediaError
+from ros_vseg.media.sources import open_source
+from ros_vseg.media.writers import write_png
+
+PICTURE = cv2.resize(np.random.default_rng(0).integers(0, 256, (6, 8, 3), np.uint8), (96, 64))
+TURN_RIGHT = b'\xff\xe1\x00\x22Exif\x00\x00MM\x00*\x00\x00\x00\x08\x00\x01\x01\x12\x00\x03' \
+    b'\x00\x00\x00\x01\x00\x06\x00\x00\x00\x00\x00\x00'
+
+
+def one_frame(path):
+    source = open_source(path)
+    frames = list(source)
+    assert source.count == 1 and source.name == path.stem
+    return frames[0] if frames else source
+
+
+@pytest.mark.parametrize('name', ['one.png', 'one.bmp', 'one.tif', 'one.webp', 'no_ending'])
+def test_one_image_is_read_as_in_a_folder(name, tmp_path):
+    path = tmp_path / name
+    kind = path.suffix or '.png'
+    path.write_bytes(cv2.imencode(kind, PICTURE, [cv2.IMWRITE_WEBP_QUALITY, 101])[1].tobytes())
+    np.testing.assert_array_equal(one_frame(path).image, PICTURE[..., ::-1])
+
+
+def test_one_image_is_looked_at_as_in_a_folder(tmp_path):
+    """It is no video, of which OpenCV would take depth, cut and turned images as they come."""
+    jpeg = cv2.imencode('.jpg', PICTURE)[1].tobytes()
+    (tmp_path / 'turned.jpg').write_bytes(jpeg[:2] + TURN_RIGHT + jpeg[2:])
+    assert one_frame(tmp_path / 'turned.jpg').image.shape == (96, 64, 3)
+    (tmp_path / 'cut.jpg').write_bytes(jpeg[:len(jpeg) // 2])
+    assert one_frame(tmp_path / 'cut.jpg').refused == {'decode': 1}
+    cv2.imwrite(str(tmp_path / 'depth.png'), np.full((4, 6), 5000, np.uint16))
+    assert one_frame(tmp_path / 'depth.png').refused == {'depth': 1}
+    assert main(['run', str(tmp_path / 'depth.png'), '-o', str(tmp_path / 'out'), '-q']) == 1
+
+
+def test_a_png_may_be_a_video(tmp_path):
+    animation = cv2.Animation()
+    opaque = np.full((64, 96), 255, np.uint8)
+    animation.frames = [np.dstack([picture, opaque]) for picture in (
+        PICTURE, PICTURE // 2, PICTURE[::-1])]
+    animation.durations = [100] * 3
+    assert cv2.imwriteanimation(str(tmp_path / 'moving.png'), animation)
+    assert len(list(open_source(tmp_path / 'moving.png'))) > 1
+
+
+def test_a_pipe_is_not_waited_for(tmp_path):
+    folder = tmp_path / 'frames'
+    folder.mkdir()
+    write_png(folder / 'b.png', PICTURE)
+    os.mkfifo(folder / 'a.png')
+    assert [frame.name for frame in open_source(folder)] == ['b']
+    with pytest.raises(MediaError, match='is no file'):
+        open_source(folder / 'a.png')
+
+
+def test_images_of_other_kinds_are_named(tmp_path, caplog):
+    for name in ('a.png', 'b.PNG', 'c.gif', 'd.gif', 'e.ppm', 'notes.txt'):
+        (tmp_path / name).write_bytes(b'' if name[0] not in 'ab' else
+                                      cv2.imencode('.png', PICTURE)[1].tobytes())
+    with caplog.at_level(logging.WARNING):
+        assert open_source(tmp_path).count == 2
+    assert caplog.messages == [f'{tmp_path}: images of other kinds are left out: 2 .gif, 1 .ppm']
