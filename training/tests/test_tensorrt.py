@@ -42,6 +42,8 @@ def shipped_networks():
     for path in sorted(RECIPES.glob('*.yaml')):
         model = to_dict(recipe_of(OmegaConf.load(path).model))['model']
         model.update(weights=None, init=None)
+        for of_training in ('hide_own', 'wrong_pool', 'frozen_backbone', 'dropout'):
+            model.pop(of_training, None)
         if model not in found.values():
             found[path.stem] = model
     return found
