@@ -1,12 +1,15 @@
 # Copyright 2026 The ros_vseg authors
 # SPDX-License-Identifier: Apache-2.0
-"""What a network says of black, white and noise is looked at before it becomes a bundle."""
+"""Networks that become no bundle, and what is said of them; black and white tell them too."""
 from dataclasses import replace
+from pathlib import Path
 
 import networks_to_wrap as networks
 import numpy as np
-from onnx import TensorProto
+import onnx
+from onnx import helper, TensorProto
 import pytest
+from test_wrap import ANY, CAMVID, IMAGE, MEAN, SIZE, STD, two_classes, wrapped as of_camvid
 
 from ros_vseg.errors import BundleError
 from ros_vseg.labels import LabelSet
@@ -50,13 +53,13 @@ def test_fractions_are_no_labels(tmp_path):
 
 
 def test_what_is_not_finite_for_black_is_refused(tmp_path):
-    two = LabelSet('two', ('a', 'b'), ((0, 0, 0), (1, 0, 0)))
     net = networks.Net()
     output = of_brightness(net, [('Log', [])])
     model = net.model({'image': [1, 3, 64, 96]}, {output: (MAP, TensorProto.FLOAT)})
     (tmp_path / 'network.onnx').write_bytes(model.SerializeToString())
     with pytest.raises(BundleError, match=r'not finite for some pictures \(black'):
-        wrap(tmp_path / 'network.onnx', tmp_path / 'b.onnx', two, replace(PIXELS, kind='logits'))
+        wrap(tmp_path / 'network.onnx', tmp_path / 'b.onnx', two_classes(),
+             replace(PIXELS, kind='logits'))
 
 
 def test_the_grid_that_fits_tells_the_classes_axis():
@@ -78,3 +81,97 @@ def test_a_limited_sigmoid_is_one(operator):
     net.add(operator, [tensor, *limits], 'limited')
     model = net.model({'image': [1, 3, 64, 96]}, {'limited': ([1, 3, 64, 96], TensorProto.FLOAT)})
     assert comes_from_sigmoid(model, 'limited')
+
+
+def refusal(tmp_path: Path, model: onnx.ModelProto, **options: object) -> str:
+    with pytest.raises(BundleError) as error:
+        of_camvid(tmp_path, model, **options)
+    assert '\n' not in str(error.value) and len(str(error.value)) < 400
+    assert not (tmp_path / 'bundle.onnx').exists()
+    return str(error.value)
+
+
+@pytest.mark.parametrize('shape, options, reason', [
+    (ANY, {}, r'image is [N, 3, H, W]: its height or width is open: give --size HxW'),
+    ([1, 3, 64, 'W'], {}, 'height or width is open'),
+    ([1, 3, 64, 'W'], {'size': (32, 96)}, 'cannot run at 32x96: leave --size out'),
+    (IMAGE, {'size': (96, 64)}, 'cannot run at 96x64'),
+    (ANY, {'size': (0, 64)}, 'size 0x64 is too small'),
+    (ANY, {'size': (4, 4)}, 'cannot run in onnxruntime'),
+    ([2, 3, *SIZE], {}, 'export the network for one image at a time'),
+    (IMAGE, {'layout': 'nhwc'}, 'not nhwc with 3 channels: give --layout nchw'),
+    (IMAGE, {'mean': ()}, 'give --mean as the network was trained with'),
+    (IMAGE, {'std': (1, 2)}, 'give --std as the network was trained with'),
+    (IMAGE, {'std': (0.2, 0, 0.2)}, '--std 0.2 0 0.2 is not above 0'),
+    (IMAGE, {'mean': (float('nan'),)}, 'give --mean'),
+    (IMAGE, {'mean': (0,), 'std': (1,)}, 'give --scale 1 or --scale 255'),
+    (IMAGE, {'scores': 'out'}, "has no output 'out': its outputs are scores"),
+    (IMAGE, {'scores': 'image'}, "has no output 'image'"),
+    (IMAGE, {'kind': 'labels'}, 'is [1, 11, 8, 12], not a label map')])
+def test_what_cannot_be_wrapped(tmp_path, shape, options, reason):
+    assert reason in refusal(tmp_path, networks.small(11, shape), **options)
+
+
+def test_several_outputs_are_listed(tmp_path):
+    message = refusal(tmp_path, networks.fcn(11, IMAGE))
+    assert ('has 2 outputs (out [1, 11, 64, 96], aux [1, 11, 64, 96]): name the one with the '
+            'scores by --scores NAME') in message
+
+
+@pytest.mark.parametrize('end', ['', 'Softmax', 'ArgMax'])
+@pytest.mark.parametrize('classes', [10, 12, 19])
+def test_wrong_number_of_classes(tmp_path, end, classes):
+    message = refusal(tmp_path, networks.small(classes, IMAGE, end=end))
+    assert (f'is [1, {classes}, 8, 12], but the label set has 11 classes: give the '
+            "network's own classes by --classes") in message
+
+
+def test_label_beyond_the_classes(tmp_path):
+    message = refusal(tmp_path, networks.small(40, IMAGE, end='TopK', stride=1))
+    assert 'has labels from ' in message and 'but the label set has 11 classes' in message
+
+
+def test_several_inputs(tmp_path):
+    model = networks.small(11, IMAGE)
+    model.graph.input.append(helper.make_tensor_value_info('pool', TensorProto.FLOAT, [1]))
+    assert 'has 2 inputs (image, pool)' in refusal(tmp_path, model)
+
+
+@pytest.mark.parametrize('shape, kind, reason', [
+    ([3, 64, 96], TensorProto.FLOAT, 'only images of four axes'),
+    ([1, 1, 64, 96], TensorProto.FLOAT, 'only networks for colour images'),
+    (IMAGE, TensorProto.INT64, 'of type INT64: only FLOAT, FLOAT16 and UINT8')])
+def test_inputs_of_another_kind(tmp_path, shape, kind, reason):
+    model = networks.small(11, IMAGE)
+    model.graph.input[0].CopyFrom(helper.make_tensor_value_info('image', kind, shape))
+    assert reason in refusal(tmp_path, model)
+
+
+def test_output_of_another_rank(tmp_path):
+    net = networks.Net()
+    net.add('ReduceMean', ['image'], 'scores', keepdims=0)
+    model = net.model({'image': IMAGE}, {'scores': (None, TensorProto.FLOAT)})
+    assert 'is [] of float32, neither scores [1, 11, h, w] nor whole numbers' in refusal(
+        tmp_path, model)
+
+
+def test_operator_that_nobody_knows(tmp_path):
+    model = networks.small(11, IMAGE)
+    model.graph.node[1].op_type, model.graph.node[1].domain = 'Riddle', 'nowhere'
+    model.opset_import.append(helper.make_opsetid('nowhere', 1))
+    assert 'cannot run in onnxruntime' in refusal(tmp_path, model)
+
+
+@pytest.mark.parametrize('content', [b'', b'hello, I am not a network\n' * 20, bytes(1000)])
+def test_other_files(tmp_path, content):
+    path = tmp_path / 'network.onnx'
+    path.write_bytes(content)
+    with pytest.raises(BundleError, match='network.onnx is not an ONNX file'):
+        wrap(path, tmp_path / 'bundle.onnx', CAMVID, Options(MEAN, STD))
+    with pytest.raises(BundleError, match='nothing.onnx cannot be read .No such file'):
+        wrap(tmp_path / 'nothing.onnx', tmp_path / 'bundle.onnx', CAMVID, Options(MEAN, STD))
+
+
+def test_bundle_is_not_wrapped_again(tmp_path, bundle):
+    with pytest.raises(BundleError, match='is a bundle already'):
+        wrap(bundle, tmp_path / 'bundle.onnx', CAMVID, Options())

@@ -8,18 +8,23 @@ labels.
 """
 import argparse
 from collections.abc import Sequence
+from functools import partial
 import json
 from pathlib import Path
 import re
 import signal
 import sys
 import time
-from typing import Any
+from typing import Any, TYPE_CHECKING
 
 from ros_vseg import interrupts
 from ros_vseg.commands.output import printing
 from ros_vseg.errors import VsegError
 from ros_vseg.processes import Child, ChildError, demo_clip, ros_environment
+
+if TYPE_CHECKING:
+    from ros_vseg.bundle import Bundle
+    from ros_vseg.media.sources import Source
 
 CAMERA = '/vseg_node/camera'
 REMAPS = {'label': f'{CAMERA}/label', 'overlay': f'{CAMERA}/overlay', 'image': '/camera/image',
@@ -34,45 +39,28 @@ STAGES = ('image', 'resize', 'network', 'decode', 'publish')
 def run(path: Path, topic: str | None, bundle: Path | None, output: Path,
         size: str | None = None) -> dict[str, Any]:
     """
-    Label the images of ``path`` over DDS and return the summary.
+    Label the images of a source over DDS.
 
-    The network runs at ``size``; None: at one that keeps up with the images on this machine.
+    Args:
+        path: Of the bag, video or folder.
+        topic: Image topic of a bag; None: its only one.
+        bundle: None: the shipped student.
+        output: Folder for logs, bag, pictures and summary.json.
+        size: Of the network's input; None: one that keeps up with the images on this machine.
 
-    VsegError when the input has no images, a process dies, or nothing is labelled.
+    Returns:
+        The summary, with ``sent``, the number of frames.
+
+    Raises:
+        VsegError: The input has no images, a process dies, or nothing is labelled.
     """
-    from tqdm import tqdm
     from ros_vseg.bundle import Bundle, default_bundle_path
-    from ros_vseg.commands import pace
-    from ros_vseg.graph import at_size, parse_size
     from ros_vseg.media.sources import open_source
     interrupts.raise_once()     # children are stopped, then the exit code tells the signal
     source, student = open_source(path, topic), Bundle.load(bundle or default_bundle_path())
-    try:
-        output.mkdir(parents=True, exist_ok=True)
-        (output / 'context.png').unlink(missing_ok=True)     # the recorder clears the others
-    except (OSError, ValueError) as error:
-        raise VsegError(f'{output} cannot be written ({error}): choose another --output'
-                        ) from error
-    if size is None:
-        chosen_size, reason = pace.choose(student, source.fps, pace.measured(source))
-        if reason:
-            print(f'demo: {reason}', flush=True)
-    else:
-        chosen_size = parse_size(size)
-        at_size(student, chosen_size)   # refuses what the node would refuse
-    environment = ros_environment()
-    if not environment.get('ROS_LOG_DIR'):  # the home folder may be read-only
-        environment['ROS_LOG_DIR'] = str(output.absolute() / 'log')
-
-    def start(name: str, *plain: str, parameters: dict[str, Any] | None = None,
-              remaps: dict[str, str] | None = None) -> Child:
-        arguments = []
-        for option, rules in (('-p', parameters or {}), ('-r', remaps or {})):
-            for key, value in rules.items():
-                arguments += [option, f'{key}:={value}']
-        argv = [sys.executable, '-m', f'ros_vseg.nodes.{name}', *plain, '--ros-args', *arguments]
-        return Child(name, argv, environment, output / f'{name}.log')
-
+    _prepare(output)
+    chosen_size = _network_size(student, source, size)
+    start = partial(_start, output, ros_environment())
     print(f'demo: starting vseg_node with {student.info.name}', flush=True)
     sized = {'size': '{}x{}'.format(*chosen_size)} if chosen_size else {}
     with start('vseg_node', parameters={'bundle': student.path, **sized}) as node, \
@@ -82,28 +70,71 @@ def run(path: Path, topic: str | None, bundle: Path | None, output: Path,
         record.wait_for_line('recording to', START, others=[node])
         print(f'demo: replaying {source.name}', flush=True)
         chosen = {'source_topic': topic} if topic else {}
-        with start('replay', '--', str(path), parameters=chosen) as replay, \
-                tqdm(total=source.count, unit=' frames', ncols=80, disable=None) as bar:
-            shown, last = 0, time.monotonic()
-            while record.process.poll() is None:    # it ends by itself, after the last label
-                node.check_alive()
-                replay.check()
-                count = _last_number(record, 'labels (\\d+)')
-                bar.update(count - shown)
-                if count > shown or replay.process.poll() is None:
-                    last = time.monotonic()
-                elif time.monotonic() - last > DEAF:
-                    record.process.send_signal(signal.SIGINT)
-                    last = time.monotonic()
-                shown = count
-                time.sleep(0.2)
-            if record.process.returncode:
-                raise ChildError(
-                    f'nothing was labelled:\n{record.last_lines()}\n{node.last_lines()}')
+        with start('replay', '--', str(path), parameters=chosen) as replay:
+            _follow(node, record, replay, source.count)
             sent = _last_number(replay, 'sent (\\d+) frames')
     summary: dict[str, Any] = json.loads((output / 'summary.json').read_text())
     summary['sent'] = sent
     return summary
+
+
+def _prepare(output: Path) -> None:
+    """Make the output folder; VsegError where it cannot be written."""
+    try:
+        output.mkdir(parents=True, exist_ok=True)
+        (output / 'context.png').unlink(missing_ok=True)     # the recorder clears the others
+    except (OSError, ValueError) as error:
+        raise VsegError(f'{output} cannot be written ({error}): choose another --output'
+                        ) from error
+
+
+def _network_size(student: 'Bundle', source: 'Source', size: str | None) -> tuple[int, int] | None:
+    """Return (H, W) of the network's input, None for the bundle's own; it is said if chosen."""
+    from ros_vseg.commands import pace
+    from ros_vseg.graph import at_size, parse_size
+    if size is None:
+        chosen, reason = pace.choose(student, source.fps, pace.measured(source))
+        if reason:
+            print(f'demo: {reason}', flush=True)
+        return chosen
+    given = parse_size(size)
+    at_size(student, given)   # refuses what the node would refuse
+    return given
+
+
+def _start(output: Path, environment: dict[str, str], name: str, *plain: str,
+           parameters: dict[str, Any] | None = None, remaps: dict[str, str] | None = None
+           ) -> Child:
+    """Start a node of this package, whose log lies in the output folder."""
+    arguments = []
+    for option, rules in (('-p', parameters or {}), ('-r', remaps or {})):
+        for key, value in rules.items():
+            arguments += [option, f'{key}:={value}']
+    if not environment.get('ROS_LOG_DIR'):  # the home folder may be read-only
+        environment = {**environment, 'ROS_LOG_DIR': str(output.absolute() / 'log')}
+    argv = [sys.executable, '-m', f'ros_vseg.nodes.{name}', *plain, '--ros-args', *arguments]
+    return Child(name, argv, environment, output / f'{name}.log')
+
+
+def _follow(node: Child, record: Child, replay: Child, frames: int | None) -> None:
+    """Show how many frames are labelled until the recorder has ended; ChildError if it fails."""
+    from tqdm import tqdm
+    with tqdm(total=frames, unit=' frames', ncols=80, disable=None) as bar:
+        shown, last = 0, time.monotonic()
+        while record.process.poll() is None:    # it ends by itself, after the last label
+            node.check_alive()
+            replay.check()
+            count = _last_number(record, 'labels (\\d+)')
+            bar.update(count - shown)
+            if count > shown or replay.process.poll() is None:
+                last = time.monotonic()
+            elif time.monotonic() - last > DEAF:
+                record.process.send_signal(signal.SIGINT)
+                last = time.monotonic()
+            shown = count
+            time.sleep(0.2)
+    if record.process.returncode:
+        raise ChildError(f'nothing was labelled:\n{record.last_lines()}\n{node.last_lines()}')
 
 
 def with_bad_frames(path: Path, bundle: Path | None, output: Path) -> tuple[str, str]:
