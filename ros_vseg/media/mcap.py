@@ -7,9 +7,10 @@ A recorder that was killed leaves no index and perhaps half a chunk; other progr
 of any encoding into the same file. Neither may keep the images from being read.
 """
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 import heapq
 from importlib import import_module
+from os import fstat
 from pathlib import Path
 import struct
 from typing import Any, BinaryIO, NamedTuple
@@ -37,35 +38,41 @@ class _Piece(NamedTuple):
     """
     A chunk, or a message outside of chunks: its first time and where its record begins.
 
-    channels: ids that occur in it; None where the index does not tell.
+    channels: ids that occur in it; None where the index does not tell; cut: whether the file ends
+    within it.
     """
 
     start: int
     offset: int
     channels: set[int] | None
+    cut: bool = False
 
 
 class _Fields:
     """The fields of one record, read one after the other; struct.error where it is cut."""
 
     def __init__(self, data: bytes) -> None:
-        self._data, self._place = data, 0
+        self._data, self.place = data, 0
 
     def number(self, kind: str) -> int:
         """Return the next number; kind: its letter of the struct module."""
         value: int
-        value, = struct.unpack_from('<' + kind, self._data, self._place)
-        self._place += struct.calcsize('<' + kind)
+        value, = struct.unpack_from('<' + kind, self._data, self.place)
+        self.place += struct.calcsize('<' + kind)
         return value
 
     def block(self, size: int | None = None) -> bytes:
         """Return the next bytes: ``size`` of them, or as many as the number before them says."""
         size = self.number('I') if size is None else size
-        data = self._data[self._place:self._place + size]
+        data = self._data[self.place:self.place + size]
         if len(data) != size:
             raise struct.error(f'{size} bytes are announced, {len(data)} are there')
-        self._place += size
+        self.place += size
         return data
+
+    def rest(self) -> bytes:
+        """Return all that has not been read."""
+        return self._data[self.place:]
 
     def text(self) -> str:
         """Return the next string."""
@@ -137,7 +144,10 @@ class McapFile:
             kind, size = HEAD.unpack(head) if len(head) == HEAD.size else (0, 0)
             if kind not in KNOWN or place + HEAD.size + size > self._size:
                 self.incomplete = True
-                return
+                if kind != CHUNK:
+                    return
+                place = self._enter_cut_chunk(file, place)
+                continue
             try:
                 if kind == CHUNK:
                     self._scan_chunk(file.read(size), place)
@@ -151,9 +161,32 @@ class McapFile:
                 pass    # told when the messages are read
             place += HEAD.size + size
 
+    def _enter_cut_chunk(self, file: BinaryIO, place: int) -> int:
+        """
+        Take what is whole of a chunk that is longer than the file; return where to go on.
+
+        Records that are not compressed lie in the file as they do outside of chunks: go on there.
+        """
+        fields = _Fields(file.read(64))     # more than the head of a chunk has
+        try:
+            start = fields.number('Q')
+            fields.block(20)    # last time, size and checksum
+            compression, _ = fields.text(), fields.number('Q')
+            if not compression:
+                return place + HEAD.size + fields.place
+            file.seek(place + HEAD.size)
+            self._pieces.append(_Piece(start, place, None, cut=True))
+            self._count(_chunk_records(file.read(), cut=True))
+        except MISFORMED:
+            pass    # told when the messages are read, if any can be
+        return self._size
+
     def _scan_chunk(self, data: bytes, place: int) -> None:
         self._pieces.append(_Piece(_Fields(data).number('Q'), place, None))
-        for kind, record in _records(_unpack_chunk(data)):
+        self._count(_chunk_records(data))
+
+    def _count(self, records: Iterable[tuple[int, bytes]]) -> None:
+        for kind, record in records:
             self._define(kind, record)
             if kind == MESSAGE:
                 self.counts[MESSAGE_HEAD.unpack_from(record)[0]] += 1
@@ -187,7 +220,7 @@ class McapFile:
                     time, _, channel, data = heapq.heappop(waiting)
                     yield channel, time, data
                 try:
-                    for channel, time, data in _piece_messages(file, piece.offset):
+                    for channel, time, data in _piece_messages(file, piece):
                         if channel in wanted:
                             order += 1
                             heapq.heappush(waiting, (time, order, channel, data))
@@ -206,59 +239,79 @@ def _indexed(data: bytes) -> _Piece:
     return _Piece(start, offset, channels or None)
 
 
-def _piece_messages(file: BinaryIO, offset: int) -> Iterator[tuple[int, int, bytes]]:
+def _piece_messages(file: BinaryIO, piece: _Piece) -> Iterator[tuple[int, int, bytes]]:
     """Yield channel id, time and bytes of the messages of a piece."""
-    file.seek(offset)
+    file.seek(piece.offset)
     kind, size = HEAD.unpack(file.read(HEAD.size))
     if kind not in (CHUNK, MESSAGE):
         raise ValueError('there is no chunk where the index has one')
-    data = file.read(size)
-    if len(data) != size:
+    there = fstat(file.fileno()).st_size - file.tell()
+    if size > there and not piece.cut:
         raise ValueError('it is cut short')
-    for kind, record in _records(_unpack_chunk(data)) if kind == CHUNK else [(kind, data)]:
+    data = file.read(min(size, there))
+    for kind, record in _chunk_records(data, piece.cut) if kind == CHUNK else [(kind, data)]:
         if kind == MESSAGE:
             channel, _, time, _ = MESSAGE_HEAD.unpack_from(record)
             yield channel, time, record[MESSAGE_HEAD.size:]
 
 
-def _records(data: bytes) -> Iterator[tuple[int, bytes]]:
-    """Yield kind and content of records that lie one after the other; ValueError at a cut."""
+def _records(data: bytes, cut: bool = False) -> Iterator[tuple[int, bytes]]:
+    """Yield kind and content of records in a row; at a cut ValueError, unless one is expected."""
     place = 0
     while place < len(data):
-        kind, size = HEAD.unpack_from(data, place)
-        place += HEAD.size
-        if place + size > len(data):
+        end = place + HEAD.size
+        if end <= len(data):
+            kind, size = HEAD.unpack_from(data, place)
+            end += size
+        if end > len(data):
+            if cut:
+                return
             raise ValueError('a record is cut short')
-        yield kind, data[place:place + size]
-        place += size
+        yield kind, data[place + HEAD.size:end]
+        place = end
 
 
-def _unpack_chunk(data: bytes) -> bytes:
-    """Return the records of a chunk, decompressed and checked; ValueError if it is damaged."""
+def _chunk_records(data: bytes, cut: bool = False) -> Iterator[tuple[int, bytes]]:
+    """
+    Yield the records of a chunk, decompressed and checked; ValueError if it is damaged.
+
+    cut: whether the file ends within the chunk; then those before the cut, which have no checksum.
+    """
     fields = _Fields(data)
     fields.block(16)    # first and last time
     size, crc = fields.number('Q'), fields.number('I')
     compression = fields.text()
-    packed = fields.block(fields.number('Q'))
+    stored = fields.number('Q')
+    packed = fields.rest()[:stored] if cut else fields.block(stored)
     try:
-        records = _decompressor(compression)(packed)
+        records = _decompressor(compression, cut)(packed)
     except ValueError:
         raise
     except Exception as error:  # the libraries' errors have no common base
         raise ValueError(f'{compression} cannot be unpacked: {error}') from error
-    if len(records) != size or crc and crc32(records) != crc:
+    if not cut and (len(records) != size or crc and crc32(records) != crc):
         raise ValueError('its checksum or size is wrong')
-    return records
+    yield from _records(records, cut)
 
 
-def _decompressor(compression: str) -> Callable[[bytes], bytes]:
+def _decompressor(compression: str, cut: bool) -> Callable[[bytes], bytes]:
+    """Return a function that decompresses; with ``cut`` as far as the data go."""
     if compression == '':
         return bytes
     if compression == 'lz4':
-        return _first_module('lz4.frame', 'safelz4.frame').decompress
+        library = _first_module('lz4.frame', 'safelz4.frame')
+        return library.LZ4FrameDecompressor().decompress if cut else library.decompress
     if compression == 'zstd':
-        return unpack_zstd
+        return _unpack_zstd_begin if cut else unpack_zstd
     raise ValueError(f'compression {compression!r} is unknown')
+
+
+def _unpack_zstd_begin(data: bytes) -> bytes:
+    library = zstd_library()
+    unpacker = library.ZstdDecompressor()
+    if library.__name__ == 'zstandard':
+        unpacker = unpacker.decompressobj()
+    return unpacker.decompress(data)
 
 
 def unpack_zstd(data: bytes) -> bytes:
