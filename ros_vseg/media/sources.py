@@ -16,7 +16,8 @@ import numpy.typing as npt
 from ros_vseg.errors import ImageError, MediaError
 from ros_vseg.files import natural_key
 from ros_vseg.image import compressed_to_label_array, ImageReader, to_label_array
-from ros_vseg.media.bags import Bag, bag_files, Channel, ENCODINGS, is_bag_file, Message
+from ros_vseg.media.bags import (
+    Bag, bag_files, bag_name, Channel, ENCODINGS, is_bag_file, Message)
 
 IMAGE, COMPRESSED = 'sensor_msgs/msg/Image', 'sensor_msgs/msg/CompressedImage'
 DEFAULT_FPS = 15.0  # of folders, whose images carry no time
@@ -278,30 +279,31 @@ class BagSource(Source):
         if self._label_topic == self.topic:
             self._label_topic = None
         self._offset = 0
-        name = path.absolute().name
-        if not path.is_dir():
-            name = name.removesuffix('.zstd').rpartition('.')[0]
+        name = path.absolute().name if path.is_dir() else bag_name(path)
         super().__init__(name, self._look_ahead(), counts[self.topic])
 
     def _choose(self, counts: Counter[str], topic: str | None) -> str:
-        images = sorted(name for name, count in counts.items()
-                        if count and not name.endswith('/label'))
-        empty = sorted(name for name, count in counts.items()
-                       if not count and topic in (None, name))
-        if empty and (topic or not images):
-            raise MediaError(f'bag {self._path} has no message on {", ".join(empty)}: record it '
-                             'again')
-        if not images:
+        if topic and counts[topic]:     # whatever its name
+            return topic
+        filled = sorted(name for name, count in counts.items() if count)
+        images = [name for name in filled if not name.endswith('/label')]
+        if not topic and len(images) == 1:
+            return images[0]
+        empty = sorted(name for name, count in counts.items() if not count)
+        if topic in empty or empty and not topic and not images:
+            raise MediaError(f'bag {self._path} has no message on {topic or ", ".join(empty)}: '
+                             'record it again')
+        if not filled:
             found = ', '.join(sorted(f'{channel.topic} ({channel.kind}, {channel.encoding})'
                                      for channel in self._bag.counts)) or 'none'
             raise MediaError(f'bag {self._path} has no images: it needs a topic of {IMAGE} or '
                              f'{COMPRESSED}; its topics: {found}')
-        if topic is None and len(images) == 1:
-            return images[0]
-        if topic is None or topic not in counts:
+        if topic or images:
             wrong = f'no image topic {topic}' if topic else 'several image topics'
-            raise MediaError(f'bag {self._path} has {wrong}: choose one of {", ".join(images)}')
-        return topic
+        else:   # exact labels are no camera's, unless they are asked for
+            wrong = 'no images but labels'
+        raise MediaError(f'bag {self._path} has {wrong}: choose one of '
+                         f'{", ".join(images or filled)}')
 
     def _look_ahead(self) -> float:
         """Return the rate of the first images, and take the clock of their stamps."""
