@@ -115,6 +115,44 @@ def test_matcher_takes_the_nearest_within_the_slop():
     assert matcher.add('label', 200, 'l') is None
 
 
+@pytest.mark.parametrize('back', [90, 0.5])
+def test_matcher_goes_on_after_stamps_went_back(back):
+    second, frames = 10**9, 60
+    matcher, topics = Matcher(['label', 'depth', 'image'], 0), ('depth', 'image', 'label')
+    start = 100 * second
+    for number in range(KEPT):      # of depth and image; nothing labels yet
+        for topic in topics[:2]:
+            assert matcher.add(topic, start + number * second // 30, number) is None
+    start += KEPT * second // 30 - int(back * second)
+    sets = [matcher.add(topic, start + number * second // 30 + 1, number)
+            for number in range(frames) for topic in topics]
+    assert [found for found in sets if found] == [
+        dict.fromkeys(topics, number) for number in range(frames)]
+    assert matcher.unmatched == {'label': 0, 'depth': KEPT, 'image': KEPT}
+
+
+def test_matcher_forgets_all_topics_when_one_starts_again():
+    second = 10**9
+    matcher = Matcher(['label', 'depth'], 0)
+    matcher.add('depth', 50 * second, 'of the first round')
+    matcher.add('label', 60 * second, 'of the first round')
+    assert matcher.add('label', 40 * second, 'l40') is None and matcher.missing() == ['depth']
+    assert matcher.add('label', 50 * second, 'l50') is None
+    assert matcher.unmatched == {'label': 1, 'depth': 1}
+    assert matcher.add('depth', 50 * second, 'd50') == {'label': 'l50', 'depth': 'd50'}
+
+
+def test_matcher_joins_nothing_without_stamps_and_counts_what_it_replaces():
+    matcher = Matcher(['label', 'depth'], 0)
+    for topic in ('depth', 'label'):
+        assert matcher.add(topic, 0, topic) is None
+    assert matcher.unmatched == {'label': 1, 'depth': 1}
+    matcher.add('depth', 7, 'first')
+    matcher.add('depth', 7, 'second')
+    assert matcher.unmatched['depth'] == 2
+    assert matcher.add('label', 7, 'l7') == {'label': 'l7', 'depth': 'second'}
+
+
 def test_node_publishes_points_while_somebody_listens(probe, tmp_path):
     remaps = [argument for topic in ('depth', 'image', 'label', 'confidence', 'camera_info')
               for argument in ('-r', f'{topic}:=/rig/{topic}')]
@@ -142,4 +180,9 @@ def test_node_publishes_points_while_somebody_listens(probe, tmp_path):
         for name in ('depth', 'confidence', 'image', 'label'):
             publishers[name].publish(inputs(stamp + 2)[name])
         probe.wait(lambda: len(clouds) > 1, 'points after a bad image')
+        for name in ('depth', 'confidence', 'image', 'label'):
+            publishers[name].publish(inputs(0)[name])
+        child.wait_for_line('stamps are 0: /rig/', 30)
+        probe.spin(0.5)
+        assert len(clouds) == 2 and child.log.read_text().count('stamps are 0') == 1
         assert 'Traceback' not in child.log.read_text()

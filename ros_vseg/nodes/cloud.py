@@ -53,6 +53,7 @@ class Cloud(Node):
         self._info: CameraInfo | None = None
         self._points = self.create_publisher(PointCloud2, '~/points', QoSProfile(depth=5))
         self._inputs: list[Any] = []
+        self._unstamped: set[str] = set()
         self._matcher = Matcher(self._topics, self._slop)
         self._last = self._now()
         self.create_timer(LOOK, self._look)
@@ -81,18 +82,27 @@ class Cloud(Node):
                 Image, topic, lambda message, topic=topic: self._on_image(topic, message), SENSOR))
 
     def _warn_of_silence(self) -> None:
-        missing = self._matcher.missing() + ([] if self._info else ['camera_info'])
+        missing = [topic for topic in self._matcher.missing() if topic not in self._unstamped]
+        missing += [] if self._info else ['camera_info']
         self.get_logger().warning(
             f'no points for {PATIENCE:.0f} s: ' + (
                 f'nothing arrives on {", ".join(map(self.resolve_topic_name, missing))}'
-                if missing else 'stamps of depth and label image differ: raise slop'),
+                if missing else self._stamps_are_0() if self._unstamped else 'stamps of depth and label image differ: raise slop'),
             throttle_duration_sec=PATIENCE)
+
+    def _stamps_are_0(self) -> str:
+        return (f'stamps are 0: {", ".join(sorted(map(self.resolve_topic_name, self._unstamped)))}'
+                ' cannot be joined by time; let the driver set header.stamp')
 
     def _on_info(self, message: CameraInfo) -> None:
         self._info = message
 
     def _on_image(self, topic: str, message: Image) -> None:
         stamp = message.header.stamp.sec * 10**9 + message.header.stamp.nanosec
+        self._unstamped.discard(topic)
+        if stamp == 0:
+            self._unstamped.add(topic)
+            self.get_logger().warning(self._stamps_are_0(), once=True)
         found = self._matcher.add(topic, stamp, message)
         if found is None or self._info is None:
             return

@@ -4,6 +4,7 @@
 from typing import Any
 
 KEPT = 60  # messages of a topic that wait for the others
+JUMP = 10**9    # ns that stamps go back where a bag starts again, not where messages overtake
 
 
 class Matcher:
@@ -11,23 +12,32 @@ class Matcher:
     Collects messages by topic and hands out sets whose stamps agree.
 
     A set has one message of every topic, each within ``slop`` of the first topic's; where several
-    are, the nearest. What is older than a set that was handed out is dropped; ``unmatched``
-    counts, by topic, the messages that were in no set.
+    are, the nearest. What is older than a set that was handed out is dropped, and everything when
+    the stamps of a topic jump back: a bag has started again. A stamp of 0 says nothing, so its
+    message is in no set. ``unmatched`` counts, by topic, the messages that were in no set.
     """
 
     def __init__(self, topics: list[str], slop: int) -> None:
         """Take the topics, the one that leads first, and the slop in nanoseconds."""
         self._waiting: dict[str, dict[int, Any]] = {topic: {} for topic in topics}
         self._lead, self._slop = topics[0], slop
+        self._newest: dict[str, int] = {}
         self.unmatched = dict.fromkeys(topics, 0)
 
     def add(self, topic: str, stamp: int, message: Any) -> dict[str, Any] | None:
         """Take a message of ``stamp`` in ns; return {topic: message} if that completes a set."""
-        waiting = self._waiting[topic]
-        waiting[stamp] = message
-        if len(waiting) > KEPT:
-            del waiting[min(waiting)]
+        if stamp == 0:
             self.unmatched[topic] += 1
+            return None
+        if stamp < self._newest.get(topic, stamp) - JUMP:
+            self._forget()
+        self._newest[topic] = max(stamp, self._newest.get(topic, stamp))
+        waiting = self._waiting[topic]
+        if stamp in waiting:
+            self._drop(topic, stamp)
+        waiting[stamp] = message
+        if len(waiting) > KEPT:     # the one that came first: stamps may have gone back
+            self._drop(topic, next(iter(waiting)))
         for lead in sorted(self._waiting[self._lead]):
             stamps = {name: self._nearest(name, lead) for name in self._waiting}
             if None not in stamps.values():
@@ -43,9 +53,18 @@ class Matcher:
         waiting = self._waiting[topic]
         message = waiting.pop(stamp)
         for older in [other for other in waiting if other < stamp]:
-            del waiting[older]
-            self.unmatched[topic] += 1
+            self._drop(topic, older)
         return message
+
+    def _drop(self, topic: str, stamp: int) -> None:
+        del self._waiting[topic][stamp]
+        self.unmatched[topic] += 1
+
+    def _forget(self) -> None:
+        self._newest.clear()
+        for topic, waiting in self._waiting.items():
+            self.unmatched[topic] += len(waiting)
+            waiting.clear()
 
     def missing(self) -> list[str]:
         """Return the topics of which no message waits."""
