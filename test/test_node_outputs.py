@@ -7,16 +7,19 @@ import struct
 import cv2
 import numpy as np
 import pytest
+from rclpy.validate_full_topic_name import validate_full_topic_name
 import ros_helpers as ros
 from ros_helpers import pictures
 from std_msgs.msg import String
 
-from ros_vseg.errors import LabelSetError
+from ros_vseg.bundle import Bundle, default_bundle_path
+from ros_vseg.errors import LabelSetError, VsegError
 from ros_vseg.image import compressed_to_label_array, to_label_array
-from ros_vseg.labels import load_label_set
+from ros_vseg.labels import LabelSet, load_label_set
 from ros_vseg.nodes import label_info
 from ros_vseg.nodes import outputs
-from ros_vseg.nodes.outputs import Extras, extras
+from ros_vseg.nodes.outputs import Extras, extras, Outputs
+from ros_vseg.nodes.parameters import VSEG_NODE
 from ros_vseg.probabilities import class_probabilities
 from ros_vseg.stream import Stream
 
@@ -83,6 +86,42 @@ def test_extras_name_topics_and_ids():
 def test_extras_refuse(masks, probabilities, reason):
     with pytest.raises(LabelSetError, match=reason):
         extras(CAMVID, CAMVID, masks, probabilities)
+
+
+ODD = LabelSet('odd', ('traffic light', 'traffic-light', '3d'), ((0, 0, 0),) * 3)
+
+
+def test_extras_make_a_topic_of_any_name():
+    topics = extras(ODD, ODD, {}, ['traffic light', '3d']).probabilities
+    assert topics == {'probability/traffic_light': [0], 'probability/_3d': [2]}
+    for topic in topics:
+        assert validate_full_topic_name(f'/vseg_node/camera/{topic}')
+
+
+def test_extras_refuse_two_classes_with_one_topic():
+    with pytest.raises(LabelSetError, match="'traffic light' and 'traffic-light' would both be "
+                                            'published at probability/traffic_light'):
+        extras(ODD, ODD, {}, ['traffic light', '3d', 'traffic-light'])
+
+
+@pytest.mark.parametrize('name, allowed', [
+    ('front', True), ('left/rgb', True), ('front\n', False), ('/front', False), ('3d', False),
+    ('left//rgb', False), ('', False)])
+def test_names_of_cameras(name, allowed):
+    cameras, = (parameter for parameter in VSEG_NODE if parameter.name == 'cameras')
+    assert cameras.allows([name]) is allowed
+
+
+def test_names_of_classes_are_taken_whole():
+    probabilities, = (each for each in VSEG_NODE if each.name == 'probabilities')
+    assert probabilities.allows(['traffic light', '3d']) and not probabilities.allows([''])
+    assert not probabilities.allows(['road\n'])
+
+
+def test_a_name_too_long_for_a_topic_is_one_line(probe):
+    with pytest.raises(VsegError, match=r'^~/a+/label cannot be a topic \(.*length.*\): choose a '
+                                        r'shorter name$'):
+        Outputs(probe.node, 'a' * 250, CAMVID, Bundle.load(default_bundle_path()).info)
 
 
 def decoded(message):

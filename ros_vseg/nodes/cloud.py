@@ -84,11 +84,13 @@ class Cloud(Node):
     def _warn_of_silence(self) -> None:
         missing = [topic for topic in self._matcher.missing() if topic not in self._unstamped]
         missing += [] if self._info else ['camera_info']
+        reason = 'stamps of depth and label image differ: raise slop'
+        if missing:
+            reason = f'nothing arrives on {", ".join(map(self.resolve_topic_name, missing))}'
+        elif self._unstamped:
+            reason = self._stamps_are_0()
         self.get_logger().warning(
-            f'no points for {PATIENCE:.0f} s: ' + (
-                f'nothing arrives on {", ".join(map(self.resolve_topic_name, missing))}'
-                if missing else self._stamps_are_0() if self._unstamped else 'stamps of depth and label image differ: raise slop'),
-            throttle_duration_sec=PATIENCE)
+            f'no points for {PATIENCE:.0f} s: {reason}', throttle_duration_sec=PATIENCE)
 
     def _stamps_are_0(self) -> str:
         return (f'stamps are 0: {", ".join(sorted(map(self.resolve_topic_name, self._unstamped)))}'

@@ -8,7 +8,9 @@ from typing import Any, Callable, Mapping, NamedTuple, Sequence
 import cv2
 import numpy as np
 import numpy.typing as npt
+from rclpy.exceptions import InvalidTopicNameException
 from rclpy.node import Node
+from rclpy.publisher import Publisher
 from rclpy.qos import QoSProfile
 from rclpy.qos_overriding_options import QoSOverridingOptions
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image
@@ -17,7 +19,7 @@ from std_msgs.msg import Header
 from ros_vseg.bundle import BundleInfo
 from ros_vseg.depth import depth_image, DepthRange
 from ros_vseg.encoding import Picture, to_rgb_pixels
-from ros_vseg.errors import LabelSetError
+from ros_vseg.errors import LabelSetError, VsegError
 from ros_vseg.image import fill_image
 from ros_vseg.labels import colorize, LabelSet, overlay, remap_table
 from ros_vseg.nodes.calibration import intrinsics
@@ -54,10 +56,12 @@ def extras(label_set: LabelSet, network: LabelSet, masks: Mapping[str, Sequence[
 
     Returns:
         mask/<name>: uint8 [256], 255 for the ids of the mask, else 0; probability/<class>: ids of
-        the network's classes that the class is made of.
+        the network's classes that the class is made of. What is no letter or digit of a class's
+        name is _ in its topic, and before a first digit comes one: probability/_3d.
 
     Raises:
-        LabelSetError: a class that ``label_set`` does not have, or a mask that cannot be a topic.
+        LabelSetError: a class that ``label_set`` does not have, a mask that cannot be a topic, or
+            two classes with one topic.
     """
     tables = {}
     for name, classes in masks.items():
@@ -66,11 +70,22 @@ def extras(label_set: LabelSet, network: LabelSet, masks: Mapping[str, Sequence[
         table = np.zeros(256, np.uint8)
         table[_ids(label_set, classes, f'mask {name}')] = 255
         tables[f'mask/{name}'] = table
-    renamed = remap_table(network, label_set) if label_set != network else np.arange(256)
     ids = _ids(label_set, probabilities, 'probabilities')
+    topics: dict[str, str] = {}
+    for name in probabilities:
+        other = topics.setdefault(_probability_topic(name), name)
+        if other != name:
+            raise LabelSetError(f'probabilities: {other!r} and {name!r} would both be published '
+                                f'at {_probability_topic(name)}: rename one in the label set')
+    renamed = remap_table(network, label_set) if label_set != network else np.arange(256)
     return Extras(tables, {
-        f'probability/{re.sub("[^A-Za-z0-9_]", "_", label_set.names[index])}':
+        _probability_topic(label_set.names[index]):
         np.flatnonzero(renamed[:len(network.names)] == index).tolist() for index in ids})
+
+
+def _probability_topic(name: str) -> str:
+    token = re.sub('[^A-Za-z0-9_]', '_', name)
+    return f'probability/{"_" if token[:1].isdigit() else ""}{token}'
 
 
 def _ids(label_set: LabelSet, classes: Sequence[str], where: str) -> list[int]:
@@ -96,11 +111,17 @@ class Outputs:
         self._without_focal, self._count = 0, count     # frames
         topics = (*more.masks, *more.probabilities, *(('depth',) if info.depth else ()))
         kinds = {**OUTPUTS, **dict.fromkeys(topics, Image)}
-        self._publishers = {
-            output: node.create_publisher(
-                kind, f'~/{name}/{output}', QoSProfile(depth=5),
+        self._publishers = {output: self._publisher(kind, f'~/{name}/{output}')
+                            for output, kind in kinds.items()}
+
+    def _publisher(self, kind: Any, topic: str) -> Publisher[Any]:
+        try:
+            return self._node.create_publisher(
+                kind, topic, QoSProfile(depth=5),
                 qos_overriding_options=QoSOverridingOptions.with_default_policies())
-            for output, kind in kinds.items()}
+        except InvalidTopicNameException as error:      # too long: the rest was checked before
+            raise VsegError(f'{topic} cannot be a topic ({str(error).splitlines()[0]}): choose a '
+                            'shorter name') from None
 
     def destroy(self) -> None:
         """Take the topics away."""

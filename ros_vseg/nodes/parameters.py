@@ -42,7 +42,7 @@ class Parameter:
     minimum: float | None = None
     maximum: float | None = None
     choices: tuple[str, ...] = ()
-    pattern: str = ''       # of each string of a list
+    pattern: str = ''       # of each string of a list, from its start to its end
     items: str = ''         # what a list holds, in words
 
     def constraint(self) -> str:
@@ -61,7 +61,7 @@ class Parameter:
         if isinstance(self.default, tuple):     # an empty list arrives as None
             names = value or ()
             return bool(names or not self.default) and len(names) == len(set(names)) and all(
-                re.match(self.pattern, name) for name in names)
+                re.fullmatch(self.pattern, name) for name in names)
         if value is None:
             return False
         return not self.choices or value in self.choices
@@ -156,7 +156,7 @@ VSEG_NODE = (
         'probabilities', (),
         'Classes whose probability is published at ~/<camera>/probability/<class>, 32FC1 in 0..1, '
         'such as [road, sidewalk]. Not on backend tensorrt.',
-        change='unconfigured', pattern='.', items='class names, such as [road, sidewalk]'),
+        change='unconfigured', pattern='.+', items='class names, such as [road, sidewalk]'),
     Parameter(
         'autostart', True,
         'Configure and activate at start; false: wait for lifecycle transitions.'),
@@ -240,7 +240,7 @@ def _masks(node: Node) -> list[Parameter]:
     return [Parameter(
         name, (), 'Classes of the mask that is published at ~/<camera>/mask/'
         f'{name.removeprefix(MASKS)}: mono8, 255 where the label is one of them, else 0.',
-        change='unconfigured', pattern='.', items='class names, such as [pedestrian, bicyclist]')
+        change='unconfigured', pattern='.+', items='class names, such as [pedestrian, bicyclist]')
         for name in names]
 
 
