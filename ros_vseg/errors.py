@@ -1,6 +1,11 @@
 # Copyright 2026 The ros_vseg authors
 # SPDX-License-Identifier: Apache-2.0
 """The errors a user can fix: each message says what is wrong, where, and what to do."""
+from reprlib import Repr
+
+LONGEST_SHOWN = 80  # characters of a wrong value in a message
+SHOWN = Repr()      # looks no deeper than it shows: a value may be of any size
+SHOWN.maxlevel, SHOWN.maxstring, SHOWN.maxother = 2, LONGEST_SHOWN, LONGEST_SHOWN
 
 
 class VsegError(ValueError):
@@ -42,3 +47,17 @@ class EngineError(BackendError):
 
 class DeviceError(BackendError):
     """A GPU that is missing, out of memory or lost."""
+
+
+def shorten(value: object) -> str:
+    """
+    Return a wrong value as Python writes it, for a message: at most 80 characters.
+
+    >>> shorten('0.5'), len(shorten('x' * 1000))
+    ("'0.5'", 80)
+    """
+    try:
+        text = SHOWN.repr(value)
+    except ValueError:      # Python writes no number of more than 4300 digits
+        return 'a number of thousands of digits'
+    return text if len(text) <= LONGEST_SHOWN else f'{text[:LONGEST_SHOWN - 3]}...'

@@ -13,20 +13,35 @@ import onnx
 from onnx import numpy_helper, shape_inference
 
 from ros_vseg.bundle import Bundle, BundleInfo, forget_hash
-from ros_vseg.errors import BundleError
+from ros_vseg.errors import BundleError, shorten
 from ros_vseg.positions import position_codes
 
 POSITIONS = 'positions'     # initializer float32 [1, 16, h, w]: see position_codes
+LONGEST, LARGEST = 8192, 2**25     # pixels of a side, and of an image: 8K video, 4320x7680
 WRAPPED = 'vseg wrap'       # producer of a graph that was not made for another size or batch
 SHAPE_INPUTS = {'Reshape': 1, 'Resize': 3, 'ConstantOfShape': 0, 'Expand': 1}
 
 
 def parse_size(text: str) -> tuple[int, int]:
-    """Return (height, width) of a text such as '256x512'; BundleError if it is something else."""
-    match = re.fullmatch(r'([0-9]{1,5})x([0-9]{1,5})', text.strip())
+    """
+    Return (height, width) of a text such as '256x512'.
+
+    Raises:
+        BundleError: it is something else, or too large.
+    """
+    match = re.fullmatch(r'([0-9]{1,9})x([0-9]{1,9})', text.strip())
     if match is None:
-        raise BundleError(f'size {text!r} is not HxW, height first, such as 256x512')
-    return int(match[1]), int(match[2])
+        raise BundleError(f'size {shorten(text)} is not HxW, height first, such as 256x512')
+    size = int(match[1]), int(match[2])
+    _refuse_large(*size)
+    return size
+
+
+def _refuse_large(height: int, width: int) -> None:
+    """Raise BundleError for a size at which a graph takes many GB before it fails."""
+    if max(height, width) > LONGEST or height * width > LARGEST:
+        raise BundleError(f'size {height}x{width} is too large: give at most {LONGEST} a side and '
+                          f'{LARGEST} pixels, such as 4320x7680')
 
 
 def with_pool_frames(model: onnx.ModelProto, info: BundleInfo, frames: int) -> onnx.ModelProto:
@@ -70,13 +85,15 @@ def at_size(bundle: Bundle, size: Optional[Sequence[int]]) -> Bundle:
         size: (height, width) in pixels; None for the bundle's own.
 
     Raises:
-        BundleError: The graph cannot be written for that size, or the size is too small.
+        BundleError: The graph cannot be written for that size, or the size is too small or too
+            large.
     """
     old = bundle.info
     if size is None or tuple(size) == (old.height, old.width):
         return bundle
     if min(size) < 32:
         raise BundleError(f'size {size[0]}x{size[1]} is too small: give at least 32x32')
+    _refuse_large(size[0], size[1])
     new = replace(old, height=size[0], width=size[1])
     model = onnx.load_model_from_string(bundle.model)
     if model.producer_name == WRAPPED:

@@ -13,10 +13,11 @@ from streaming import step
 from tiny_bundle import (
     build_model, info, mean_confidence, NumpyStudent, PLAIN, write_tiny_bundle)
 
-from ros_vseg import backends
+from ros_vseg import backends, graph
 from ros_vseg.bundle import Bundle, EMPTY_SLOT
 from ros_vseg.errors import BundleError
-from ros_vseg.graph import at_size, group_by_eight, ring_model, with_batch, with_pool_frames
+from ros_vseg.graph import (
+    at_size, group_by_eight, parse_size, ring_model, with_batch, with_pool_frames)
 from ros_vseg.positions import position_codes
 
 onnxruntime = pytest.importorskip('onnxruntime')
@@ -140,6 +141,27 @@ def test_size_that_is_too_small_names_the_fix(student, size):
         at_size(student, size)
     assert str(error.value) == (
         f'size {size[0]}x{size[1]} is too small: give at least 32x32')
+
+
+@pytest.mark.parametrize('size', [(99999, 99999), (8193, 32), (32, 8193), (8192, 4097)])
+def test_size_that_is_too_large_is_refused_before_it_is_built(student, monkeypatch, size):
+    monkeypatch.setattr(graph, '_rewrite', None)
+    said = (f'^size {size[0]}x{size[1]} is too large: give at most 8192 a side and 33554432 '
+            'pixels, such as 4320x7680$')
+    with pytest.raises(BundleError, match=said):
+        at_size(student, size)
+    with pytest.raises(BundleError, match=said):
+        parse_size(f'{size[0]}x{size[1]}')
+
+
+def test_size_as_text():
+    assert parse_size(' 256x512\n') == (256, 512) and parse_size('8192x4096') == (8192, 4096)
+    with pytest.raises(BundleError, match='^size 1000000x64 is too large'):
+        parse_size('1000000x64')
+    for text in ('256', '256x', '-1x64', '1e3x64', '٣x64', 'x' * 10**6):
+        with pytest.raises(BundleError, match='is not HxW') as error:
+            parse_size(text)
+        assert len(str(error.value)) < 150
 
 
 def test_graph_that_cannot_be_resized_names_the_fix(tiny):
