@@ -256,11 +256,43 @@ def test_build_writes_engines_for_gpus_that_are_not_here(bundle, images, tmp_pat
     assert engine.stat().st_mtime_ns > before      # another calibration, another engine
 
 
+@pytest.mark.parametrize('command, option, value, reason', [
+    ('run', '--max-gap', '-1', 'is too small: give 0.001 or more'),
+    ('run', '--max-gap', '0', 'is too small: give 0.001 or more'),
+    ('run', '--max-gap', 'nan', 'is not a number: give 0.001 to 3600'),
+    ('run', '--max-gap', 'inf', 'is too large: give 3600 or less'),
+    ('run', '--fps', '1e-300', 'frames a second are not possible: give 0.001 to 1000000'),
+    ('run', '--fps', '1e-10', 'frames a second are not possible: give 0.001 to 1000000'),
+    ('run', '--focal', 'nan', 'is not a number: give 1 to 1000000'),
+    ('run', '--limit', '0', 'is too small: give 1 or more'),
+    ('run', '--limit', str(10**30), 'is too large: give 1000000000 or less'),
+    ('run', '--threads', '-3', 'is too small: give 0 or more'),
+    ('run', '--threads', '100000', 'is too large: give 256 or less'),
+    ('run', '--size', '99999x99999', 'is too large: give at most 8192 a side'),
+    ('build', '--batch', '0', 'is too small: give 1 or more'),
+    ('build', '--device', '-1', 'is too small: give 0 or more'),
+    ('build', '--workspace', '-5', 'is too small: give 0 or more'),
+    ('build', '--size', '99999x99999', 'is too large: give at most 8192 a side'),
+    ('compare', '--limit', '0', 'is too small: give 1 or more'),
+    ('bench', '--rounds', '0', 'is too small: give 1 or more'),
+    ('bench', '--size', '20000x20000', 'is too large: give at most 8192 a side'),
+    ('doctor', '--dds', '99999x99999', 'is too large: give at most 8192 a side')])
+def test_numbers_out_of_range_are_one_line(bundle, images, tmp_path, capfd, command, option,
+                                           value, reason):
+    cv2.imwrite(str(tmp_path / '1.png'), images[0])
+    given = {'run': (str(tmp_path), '-o', str(tmp_path / 'out')), 'compare': ('a', 'b')}
+    model = () if command == 'build' else ('--bundle', str(bundle))
+    assert cli.main([command, *given.get(command, ()), *model, f'{option}={value}']) == 2
+    line, = capfd.readouterr().err.splitlines()
+    assert line.startswith('vseg: error: ') and reason in line and value in line
+    assert not (tmp_path / 'out').exists()
+
+
 @pytest.mark.parametrize('arguments, reason', [
     (['--for', 'sm33'], 'does not build for sm33'),
     (['--for', 'sm86', '--size', '96'], "size '96' is not HxW"),
     (['--for', 'sm86', '--size', '100x128'], 'export it at that size'),
-    (['--for', 'sm86', '--batch', '0'], 'batch 0 is too small'),
+    (['--for', 'sm86', '--batch', '0'], '--batch 0 is too small'),
     (['--for', 'sm86', '--precision', 'int8', '--calibrate', '/does/not/exist'],
      '/does/not/exist'),
     (['--for', 'sm75', '--precision', 'fp32'], 'use precision fp16 or int8'),

@@ -16,6 +16,7 @@ from rosbags.typesys import get_typestore, Stores
 
 from ros_vseg.errors import MediaError
 from ros_vseg.files import natural_key
+from ros_vseg.media import sources
 from ros_vseg.media.mcap import unpack_zstd, zstd_library
 from ros_vseg.media.sources import open_source
 from ros_vseg.media.writers import BagWriter, VideoWriter, write_png
@@ -317,11 +318,20 @@ def test_impossible_paths_are_one_error(path):
 def test_frames_a_second_are_for_folders(tmp_path):
     write_png(tmp_path / 'f/a.png', picture(0))
     assert open_source(tmp_path / 'f', fps=4).fps == 4
-    for fps in (0, -1, float('nan'), float('inf')):
-        with pytest.raises(MediaError, match='give a number above 0'):
+    for fps in (0, -1, float('nan'), float('inf'), 1e-300, 1e-10, 1e300):
+        with pytest.raises(MediaError, match='not possible: give 0.001 to 1000000'):
             open_source(tmp_path / 'f', fps=fps)
     with pytest.raises(MediaError, match='has times of its own'):
         open_source(write_drive(tmp_path / 'drive'), fps=4)
+
+
+def test_folder_whose_last_stamp_would_not_fit(tmp_path, monkeypatch):
+    for number in range(3):
+        write_png(tmp_path / f'{number}.png', picture(number))
+    assert [frame.stamp for frame in open_source(tmp_path, fps=0.001)] == [0, 10**12, 2 * 10**12]
+    monkeypatch.setattr(sources, 'LATEST', 2 * 10**12)
+    with pytest.raises(MediaError, match='3 images, whose times do not fit into stamps at 0.001'):
+        open_source(tmp_path, fps=0.001)
 
 
 # videos

@@ -24,8 +24,6 @@ def _build(options: argparse.Namespace) -> int:
     from ros_vseg.engines.engine import engine_for
     from ros_vseg.gpu.cuda import Gpu
     from ros_vseg.media.sources import open_source
-    if options.batch < 1:
-        raise VsegError(f'batch {options.batch} is too small: give 1 or more')
     bundle = load(options)
     if bundle.info.depth:
         reason = ('8 bits are checked by their labels alone' if options.targets == 'cpu' else

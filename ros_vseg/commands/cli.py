@@ -15,6 +15,7 @@ from typing import Any
 from ros_vseg import interrupts
 from ros_vseg.commands.bundles import add_build, add_wrap, Commands, load
 from ros_vseg.commands.completion import backends, benchmarks, completed, offer, precisions
+from ros_vseg.commands.limits import check_numbers
 from ros_vseg.commands.output import printing
 from ros_vseg.errors import VsegError
 
@@ -61,8 +62,6 @@ def _run(options: argparse.Namespace) -> int:
     from ros_vseg.commands.run import NothingLabelledError, run
     from ros_vseg.stream import Stream
     interrupts.defer()
-    if options.limit is not None and options.limit < 1:
-        raise VsegError(f'limit {options.limit} is too small: give 1 or more')
     if options.output is None and options.rerun is None:
         raise VsegError('there is nothing to write: give -o FOLDER, -o NAME.mcap or --rerun '
                         'NAME.rrd')
@@ -111,8 +110,6 @@ def _compare(options: argparse.Namespace) -> int:
     from ros_vseg.commands.compare import compare, load as load_backend
     from ros_vseg.media.sources import open_source
     from ros_vseg.processes import demo_clip
-    if options.limit < 1:
-        raise VsegError(f'limit {options.limit} is too small: give 1 or more')
     bundle, source = load(options), open_source(options.input or demo_clip())
     first, second = (load_backend(bundle, text, engines=options.engines)
                      for text in (options.first, options.second))
@@ -276,6 +273,7 @@ def _main(arguments: Sequence[str] | None) -> int:
     logging.basicConfig(level=logging.WARNING, format='vseg: %(message)s')
     try:
         options = completed(build_parser()).parse_args(arguments)
+        check_numbers(options)
         return int(options.call(options))
     except VsegError as error:
         return _failed(error, 2)

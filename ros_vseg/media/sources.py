@@ -21,6 +21,7 @@ from ros_vseg.media.bags import (
 
 IMAGE, COMPRESSED = 'sensor_msgs/msg/Image', 'sensor_msgs/msg/CompressedImage'
 DEFAULT_FPS = 15.0  # of folders, whose images carry no time
+SLOWEST, FASTEST = 0.001, 1_000_000     # frames a second of folders
 PAIRS_KEPT = 8  # frames that wait for their labels, or the other way round
 LATEST = 2**31 * 10**9  # ns; a stamp of ROS ends here
 _FRAMES_FOR_RATE = 16
@@ -96,7 +97,7 @@ def open_source(path: str | Path, topic: str | None = None, fps: float | None = 
     Args:
         path: Of the bag, video, folder or image.
         topic: Image topic of a bag; None: its only one.
-        fps: Frames a second of a folder, whose images carry no time; None: 15.
+        fps: Frames a second of a folder, whose images carry no time, 0.001 to 1000000; None: 15.
         reading: ``bit_depth`` and ``depth_as_grey`` of an ImageReader, for a bag or a folder.
 
     Returns:
@@ -107,8 +108,8 @@ def open_source(path: str | Path, topic: str | None = None, fps: float | None = 
 
     """
     path = Path(path)
-    if fps is not None and not 0 < fps < float('inf'):
-        raise MediaError(f'{fps} frames a second are not possible: give a number above 0')
+    if fps is not None and not SLOWEST <= fps <= FASTEST:
+        raise MediaError(f'{fps} frames a second are not possible: give {SLOWEST} to {FASTEST}')
     try:
         is_folder, is_bag = _look_at(path)
     except MediaError:
@@ -179,6 +180,9 @@ class FolderSource(Source):
         if not self.files:
             raise MediaError(f'folder {path} has no images ({", ".join(_STILLS)}) and is not a '
                              'bag: give the folder that holds the frames')
+        if (len(self.files) - 1) * 1e9 / fps >= LATEST:
+            raise MediaError(f'folder {path} has {len(self.files)} images, whose times do not fit '
+                             f'into stamps at {fps} frames a second: give more frames a second')
 
     def __iter__(self) -> Iterator[Frame]:
         self.refused.clear()
