@@ -11,9 +11,9 @@ from typing import Any, Union
 import cv2
 import numpy as np
 import numpy.typing as npt
-import yaml
 
-from ros_vseg.errors import LabelSetError
+from ros_vseg.errors import LabelSetError, shorten
+from ros_vseg.label_files import check_tree, read_tree
 
 FOLDER = Path(__file__).parent / 'label_sets'
 
@@ -83,28 +83,21 @@ class LabelSet:
             where: what to call it in an error.
 
         Raises:
-            LabelSetError: names what is missing or wrong.
+            LabelSetError: names what is missing, wrong or unknown; nothing is converted.
         """
-        try:
-            classes = sorted(tree['classes'], key=lambda entry: entry['id'])
-            names = tuple(str(entry['name']) for entry in classes)
-            colors = tuple(tuple(int(value) for value in entry['color']) for entry in classes)
-            sources = tuple(entry.get('from', [entry['name']]) for entry in classes)
-            ids = [entry['id'] for entry in classes]
-            name, void_id = str(tree['name']), int(tree.get('void_id', 255))
-            void_sources = tree.get('void_from', [])
-        except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
-            raise LabelSetError(f'{where} is malformed at {error}: it needs name and classes, '
-                                'each class with id, name and color [r, g, b]') from error
-        if ids != list(range(len(ids))):
-            raise LabelSetError(f'{where} has the ids {ids}: number the classes 0, 1, 2, ...')
-        if any(len(color) != 3 or not all(0 <= v <= 255 for v in color) for color in colors):
-            raise LabelSetError(f'{where}: each color is three numbers of 0..255')
-        if not all(isinstance(names, list) for names in (*sources, void_sources)):
-            raise LabelSetError(f'{where}: "from" and "void_from" are lists of class names')
-        return cls(name, names, colors, void_id,
-                   tuple(tuple(map(str, taken)) for taken in sources),
-                   tuple(map(str, void_sources)))
+        check_tree(tree, where)
+        classes = sorted(tree['classes'], key=lambda entry: entry['id'])
+        for place, entry in enumerate(classes):
+            if entry['id'] != place:
+                ids = [entry['id'] for entry in classes]
+                raise LabelSetError(f'{where} has the ids {shorten(ids)}, with '
+                                    f'{shorten(entry["id"])} in the place of {place}: number the '
+                                    'classes 0, 1, 2, ...')
+        return cls(
+            tree['name'], tuple(entry['name'] for entry in classes),
+            tuple(tuple(entry['color']) for entry in classes), tree.get('void_id', 255),
+            tuple(tuple(entry.get('from', [entry['name']])) for entry in classes),
+            tuple(tree.get('void_from', [])))
 
 
 def load_label_set(name_or_path: Union[str, Path]) -> LabelSet:
@@ -126,11 +119,12 @@ def load_label_set(name_or_path: Union[str, Path]) -> LabelSet:
         path = FOLDER / f'{name_or_path}.yaml'
         if not path.exists():
             path = Path(name_or_path)
-        with open(path, encoding='utf-8') as file:
-            tree = yaml.safe_load(file)
-    except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
-        raise LabelSetError(f'label set {path} is not YAML: '
-                            f'{str(error).splitlines()[0]}') from error
+        tree = read_tree(path)
+    except LabelSetError:
+        raise
+    except (IsADirectoryError, PermissionError) as error:
+        raise LabelSetError(f'label set {path} cannot be read ({error.strerror}): give a YAML '
+                            'file') from None
     except (OSError, ValueError):       # ValueError: a path with a zero byte
         shipped = ', '.join(sorted(p.stem for p in FOLDER.glob('*.yaml')))
         raise LabelSetError(f'label set {name_or_path} does not exist: give a YAML file, or one '

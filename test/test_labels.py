@@ -1,6 +1,8 @@
 # Copyright 2026 The ros_vseg authors
 # SPDX-License-Identifier: Apache-2.0
 """Label sets: what is read, refused, renamed and painted."""
+import tracemalloc
+
 import numpy as np
 import pytest
 import yaml
@@ -91,20 +93,37 @@ def test_yaml_nested_beyond_reason(tmp_path):
     ({'name': 'small'}, "malformed at 'classes'"),
     (entry(name=None), "malformed at 'name'"),
     (entry(color=None), "malformed at 'color'"),
-    (entry(color=[0, 0, float('inf')]), 'malformed'),
-    (tree(void_id=float('inf')), 'malformed'),
+    (entry(color=[0, 0, float('inf')]), 'three whole numbers'),
+    (entry(color=[0.5, 0.2, 0.9]), r'has color \[0.5, 0.2, 0.9\]: give three whole numbers'),
+    (entry(color=[True, 0, 0]), 'three whole numbers'),
+    (entry(color='123'), "color '123': give three whole numbers"),
+    (entry(color='blue'), 'three whole numbers'),
+    (entry(color=[0, 0]), 'three whole numbers'),
+    (entry(color=[0, 0, 256]), 'three whole numbers'),
+    (entry(color=[0, 0, 16**5000]), 'three whole numbers'),
     (entry(id=None), "malformed at 'id'"),
-    (entry(color='blue'), 'malformed'),
-    (entry(color=[0, 0]), 'three numbers'),
-    (entry(color=[0, 0, 256]), 'three numbers'),
-    (entry(id='one'), 'malformed'),
-    (entry(id=2), r'ids \[0, 2\]'),
+    (entry(id='one'), r"classes\[1\] has id 'one': give a whole number"),
+    (entry(id=True), 'has id True: give a whole number'),
+    (entry(id=1.0), 'has id 1.0: give a whole number'),
+    (entry(id=2), r'ids \[0, 2\], with 2 in the place of 1'),
     (entry(id=0), r'ids \[0, 0\]'),
+    (entry(id=16**5000), 'in the place of 1'),
     (entry(name='road'), 'differ'),
+    (entry(name=False), r'classes\[1\]: name is False, which is not text: put it in quotes'),
+    (entry(name=['x' * 10**6] * 9), 'which is not text'),
+    (entry(name=''), 'a line of text'),
+    (entry(name='two\nlines'), 'a line of text'),
+    (entry(form=['car']), r"classes\[1\] has the unknown key 'form': there are only id, name, "),
     (entry(**{'from': 'car'}), 'list'),
+    (entry(**{'from': [1]}), r'from\[0\] is 1, which is not text'),
+    (tree(name=None), '^label set: name is None, which is not text'),
     (tree(void_from='sky'), 'list'),
+    (tree(void_form=['sky']), "unknown key 'void_form': there are only name, classes, void_id, "),
     (tree(classes=[]), 'must be given'),
-    (tree(void_id='none'), 'malformed'),
+    (tree(void_id='none'), "void id 'none'"),
+    (tree(void_id=float('inf')), 'void id inf'),
+    (tree(void_id=2.7), 'void id 2.7: give a whole number'),
+    (tree(void_id=True), 'void id True'),
     (tree(void_id=1), 'void id 1'),
     (tree(void_id=-1), 'void id -1'),
     (tree(void_id=256), 'void id 256'),
@@ -112,8 +131,9 @@ def test_yaml_nested_beyond_reason(tmp_path):
      '256 classes'),
 ])
 def test_malformed(broken, reason):
-    with pytest.raises(LabelSetError, match=reason):
+    with pytest.raises(LabelSetError, match=reason) as error:
         LabelSet.from_dict(broken)
+    assert len(str(error.value)) < 300
 
 
 @pytest.mark.parametrize('content, reason', [
@@ -121,13 +141,58 @@ def test_malformed(broken, reason):
     (b'\xff\xfe\x00', 'not YAML'),
     (b'', 'malformed'),
     (b'!!python/object/apply:os.system ["true"]', 'not YAML'),
+    (b'name: !!bool x', 'not YAML'),
+    (b'name: !!map [x]', 'not YAML'),
+    (b'name: !!timestamp x', 'not YAML'),
+    (b'name: 2020-13-45', 'not YAML'),
+    (b'name: ' + b'1' * 5000, 'not YAML: .*5000'),
+    (b'classes: []\nname: 0x' + b'f' * 5000, 'not text'),
+    (b'name: [\n', 'not YAML: .*, line 2'),
+    (b'name: a\nname: b\nclasses: []', "line 2 gives the key 'name' again: keep one"),
+    (b'name: a\nclasses:\n- {id: 0, id: 1}', "line 3 gives the key 'id' again"),
+    (b'name: &a small\nclasses: *a', r'line 2 has an alias \(\*a\): write out'),
+    (b'name: &a [*a]', 'alias'),
+    (b'#' * (2**20 + 1), 'more than 1 MB'),
 ])
 def test_bad_file_is_named(tmp_path, content, reason):
     path = tmp_path / 'mine.yaml'
     path.write_bytes(content)
     with pytest.raises(LabelSetError, match=reason) as error:
         load_label_set(path)
-    assert str(path) in str(error.value)
+    assert str(path) in str(error.value) and len(str(error.value)) < len(str(path)) + 200
+
+
+def test_aliases_that_stand_for_gigabytes_are_refused_at_once(tmp_path):
+    path = tmp_path / 'bomb.yaml'
+    lines = ['b0: &b0 [lol, lol, lol, lol, lol, lol, lol, lol, lol]', *(
+        f'b{level}: &b{level} [{", ".join([f"*b{level - 1}"] * 9)}]' for level in range(1, 6))]
+    path.write_text('\n'.join([*lines, 'name: x', 'classes:',
+                               '- {id: 0, name: *b5, color: [1, 2, 3]}']))
+    tracemalloc.start()
+    try:
+        with pytest.raises(LabelSetError, match='alias'):
+            load_label_set(path)
+        assert tracemalloc.get_traced_memory()[1] < 2**22     # reading takes 1 MB
+    finally:
+        tracemalloc.stop()
+
+
+@pytest.mark.parametrize('color, read', [
+    ('[10, 0, 255]', (10, 0, 255)), ('[0xff, 0x0a, 0]', (255, 10, 0)), ('[010, 0, 0]', None),
+    ('[1:30, 0, 0]', None), ('[0b11, 0, 0]', None), ('[1_0, 0, 0]', None), ('[-1, 0, 0]', None)])
+def test_numbers_are_those_that_people_write(tmp_path, color, read):
+    path = tmp_path / 'mine.yaml'
+    path.write_text(f'{{name: x, classes: [{{id: 0, name: a, color: {color}}}]}}')
+    if read:
+        assert load_label_set(path).colors == (read,)
+    else:
+        with pytest.raises(LabelSetError, match='has color .*three whole numbers'):
+            load_label_set(path)
+
+
+def test_folder_is_told_as_one(tmp_path):
+    with pytest.raises(LabelSetError, match=r'cannot be read \(Is a directory\): give a YAML'):
+        load_label_set(tmp_path)
 
 
 def test_missing_label_set_names_the_shipped_ones():
