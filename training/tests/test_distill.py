@@ -191,6 +191,12 @@ def stored(tmp_path_factory):
     folder = tmp_path_factory.mktemp('soft')
     assert write_soft_labels(teacher, NAMES, [source], folder) == 22
     assert write_soft_labels(teacher, NAMES, [source], folder) == 0  # nothing is made twice
+    trained = tiny_teacher(dropout=0.5)
+    next(trained.parameters()).data += 0.1
+    for other, more in ((trained, {}), (teacher, {'flip': True}),
+                        (teacher, {'scales': [0.5]})):  # and nothing else is taken for it
+        with pytest.raises(ValueError, match='of another teacher, --scales or --flip'):
+            write_soft_labels(other, NAMES, [source], folder, **more)
     return teacher, source, folder
 
 

@@ -2,7 +2,12 @@
 # SPDX-License-Identifier: Apache-2.0
 """Training that goes wrong: one clear error, and the last good checkpoint is kept."""
 import errno
+import os
 import resource
+import signal
+import subprocess
+import sys
+import time
 
 import pytest
 from test_train import write_recipe
@@ -168,3 +173,49 @@ def test_profile_is_a_table(recipe, tmp_path, capsys, monkeypatch):
     assert main(['profile', '--config', str(recipe), '--steps', '2']) == 0
     out = capsys.readouterr().out
     assert '| images per second |' in out and 'ms of CPU to decode' in out
+
+
+@pytest.mark.parametrize('number', [signal.SIGINT, signal.SIGTERM])
+def test_an_interrupted_run_says_how_to_go_on(number, recipe, tmp_path):
+    """A script that goes on with export must not take it for one that has ended."""
+    overrides = ('optim.max_steps=100000', 'optim.checkpoint_every=1')
+    process = subprocess.Popen(
+        [sys.executable, '-m', 'vseg_training.cli', 'fit', '--config', str(recipe), '--output',
+         str(tmp_path / 'run'), *(part for each in overrides for part in ('--set', each))],
+        env={**os.environ, 'OMP_NUM_THREADS': '1'}, stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE, text=True)
+    last, end = tmp_path / 'run' / 'last.ckpt', time.monotonic() + 120
+    while not last.exists() and process.poll() is None and time.monotonic() < end:
+        time.sleep(0.1)
+    process.send_signal(number)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 128 + number, errors[-2000:]
+    assert f'interrupted: the same command goes on from {last}' in errors
+    assert 'Traceback' not in errors
+
+
+@pytest.mark.parametrize('change', ['flip', 'empty'])
+def test_a_checkpoint_with_a_wrong_bit_is_refused(change, recipe, tmp_path, capsys):
+    path = fit(load_recipe(recipe, ['optim.max_steps=1', 'data.val=null']), tmp_path)
+    data = bytearray(path.read_bytes() if change == 'flip' else b'')
+    if change == 'flip':
+        weight = torch.load(path, weights_only=True)['state_dict']['network.reduce.0.weight']
+        place = data.index(weight.numpy().tobytes()[:64])
+        data[place + 40] ^= 1
+    path.write_bytes(data)
+    for command in (['export', str(path), '-o', str(tmp_path / 'b.onnx')],
+                    ['fit', '--config', str(recipe), '--output', str(tmp_path), '--set',
+                     'optim.max_steps=1', '--set', 'data.val=null']):
+        assert main(command) == 2
+        error = capsys.readouterr().err
+        assert 'is damaged' in error or 'or is damaged' in error
+    assert not (tmp_path / 'b.onnx').exists()
+
+
+def test_a_checkpoint_is_not_overwritten_by_what_is_made_of_it(recipe, tmp_path, capsys):
+    path = fit(load_recipe(recipe, ['optim.max_steps=1', 'data.val=null']), tmp_path)
+    before = path.read_bytes()
+    for command in ('export', 'show'):
+        assert main([command, str(path), '-o', str(path)]) == 2
+        assert 'is the checkpoint itself' in capsys.readouterr().err
+    assert path.read_bytes() == before

@@ -6,7 +6,6 @@ import logging
 from pathlib import Path
 from typing import NamedTuple
 
-import torch
 from torch import nn, Tensor
 
 from ros_vseg.labels import load_label_set
@@ -17,6 +16,7 @@ from .models.per_frame import PerFrame
 from .models.tasks import of_classes, outputs_of, with_known
 from .models.teacher import Teacher
 from .recipe import from_dict, load_recipe, Recipe
+from .resume import read_whole
 from .task import build_network
 
 
@@ -34,7 +34,7 @@ class _Stored(NamedTuple):
 def _read(path: str | Path) -> _Stored:
     """Read a checkpoint; ValueError names a file that is not one."""
     try:
-        checkpoint = torch.load(path, map_location='cpu', weights_only=True)
+        checkpoint = read_whole(path)
         recipe = from_dict(checkpoint['hyper_parameters']['recipe'])
         state = {key.removeprefix('network.'): value
                  for key, value in checkpoint['state_dict'].items()
@@ -49,7 +49,7 @@ def _read(path: str | Path) -> _Stored:
 
 def _damaged(path: str | Path, error: Exception) -> ValueError:
     return ValueError(f'{path} is not a checkpoint of vseg-train fit, or is damaged '
-                      f'({type(error).__name__}: {str(error).splitlines()[0]})')
+                      f'({type(error).__name__}: {next(iter(str(error).splitlines()), "")})')
 
 
 def load_network(path: str | Path, adjust: bool = True) -> tuple[Network, Recipe]:

@@ -5,9 +5,13 @@ from argparse import ArgumentParser, Namespace
 from collections.abc import Callable, Sequence
 import json
 import logging
+import os
 from pathlib import Path
 import sys
 from typing import Any, TYPE_CHECKING
+
+from ros_vseg import interrupts
+from ros_vseg.files import write_whole
 
 from .recipe import load_recipe, Recipe
 
@@ -23,7 +27,15 @@ log = logging.getLogger('vseg-train')
 def _fit(args: Namespace) -> None:
     from .train import fit, processes
     recipe = load_recipe(args.config, args.set)
-    checkpoint = fit(recipe, args.output or Path('runs') / recipe.name)
+    output = args.output or Path('runs') / recipe.name
+    try:
+        checkpoint = fit(recipe, output)
+    except (KeyboardInterrupt, SystemExit):  # the latter is Lightning's answer to the former
+        last = output / 'last.ckpt'
+        print('vseg-train: interrupted: ' + (
+            f'the same command goes on from {last}' if last.exists() else
+            f'{output} has no checkpoint yet (optim.checkpoint_every)'), file=sys.stderr)
+        raise
     if processes()[0] == 0:
         print(checkpoint)
 
@@ -168,10 +180,16 @@ def _show(args: Namespace) -> None:
     from ros_vseg.labels import load_label_set
 
     from .show import show
+    _refuse_its_own(args)
     model, recipe = _load(args.checkpoint)
     png = show(model, _source(recipe, args.data), recipe.data.size,
                load_label_set(recipe.data.label_set), args.frames, args.prototypes)
-    args.output.write_bytes(png)
+    write_whole(args.output, png)
+
+
+def _refuse_its_own(args: Namespace) -> None:
+    if args.output.exists() and args.checkpoint.exists() and args.output.samefile(args.checkpoint):
+        raise ValueError(f'--output {args.output} is the checkpoint itself: give another file')
 
 
 def _export(args: Namespace) -> None:
@@ -181,6 +199,7 @@ def _export(args: Namespace) -> None:
     from .evaluate import evaluate_stream
     from .export import export_bundle, summary
     from .temperature import calibrate
+    _refuse_its_own(args)
     load = untrained_student if args.untrained else load_student
     student, recipe = load(args.checkpoint)
     metrics: dict[str, Any] = {}
@@ -347,15 +366,22 @@ def build_parser() -> ArgumentParser:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run a command; a user's mistake is one line and exit status 2."""
+    """Run a command; a user's mistake is one line and exit status 2; 130 or 143 if interrupted."""
     logging.basicConfig(level=logging.WARNING, format='%(message)s')
     logging.getLogger('vseg_training').setLevel(logging.INFO)
     args = build_parser().parse_args(argv)
+    if argv is None and os.environ.get('WORLD_SIZE', '1') == '1':  # torchrun ends its own
+        interrupts.raise_once()
     try:
         return args.run(args) or 0
     except (ValueError, OSError) as error:
         print(f'vseg-train: error: {error}', file=sys.stderr)
         return 2
+    except (interrupts.Interrupted, SystemExit) as error:
+        cause = error if isinstance(error, interrupts.Interrupted) else error.__context__
+        if not isinstance(cause, interrupts.Interrupted):
+            raise
+        return cause.exit_code
 
 
 if __name__ == '__main__':

@@ -4,6 +4,7 @@
 import os
 from pathlib import Path
 from typing import Any
+import zipfile
 
 from lightning.pytorch.plugins.io import TorchCheckpointIO
 import torch
@@ -65,6 +66,22 @@ def _reason(error: BaseException) -> str:
     return str(error).splitlines()[0]
 
 
+def read_whole(path: str | Path) -> dict[str, Any]:
+    """
+    Read a checkpoint, nothing in it trusted.
+
+    Raises:
+        OSError: The file cannot be read.
+        Exception: It is damaged, or no checkpoint; of any kind, by torch and zipfile.
+    """
+    with zipfile.ZipFile(path) as archive:
+        broken = archive.testzip()  # torch compares no checksums: a flipped bit would pass
+    if broken:
+        raise ValueError(f'the checksum of {broken} is wrong')
+    found: dict[str, Any] = torch.load(path, map_location='cpu', weights_only=True)
+    return found
+
+
 def resume_step(path: Path, recipe: Recipe) -> int:
     """
     Read from which step a run's last.ckpt resumes.
@@ -73,8 +90,8 @@ def resume_step(path: Path, recipe: Recipe) -> int:
         ValueError: The file is damaged, or of a recipe that differs in more than ``FREE``.
     """
     try:
-        checkpoint = torch.load(path, map_location='cpu', weights_only=True)
-        step = checkpoint['global_step']
+        checkpoint = read_whole(path)
+        step: int = checkpoint['global_step']
         old = _flat(to_dict(from_dict(checkpoint['hyper_parameters']['recipe'])))
     except Exception as error:
         raise ValueError(

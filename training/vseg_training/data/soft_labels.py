@@ -1,7 +1,7 @@
 # Copyright 2026 The ros_vseg authors
 # SPDX-License-Identifier: Apache-2.0
 """Soft labels on disk: a teacher's targets per frame, warped as the frame is augmented."""
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 import json
 import os
 from pathlib import Path
@@ -67,15 +67,32 @@ class SoftLabels:
                              'label set')
 
     @classmethod
-    def create(cls, folder: str | Path, classes: Sequence[str], strides: Sequence[float]
-               ) -> 'SoftLabels':
-        """Open a folder to write into, new or begun earlier."""
-        folder = Path(folder)
+    def create(cls, folder: str | Path, classes: Sequence[str], strides: Sequence[float],
+               made_by: Mapping[str, Any] = {}) -> 'SoftLabels':
+        """
+        Open a folder to write into, new or begun earlier.
+
+        Args:
+            folder: With the files, or to be made.
+            classes: Of the teacher.
+            strides: Of its scores and of its projection.
+            made_by: What the labels follow from: the teacher's weights and its views.
+
+        Raises:
+            ValueError: As the class, or the folder has the labels of another teacher.
+        """
+        folder, wanted = Path(folder), json.loads(json.dumps(made_by))
         folder.mkdir(parents=True, exist_ok=True)
         if not (folder / INDEX).exists():
-            index = {'format': FORMAT, 'classes': list(classes), 'strides': strides}
+            index = {'format': FORMAT, 'classes': list(classes), 'strides': strides,
+                     'made_by': wanted}
             _write_whole(folder / INDEX, lambda file: file.write(json.dumps(index).encode()))
-        return cls(folder, classes)
+        found = cls(folder, classes)
+        there = json.loads((folder / INDEX).read_text()).get('made_by')
+        if there != wanted:
+            raise ValueError(f'{folder} has soft labels of another teacher, --scales or --flip: '
+                             'give another --output, or remove it to make them anew')
+        return found
 
     def path(self, source: ClipSource[Key], key: Key) -> Path:
         """File of a frame."""

@@ -2,6 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """A teacher's predictions of whole drives, written to disk once for every student."""
 from collections.abc import Sequence
+import hashlib
 import logging
 from pathlib import Path
 from typing import Any
@@ -100,10 +101,12 @@ def write_soft_labels(network: Network, names: Sequence[str],
         The number of frames written.
 
     Raises:
-        ValueError: The folder holds soft labels of other classes, or two sources share a name.
+        ValueError: The folder holds soft labels of other classes, of another teacher or of other
+            views, or two sources share a name.
     """
     strides = [s / scales[0] for s in (network.output_stride, network.backbone.strides[-1])]
-    store = SoftLabels.create(folder, names, strides)
+    store = SoftLabels.create(folder, names, strides, {
+        'weights': _fingerprint(network), 'scales': list(scales), 'flip': flip})
     written = 0
     _refuse_namesakes(sources)
     for source in sources:
@@ -121,6 +124,15 @@ def write_soft_labels(network: Network, names: Sequence[str],
                 written += len(keys)
             log.info('%s and the %d frames after it', source.frame_name(drive[0]), len(drive) - 1)
     return written
+
+
+def _fingerprint(network: Network) -> str:
+    """SHA-256 of all weights."""
+    found = hashlib.sha256()
+    for key, value in sorted(network.state_dict().items()):
+        found.update(key.encode())
+        found.update(value.detach().cpu().contiguous().numpy().tobytes())
+    return found.hexdigest()
 
 
 def _clip(network: Network, source: ClipSource, keys: Sequence[Any]) -> Tensor:
