@@ -71,6 +71,17 @@ def test_a_run_that_is_not_finite_leaves_the_others_their_table(suite, tmp_path)
     assert (tmp_path / 'some.png').exists()
 
 
+def test_rows_can_be_sorted(suite, tmp_path, monkeypatch):
+    figures = {1: 20.0, 2: None, 3: 70.0, 4: 50.0}
+    monkeypatch.setattr('vseg_training.ablate.measure', lambda recipe, *more: {
+        'mIoU': figures[recipe.model.context_frames]})
+    own = load_suite(suite)
+    own.seeds, own.best_first = [0], True
+    own.rows = [Row(f'T = {number}', [f'model.context_frames={number}']) for number in figures]
+    lines = ablate('sorted', own, tmp_path).splitlines()[2:6]
+    assert [line.split(' | ')[0] for line in lines] == ['| T = 3', '| T = 4', '| T = 1', '| T = 2']
+
+
 def test_a_run_is_another_where_it_starts_from_another_file(suite, tmp_path):
     start = tmp_path / 'start.ckpt'
     recipe = to_dict(load_recipe(load_suite(suite).recipe, [f'model.init={start}']))

@@ -53,6 +53,7 @@ class Suite:
     A table: rows that share a recipe, overrides for all of them, and the seeds of each.
 
     ``degrade``: whether it has the mIoU of degraded frames as well, with the pool and without.
+    ``best_first``: whether the rows are sorted by their mIoU.
     """
 
     title: str = ''
@@ -60,6 +61,7 @@ class Suite:
     set: List[str] = field(default_factory=list)  # noqa: A003
     seeds: List[int] = field(default_factory=lambda: [0])
     degrade: bool = False
+    best_first: bool = False
     rows: List[Row] = field(default_factory=list)
 
 
@@ -196,10 +198,17 @@ def ablate(name: str, suite: Suite, output: str | Path, overrides: Sequence[str]
     if not any(recipe.loss.segmentation for _, _, recipe in plan):  # no row learns classes
         shown, columns = 'delta1', {
             key: head for key, head in columns.items() if key not in OF_CLASSES}
+    if suite.best_first:
+        reports = dict(sorted(reports.items(), key=lambda item: -_mean(item[1], shown)))
     text = table(suite.title, reports, columns)
     (output / f'{name}.md').write_text(text + '\n')
     plot(suite.title, reports, output / f'{name}.png', shown)
     return text
+
+
+def _mean(runs: Sequence[Mapping[str, Any]], key: str) -> float:
+    known = [run[key] for run in runs if run.get(key) is not None]
+    return float(np.mean(known)) if known else float('-inf')
 
 
 def _cell(values: Sequence[float | None]) -> str:
