@@ -271,7 +271,7 @@ def test_a_kind_is_trained_exported_and_evaluated(recipe, trained, tmp_path, cap
 @pytest.mark.parametrize('override, message', [
     ('model.kind=unet', "recipe .*: model.kind 'unet' is unknown: use mgcnet, pspnet"),
     ('model.num_prototypes=8', 'key model.num_prototypes'),
-    ('model.width=0', 'width 0.0 of a backbone'),
+    ('model.width=0', 'recipe model.width is 0.0: give a number above 0'),
     ('model.backbone=vgg', "backbone 'vgg' is unknown"),
     ('model.weights=imagenet', 'model.width to 1, or set model.weights to null'),
 ])

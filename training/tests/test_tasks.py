@@ -207,7 +207,7 @@ def test_a_term_compares_depth(term, recipe, trained, tmp_path):
 
 
 @pytest.mark.parametrize('change, reason', [
-    ('tasks.depth.bins=1', 'bins is 1: use 2 or more'),
+    ('tasks.depth.bins=1', 'tasks.depth.bins is 1: give a number of 2..'),
     ('tasks.depth.nearest=90', 'nearest 90.0 and farthest 80.0'),
     ('tasks.depth.focal=0', 'tasks.depth.focal is 0.0'),
     ('tasks.weighting=equal', "'equal' is unknown: use fixed or kendall"),
@@ -234,7 +234,7 @@ def test_a_folder_with_depth_trains(tmp_path):
     changes[1] = f'data.val={{kind: folder, root: {folder}}}'
     with pytest.raises(ValueError, match='best.ckpt is chosen by depth, which data.val has not'):
         fit(load_recipe(path, [*changes, 'loss.segmentation=0']), tmp_path / 'b')
-    with pytest.raises(ValueError, match='in pixels above 0'):
+    with pytest.raises(ValueError, match=r'data.train\[0\].focal is -1.0: give a number above 0'):
         fit(load_recipe(path, [change.replace('50', '-1') for change in changes]), tmp_path / 'b')
 
 

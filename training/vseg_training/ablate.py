@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """A suite of recipes over seeds: trained, measured, and written as a table and a plot."""
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 import hashlib
 import json
 import logging
@@ -25,6 +25,7 @@ from .models.kinds import Network
 from .recipe import load_recipe, Recipe, to_dict
 from .task import NonFiniteLoss
 from .train import fit
+from .yaml_files import load_yaml
 
 
 log = logging.getLogger(__name__)
@@ -73,12 +74,16 @@ def load_suite(path: str | Path) -> Suite:
     if not file.is_file():
         shipped = ', '.join(sorted(suite.stem for suite in SUITES.glob('*.yaml')))
         raise ValueError(f'suite {path} does not exist: give a YAML file or one of {shipped}')
+    tree = load_yaml(file, f'suite {path}')
     try:
-        merged = OmegaConf.merge(OmegaConf.structured(Suite), OmegaConf.load(file))
+        merged = OmegaConf.merge(OmegaConf.structured(Suite), tree)
         suite = cast(Suite, OmegaConf.to_object(merged))
     except OmegaConfBaseException as error:
         where = f', key {error.full_key}' if error.full_key else ''
         raise ValueError(f'suite {path}{where}: {str(error).splitlines()[0]}') from error
+    except TypeError as error:  # a list or a word where keys are wanted
+        raise ValueError(f'suite {path}: {error}; it has the keys '
+                         f'{", ".join(entry.name for entry in fields(Suite))}') from error
     names = [row.name for row in suite.rows]
     if not names or not all(names) or len(set(names)) < len(names):
         raise ValueError(f'suite {path}: rows must have names, each its own')

@@ -10,6 +10,8 @@ from omegaconf import OmegaConf
 from omegaconf.errors import KeyValidationError, OmegaConfBaseException, ValidationError
 
 from .models.options import KINDS, Model, NetworkOptions, Tasks
+from .recipe_limits import check_limits
+from .yaml_files import load_yaml, overrides_of
 
 VERSION = 2
 # what keys meant that a stored recipe of an earlier version lacks
@@ -176,8 +178,8 @@ def load_recipe(path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
         overrides: ``key.sub=value`` each.
 
     Raises:
-        ValueError: The file does not exist, or it has an unknown key, a value of the wrong type
-            or an unset variable; the message names it.
+        ValueError: The file does not exist or is not YAML, or it has an unknown key, a value of
+            the wrong type, a number outside its limits or an unset variable; the message names it.
     """
     file = Path(path)
     if not file.is_file() and (RECIPES / f'{path}.yaml').exists():
@@ -185,19 +187,23 @@ def load_recipe(path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
     if not file.is_file():
         names = ', '.join(sorted(p.stem for p in RECIPES.glob('*.yaml')))
         raise ValueError(f'recipe {path} does not exist: give a YAML file or one of {names}')
+    where = f'recipe {path}'
+    tree, changes = load_yaml(file, where), overrides_of(overrides, where)
     try:
-        given = OmegaConf.merge(OmegaConf.load(file), OmegaConf.from_dotlist(list(overrides)))
-        merged = OmegaConf.merge(_schema(given, f'recipe {path}'), given)
-        return cast(Recipe, OmegaConf.to_object(merged))
+        given = OmegaConf.merge(tree, changes)
+        merged = OmegaConf.merge(_schema(given, where), given)
+        recipe = cast(Recipe, OmegaConf.to_object(merged))
     except OmegaConfBaseException as error:
         key = str(error.full_key or '')
-        where = f', key {key}' if key else ''
+        place = f', key {key}' if key else ''
         wrong = isinstance(error, (KeyValidationError, ValidationError))
         fix = _TERM if wrong and key.startswith('terms') else ''
-        raise ValueError(f'recipe {path}{where}: {str(error).splitlines()[0]}{fix}') from error
+        raise ValueError(f'{where}{place}: {str(error).splitlines()[0]}{fix}') from error
     except TypeError as error:  # an override that takes a list for a mapping, such as a.0.b=1
-        raise ValueError(f'recipe {path} with {" ".join(overrides)}: {error}; a list is given as '
-                         'a whole, KEY=[...]') from error
+        given_by = ' with '.join([where, *([' '.join(overrides)] if overrides else [])])
+        raise ValueError(f'{given_by}: {error}; a list is given as a whole, KEY=[...]') from error
+    check_limits(recipe)
+    return recipe
 
 
 def _schema(tree: Any, where: str) -> Any:

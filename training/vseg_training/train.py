@@ -29,6 +29,7 @@ from .models.kinds import Network
 from .models.options import DepthTask, Model
 from .progress import ProgressBar, SpeedReport, WaitTimer
 from .recipe import Recipe, to_dict
+from .recipe_limits import check_limits
 from .resume import resume_step, WholeCheckpoints
 from .task import class_ids, SegmentationTask
 from .terms import needs
@@ -241,9 +242,11 @@ def fit(recipe: Recipe, output: str | Path) -> Path:
         Path of the checkpoint to use: best.ckpt, or without validation last.ckpt.
 
     Raises:
-        ValueError: A loss is not finite, or last.ckpt is damaged or of another recipe.
+        ValueError: A number of the recipe is outside its limits, a loss is not finite, or
+            last.ckpt is damaged or of another recipe.
         OSError: A checkpoint cannot be written.
     """
+    check_limits(recipe)  # a recipe need not come from a file
     keep_freed_memory()
     lightning.seed_everything(recipe.seed, verbose=False)
     output = Path(output)
