@@ -311,10 +311,13 @@ class SegmentationTask(lightning.LightningModule):
         if self.trainer.world_size > 1:
             terms_of_all = _gather(bad_terms, self.trainer.world_size)
             clips_of_all = _gather(bad_clips, self.trainer.world_size)
+        bad, named = _distinct(terms_of_all), ', '.join(_distinct(clips_of_all))
+        what = f'loss term {" and ".join(bad)}' if bad else 'the weighted sum of the loss terms'
+        place = f'step {self.global_step}{", clips " if named else ""}{named}'
+        fix = ('lower optim.lr or use precision 32-true' if bad else
+               'lower the weights in loss, terms and tasks')  # each term by itself is finite
         raise NonFiniteLoss(
-            f'loss term {" and ".join(_distinct(terms_of_all))} is not finite at step '
-            f'{self.global_step}, clips {", ".join(_distinct(clips_of_all))}: lower optim.lr or '
-            'use precision 32-true; the last good checkpoint is kept')
+            f'{what} is not finite at {place}: {fix}; the last good checkpoint is kept')
 
     def validation_step(self, batch: int, batch_idx: int) -> None:
         """Stream the whole validation split; log its mIoU in percent, and errors of geometry."""
