@@ -11,7 +11,9 @@ from folders import write_folder
 from vseg_training.cli import main
 from vseg_training.data import FolderFrames
 from vseg_training.data.check import check_data, MOST
+from vseg_training.models.options import DepthTask
 from vseg_training.recipe import Data, Recipe, Source
+from vseg_training.train import fit
 
 
 def recipe_of(root, **train):
@@ -140,3 +142,74 @@ def test_training_names_frames_of_two_sizes_itself(data):
     source = FolderFrames(data, 11)
     with pytest.raises(ValueError, match='drive1/001 is .*drive1/002 of the same drive is'):
         source.load(source.clip_keys(1, 2, 2))
+
+
+def blacken(data):
+    for path in (data / 'labels').glob('*/*.png'):
+        cv2.imwrite(str(path), np.full((64, 96), 255, np.uint8))
+
+
+@pytest.mark.parametrize('part', ['train', 'val'])
+def test_labels_that_are_all_void_are_refused_by_both(data, tmp_path, part):
+    good = write_folder(tmp_path / 'good', seed=1)
+    blacken(data)
+    roots = {'train': good, 'val': good, part: data}
+    recipe = recipe_of(roots['train'])
+    recipe.data.val = Source('folder', str(roots['val']))
+    found = check_data(recipe, tmp_path)
+    assert [line[:40] for lines in found.errors.values() for line in lines] == [
+        f'all labels of {part} are void: no pixel of '[:40]]
+    with pytest.raises(ValueError, match=f'all labels of {part} are void'):
+        fit(recipe, tmp_path / 'run')
+    recipe.loss.segmentation = 0.0  # what is learned needs no classes
+    assert not check_data(recipe, tmp_path).errors
+
+
+def test_void_labels_beside_others_are_no_error(data, tmp_path):
+    good = write_folder(tmp_path / 'good', seed=1)
+    blacken(data)
+    recipe = recipe_of(data)
+    recipe.data.train.append(Source('folder', str(good)))
+    assert not check_data(recipe, tmp_path).errors
+    recipe.data.train[1].ignore_labels = True
+    assert 'all labels of train are void' in '\n'.join(check_data(recipe, tmp_path).lines())
+
+
+def with_depth(data, millimetres):
+    for path in (data / 'images').glob('*/*.png'):
+        place = data / 'depth' / path.relative_to(data / 'images')
+        place.parent.mkdir(parents=True, exist_ok=True)
+        depth = np.zeros((64, 96), np.uint16)
+        depth[:16] = millimetres
+        cv2.imwrite(str(place), depth)
+    recipe = recipe_of(data, focal=100.0)
+    recipe.data.scale = (1.0, 2.0)
+    recipe.tasks.depth = DepthTask(nearest=4, farthest=40, focal=200)
+    return recipe
+
+
+def test_depth_is_summed_up(data, tmp_path):
+    found = check_data(with_depth(data, 5000), tmp_path)
+    assert found.summary[0].endswith('8 labelled, depth of 25.0 % of the pixels, 5 to 5 m')
+    assert not found.errors
+
+
+# of this camera at scale 1 the task's 4 to 40 m are 2 to 20 m, and at scale 2 they are 4 to 40 m
+@pytest.mark.parametrize('millimetres, good', [
+    (5, False), (1900, False), (2100, True), (39000, True), (41000, False), (0, False)])
+def test_depth_outside_the_range_of_the_task_is_an_error(data, tmp_path, millimetres, good):
+    recipe = with_depth(data, millimetres)
+    found = check_data(recipe, tmp_path)
+    assert ('depth that cannot be used' in found.errors) is not good
+    text = '\n'.join(found.lines())
+    assert ('all depth is 0' in text) is (millimetres == 0)
+    assert ('none lies in 2 to 40 m' in text) is (not good and millimetres > 0)
+    recipe.tasks.depth = None
+    assert bool(check_data(recipe, tmp_path).errors) is (millimetres == 0)
+
+
+def test_depth_of_val_counts_at_the_size_of_the_network(data, tmp_path):
+    recipe = with_depth(data, 2100)
+    recipe.data.val, recipe.data.size = Source('folder', str(data), focal=100.0), (128, 192)
+    text = '\n'.join(check_data(recipe, tmp_path).lines())
+    assert 'none lies in 4 to 40 m' in text  # twice as high as the images

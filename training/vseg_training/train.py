@@ -22,6 +22,7 @@ from ros_vseg.labels import load_label_set
 
 from .checkpoint import initialise, load_network
 from .data import Augmentation, build_loader, build_source, ClipDataset, ClipSource, SoftLabels
+from .data.clips import all_void, only_void
 from .distill import prepare_terms
 from .from_bundle import initialise_from_bundle
 from .models import sync_batch_norm
@@ -85,8 +86,11 @@ def build_data(recipe: Recipe, cache: Path, start_step: int) -> tuple[DataLoader
     soft_labels = None
     if teacher is not None and _on_disk(teacher):
         soft_labels = SoftLabels(teacher, load_label_set(data.label_set).names)
+    sources, learned = training_sources(recipe, cache), bool(recipe.loss.segmentation)
+    if learned and only_void(sources):
+        raise ValueError(all_void('train'))
     dataset = ClipDataset(
-        training_sources(recipe, cache), [s.weight for s in data.train],
+        sources, [s.weight for s in data.train],
         data.clip_lengths, data.frames_per_step,
         Augmentation(data.crop, data.scale, data.brightness, data.contrast, data.saturation),
         recipe.seed, recipe.optim.max_steps, distant=bool(recipe.loss.long_term),
@@ -98,6 +102,8 @@ def build_data(recipe: Recipe, cache: Path, start_step: int) -> tuple[DataLoader
     if data.val is not None:
         source = build_source(data.val, recipe, cache)
         source.frames()  # ValueError without labels to measure by
+        if learned and only_void([source]):
+            raise ValueError(all_void('val'))
         val = DataLoader(_WholeSplit(source))
     return build_loader(dataset, start_step, data.workers, *processes()), val
 

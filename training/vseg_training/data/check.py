@@ -15,7 +15,8 @@ import numpy.typing as npt
 from ros_vseg.labels import LabelSet, load_label_set
 
 from . import open_source
-from .clips import two_sizes, VOID
+from .clips import all_void, two_sizes, VOID
+from .depth_check import DepthCount
 from .folders import FolderFrames
 from ..recipe import Recipe, Source
 
@@ -77,7 +78,7 @@ def check_data(recipe: Recipe, cache: Path) -> Report:
         read = [walk for walk in walks if walk is not None]
         if read and len(read) == len(walks):
             counts = np.sum([walk.counts for walk in read], 0)
-            _check_classes(part, counts, label_set, report)
+            _check_classes(part, counts, label_set, report, bool(recipe.loss.segmentation))
         frames[part] = {key for walk in read for drive in walk.source.drives for key in drive}
     both = len(frames['train'] & frames['val'])
     if both:
@@ -99,17 +100,21 @@ def _check_source(part: str, spec: Source, recipe: Recipe, cache: Path, report: 
     if not isinstance(source, FolderFrames):
         report.summary.append(f'{title}: rendered, nothing to check')
         return None
-    walk = _Walk(source, report)
-    walk.run(max(recipe.data.clip_lengths))
+    walk = _Walk(source, report, DepthCount(recipe.tasks.depth))
+    # validation shows whole images at the size of the network's input
+    walk.run(max(recipe.data.clip_lengths), recipe.data.scale if part == 'train' else None,
+             recipe.data.size[0])
     report.summary.append(f'{title} {walk.summary()}')
     return walk
 
 
-def _check_classes(part: str, counts: npt.NDArray[np.int64], label_set: LabelSet, report: Report
-                   ) -> None:
-    """Sum up the pixels by class of train or val, int64 [256], and compare with the label set."""
+def _check_classes(part: str, counts: npt.NDArray[np.int64], label_set: LabelSet, report: Report,
+                   needed: bool) -> None:
+    """Sum up the pixels by class of train or val, int64 [256]; needed: whether some must count."""
     names, total = label_set.names, counts[:VOID].sum()
     if not total:
+        if counts[VOID] and needed:  # without label files there are no counts at all
+            report.errors['no classes'].append(all_void(part))
         return
     shares = [f'{name} {100 * count / total:.1f} %' for name, count in zip(names, counts) if count]
     report.summary.append(f'{part} classes: {", ".join(shares)}')
@@ -122,14 +127,23 @@ def _check_classes(part: str, counts: npt.NDArray[np.int64], label_set: LabelSet
 class _Walk:
     """One pass over a FolderFrames, which notes in a report what is wrong with it."""
 
-    def __init__(self, source: FolderFrames, report: Report) -> None:
-        self.source, self.report = source, report
+    def __init__(self, source: FolderFrames, report: Report, depth: DepthCount) -> None:
+        self.source, self.report, self.depth = source, report, depth
         self.counts = np.zeros(256, np.int64)
         self.labels: set[Path] = set()  # files that images lead to
+        self.has_depth = False
         self.sizes: dict[tuple[int, ...], bool] = {}  # in the order in which they were met
 
-    def run(self, clip_length: int) -> None:
-        """Read every frame, then look at the source as a whole; clip_length: in frames."""
+    def run(self, clip_length: int, scale: tuple[float, float] | None, height: int) -> None:
+        """
+        Read every frame, then look at the source as a whole.
+
+        Args:
+            clip_length: In frames.
+            scale: Least and largest scale of the images; None: they are brought to a height.
+            height: In pixels.
+        """
+        self.scale, self.height = scale, height
         drives, images = self.source.drives, self.source.root / self.source.image_folder
         for number, drive in enumerate(drives, 1):
             self._drive(drive)
@@ -138,6 +152,7 @@ class _Walk:
         for problem in self.source.problems():
             self.report.errors['sources with mistakes'].append(problem)
         self._labels(images)
+        self._depth(images)
         short = sum(len(drive) < clip_length for drive in drives)
         if short:
             self.report.notes['short drives'].append(
@@ -155,7 +170,14 @@ class _Walk:
             sizes = (f'{len(self.sizes)} sizes of {min(heights)} to {max(heights)} by '
                      f'{min(widths)} to {max(widths)}')
         return (f'{place.parent if place.name == "images" else place}: {frames} frames in '
-                f'{len(self.source.drives)} drives, {sizes}, {len(self.labels)} labelled')
+                f'{len(self.source.drives)} drives, {sizes}, {len(self.labels)} labelled'
+                + (f', {self.depth.summary()}' if self.source.focal is not None else ''))
+
+    def _depth(self, images: Path) -> None:
+        """Whether the recipe can use the depth; without files ``problems`` says so."""
+        problem = self.depth.problem(str(images)) if self.has_depth else None
+        if problem is not None:
+            self.report.errors['depth that cannot be used'].append(problem)
 
     def _labels(self, images: Path) -> None:
         """Whether enough of the frames have labels."""
@@ -182,8 +204,9 @@ class _Walk:
                 self.counts += np.bincount(labels.ravel(), minlength=256)
             if image is None:
                 continue
-            self._read('depth images', key, self.source.geometry)
             size = image.shape[:2]
+            if self.source.focal is not None:
+                self._count_depth(key, size)
             self.sizes[size] = True
             if labels is not None and labels.shape != size:
                 self._read('labels', key, self.source.read)
@@ -192,6 +215,13 @@ class _Walk:
                 mixed = True
                 self.report.errors['drives of mixed sizes'].append(
                     str(two_sizes(str(first[0]), first[1], str(key), size)))
+
+    def _count_depth(self, key: Path, size: tuple[int, ...]) -> None:
+        """Read the depth of a frame; a file that cannot be read is noted and does not count."""
+        geometry = self._read('depth images', key, self.source.geometry)
+        self.has_depth = self.has_depth or geometry is not None
+        own = self.height / size[0]
+        self.depth.add(geometry, size, self.scale or (own, own))
 
     def _read(self, what: str, key: Path, read: Callable[[Path], Read]) -> Read | None:
         """What a method of the source reads of a frame; None after an error, which is noted."""

@@ -148,6 +148,23 @@ def two_sizes(first: str, size: tuple[int, ...], other: str, other_size: tuple[i
                       'frames of one size into a drive')
 
 
+def all_void(part: str) -> str:
+    """Error of labels of train or val in which no pixel has a class."""
+    return (f'all labels of {part} are void: no pixel of them has a class: correct the files, or '
+            f'the label_map of the source; {VOID} is void, as are the ids that a map calls so')
+
+
+def only_void(sources: Iterable[ClipSource[Any]]) -> bool:
+    """Whether there are labels, but none with a class; as a rule, the first one answers."""
+    found = False
+    for source in sources:
+        for key in (key for drive in source.drives for key in drive if source.has_labels(key)):
+            found = True
+            if (source.read(key)[1] != VOID).any():
+                return False
+    return found
+
+
 def class_frequency(source: ClipSource[Any], num_classes: int, most: int = 400
                     ) -> npt.NDArray[np.float64]:
     """Share of labelled pixels per class, float64 [K], of about ``most`` labelled frames."""
