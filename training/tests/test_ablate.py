@@ -10,6 +10,7 @@ from folders import write_folder
 from vseg_training.ablate import _digest, ablate, load_suite, Row, SUITES, table
 from vseg_training.cli import main
 from vseg_training.recipe import load_recipe, to_dict
+from vseg_training.task import SegmentationTask
 
 RECIPE = """
 model: {{weights: null, channels: 16, key_channels: 8, num_prototypes: 4, head_widths: [8, 8]}}
@@ -61,9 +62,17 @@ def test_a_suite_becomes_a_table_and_a_plot(suite, tmp_path, capsys):
     assert before == {path: path.stat().st_mtime_ns for path in tmp_path.glob('runs/*/*.ckpt')}
 
 
-def test_a_run_that_is_not_finite_leaves_the_others_their_table(suite, tmp_path):
+def test_a_run_that_is_not_finite_leaves_the_others_their_table(suite, tmp_path, monkeypatch):
+    losses = SegmentationTask.losses
+
+    def spoilt(self, output, labels):
+        terms = losses(self, output, labels)
+        bad = self.recipe.loss.diversity == 7
+        return {name: term * float('inf') for name, term in terms.items()} if bad else terms
+
+    monkeypatch.setattr(SegmentationTask, 'losses', spoilt)
     own = load_suite(suite)
-    own.seeds, own.rows = [0], [Row('good', []), Row('bad', ['loss.diversity=.inf'])]
+    own.seeds, own.rows = [0], [Row('good', []), Row('bad', ['loss.diversity=7'])]
     for _ in range(2):  # it is not tried again
         text = ablate('some', own, tmp_path)
         lines = text.splitlines()

@@ -12,9 +12,10 @@ import pytest
 
 from folders import write_folder
 from ros_vseg.labels import load_label_set
+from vseg_training.cli import main
 from vseg_training.data import build_source, FolderFrames
 from vseg_training.data.check import check_data
-from vseg_training.data.label_files import read_label_file
+from vseg_training.data.label_files import read_label_file, read_label_map
 from vseg_training.recipe import Data, Recipe, Source
 
 
@@ -250,3 +251,26 @@ def test_frames_are_in_the_order_of_every_number_in_their_names(tmp_path):
         (tmp_path / 'images' / name).touch()
     drives = FolderFrames(tmp_path, 11).drives
     assert [f'{key.parent.name}/{key.name}' for drive in drives for key in drive] == names
+
+
+@pytest.mark.parametrize('text, message', [
+    ('true: car\n', 'True is not an id: use 0 to 255'), ('256: car\n', '256 is not an id'),
+    ('0: [car]\n', "class .'car'. is not in the label set"), ('0: 5\n', 'class 5 is not in'),
+    ('', 'must map ids to class names'), ('- car\n', 'holds a list'),
+    ('0: car\n0: road\n', 'line 2 gives the key 0 again'), ('0: [car\n', 'line 2: '),
+    (5000 * '[', 'not readable YAML')])
+def test_label_maps_that_are_none_are_told_in_one_line(tmp_path, text, message):
+    path = tmp_path / 'ids.yaml'
+    path.write_text(text)
+    with pytest.raises(ValueError, match=message) as caught:
+        read_label_map(str(path), ['road', 'car'])
+    assert str(path) in str(caught.value) and '\n' not in str(caught.value)
+
+
+def test_an_empty_label_set_is_told_in_one_line(data, tmp_path, capsys):
+    (tmp_path / 'classes.yaml').write_text('')
+    (tmp_path / 'recipe.yaml').write_text(
+        f'data: {{label_set: {tmp_path}/classes.yaml, train: [{{kind: folder, root: {data}}}]}}')
+    assert main(['check-data', '--config', str(tmp_path / 'recipe.yaml')]) == 2
+    error = capsys.readouterr().err
+    assert 'classes.yaml' in error and error.count('\n') == 1

@@ -52,6 +52,19 @@ def test_loss_that_is_not_finite_keeps_the_last_checkpoint(recipe, tmp_path, cap
     assert all(torch.isfinite(value).all() for value in last['state_dict'].values())
 
 
+def test_a_sum_of_finite_terms_that_is_not_finite_is_told_as_such(
+        recipe, tmp_path, capsys, monkeypatch):
+    losses = SegmentationTask.losses
+
+    def large(self, output, labels):
+        terms = losses(self, output, labels)
+        return terms | {'scores': terms['scores'] * 0 + 3e38}
+
+    monkeypatch.setattr(SegmentationTask, 'losses', large)
+    error = fit_errors(recipe, tmp_path, capsys, 'loss.segmentation=10', 'optim.max_steps=1')
+    assert 'the weighted sum of the loss terms is not finite at step 0: lower the weights' in error
+
+
 def state(value):
     return {'global_step': 3, 'state_dict': {'weight': torch.full((100_000,), value)}}
 

@@ -13,6 +13,7 @@ from typing import Any, TYPE_CHECKING
 from ros_vseg import interrupts
 from ros_vseg.files import write_whole
 
+from .arguments import number, size, whole
 from .recipe import load_recipe, Recipe
 
 if TYPE_CHECKING:
@@ -203,17 +204,18 @@ def _export(args: Namespace) -> None:
     load = untrained_student if args.untrained else load_student
     student, recipe = load(args.checkpoint)
     metrics: dict[str, Any] = {}
-    size = args.size or tuple(recipe.data.size)
+    height_width = args.size or tuple(recipe.data.size)
     temperature = None
     if args.calibrate is not None:
-        temperature = calibrate(student, _source(recipe, args.calibrate or args.data), size)
+        temperature = calibrate(student, _source(recipe, args.calibrate or args.data),
+                                height_width)
         log.info('temperature of the confidence: %.3f', temperature)
     if recipe.data.val is not None and not args.no_evaluate and not args.untrained:
-        confusion, _ = evaluate_stream(student, _source(recipe, args.data), size)
+        confusion, _ = evaluate_stream(student, _source(recipe, args.data), height_width)
         if confusion.counts.any():      # else there is no number to give
             metrics[f'{recipe.data.val.kind} {recipe.data.val.split}'] = summary(
                 confusion, load_label_set(recipe.data.label_set))
-    export_bundle(student, recipe, args.output, size, metrics, temperature)
+    export_bundle(student, recipe, args.output, height_width, metrics, temperature)
     print(f'{args.output}: {args.output.stat().st_size / 1e6:.1f} MB')
 
 
@@ -225,11 +227,6 @@ def _bench(args: Namespace) -> None:
 def _street(args: Namespace) -> None:
     from .data.street.write_bag import write_street_bag
     write_street_bag(args.output, args.seed, args.seconds, args.size)
-
-
-def _size(text: str) -> tuple[int, int]:
-    height, _, width = text.partition('x')
-    return int(height), int(width)
 
 
 def _add_recipe(command: ArgumentParser) -> None:
@@ -246,14 +243,14 @@ def _add_fit(command: ArgumentParser) -> None:
 
 def _add_profile(command: ArgumentParser) -> None:
     _add_recipe(command)
-    command.add_argument('--steps', type=int, default=20, help='steps to measure')
+    command.add_argument('--steps', type=whole(1, 10**6), default=20, help='steps to measure')
 
 
 def _add_soft_labels(command: ArgumentParser) -> None:
     command.add_argument('checkpoint', type=Path, help='checkpoint of the teacher')
     command.add_argument('-o', '--output', type=Path, required=True, help='folder to write')
     command.add_argument('--config', help="recipe with the frames (default: the teacher's)")
-    command.add_argument('--scales', type=float, nargs='+', default=[1.0],
+    command.add_argument('--scales', type=number(0.1, 8), nargs='+', default=[1.0],
                          help='frame sizes to average over, e.g. 1 1.5')
     command.add_argument('--flip', action='store_true', help='average over mirrored frames')
 
@@ -311,7 +308,7 @@ def _add_export(command: ArgumentParser) -> None:
     command.add_argument('-o', '--output', type=Path, required=True,
                          help='bundle to write (.onnx)')
     command.add_argument(
-        '--size', type=_size, help='HxW of the network input (default: the recipe)')
+        '--size', type=size, help='HxW of the network input (default: the recipe)')
     command.add_argument('--data', help='as in evaluate')
     command.add_argument('--untrained', action='store_true',
                          help='random weights of a recipe instead, to measure its speed')
@@ -323,14 +320,14 @@ def _add_export(command: ArgumentParser) -> None:
 
 def _add_bench(command: ArgumentParser) -> None:
     command.add_argument('checkpoint', type=Path)
-    command.add_argument('--frames', type=int, default=50)
+    command.add_argument('--frames', type=whole(1, 10**6), default=50)
 
 
 def _add_street(command: ArgumentParser) -> None:
     command.add_argument('output', type=Path, help='bag folder to write')
-    command.add_argument('--seed', type=int, default=0)
-    command.add_argument('--seconds', type=float, default=10.0)
-    command.add_argument('--size', type=_size, default=(360, 480), metavar='HxW')
+    command.add_argument('--seed', type=whole(0, 2**32 - 1), default=0)
+    command.add_argument('--seconds', type=number(0.1, 86400), default=10.0)
+    command.add_argument('--size', type=size, default=(360, 480), metavar='HxW')
 
 
 # name, what it does, its arguments, what runs it

@@ -44,6 +44,26 @@ def load_yaml(path: Path, where: str) -> Any:
     return tree
 
 
+def refuse_repeated(path: Path, where: str) -> None:
+    """
+    Refuse keys that are given twice where they may be numbers, of which ``load_yaml`` takes one.
+
+    Args:
+        path: A file that ``load_yaml`` has read.
+        where: What to call it in an error.
+
+    Raises:
+        ValueError: A key is given again; the message has it and its line.
+    """
+    seen: set[str] = set()
+    for key, _ in yaml.compose(path.read_text(encoding='utf-8'), yaml.SafeLoader).value:
+        text = str(key.value)
+        if text in seen:
+            raise ValueError(f'{where}: line {key.start_mark.line + 1} gives the key {text} '
+                             'again: keep one')
+        seen.add(text)
+
+
 def overrides_of(overrides: Sequence[str], where: str) -> Any:
     """
     Read overrides, KEY=VALUE each.

@@ -4,17 +4,18 @@
 from collections.abc import Iterable, Mapping, Sequence
 from io import BytesIO
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
+from omegaconf import OmegaConf
 from PIL import Image
-import yaml
 
 from ros_vseg.labels import LabelSet
 
 from .clips import VOID
 from .image_files import JPEG, PNG, read_file, unreadable
+from ..yaml_files import load_yaml, refuse_repeated
 
 
 UNKNOWN = -1  # in a table of ids: an id that must not occur
@@ -144,16 +145,18 @@ def read_label_map(path: str, names: Sequence[str]) -> Table:
         ValueError: The file cannot be read, or an id or a name does not fit.
     """
     try:
-        entries = yaml.safe_load(Path(path).read_text())
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        entries: Any = OmegaConf.to_container(load_yaml(Path(path), f'label map {path}'))
+    except OSError as error:
         raise ValueError(f'label map {path} cannot be read: {error}') from error
     places = {name: index for index, name in enumerate(names)} | {'void': VOID}
-    if not isinstance(entries, dict):
+    if not isinstance(entries, dict) or not entries:
         raise ValueError(f'label map {path} must map ids to class names, one "id: name" a line')
+    refuse_repeated(Path(path), f'label map {path}')
     for disk, name in entries.items():
-        if not isinstance(disk, int) or not 0 <= disk <= 255:
+        # to Python true is the number 1
+        if not isinstance(disk, int) or isinstance(disk, bool) or not 0 <= disk <= 255:
             raise ValueError(f'label map {path}: {disk!r} is not an id: use 0 to 255')
-        if name not in places:
+        if not isinstance(name, str) or name not in places:
             raise ValueError(f'label map {path}: class {name!r} is not in the label set: use '
                              f'{", ".join(places)}')
     return id_table({disk: places[name] for disk, name in entries.items()})
