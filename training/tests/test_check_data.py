@@ -213,3 +213,11 @@ def test_depth_of_val_counts_at_the_size_of_the_network(data, tmp_path):
     recipe.data.val, recipe.data.size = Source('folder', str(data), focal=100.0), (128, 192)
     text = '\n'.join(check_data(recipe, tmp_path).lines())
     assert 'none lies in 4 to 40 m' in text  # twice as high as the images
+
+
+@pytest.mark.parametrize('factor, dark', [(16, True), (256, False)])
+def test_16_bit_images_of_fewer_bits_are_a_warning(data, tmp_path, factor, dark):
+    for path in (data / 'images').glob('*/*.png'):
+        cv2.imwrite(str(path), cv2.imread(str(path)).astype(np.uint16) * factor)
+    found = check_data(recipe_of(data), tmp_path)
+    assert not found.errors and ('dark 16-bit images' in found.warnings) is dark

@@ -18,6 +18,7 @@ from . import open_source
 from .clips import all_void, two_sizes, VOID
 from .depth_check import DepthCount
 from .folders import FolderFrames
+from .image_files import is_16_bit
 from ..recipe import Recipe, Source
 
 
@@ -132,6 +133,7 @@ class _Walk:
         self.counts = np.zeros(256, np.int64)
         self.labels: set[Path] = set()  # files that images lead to
         self.has_depth = False
+        self.brightest: int | None = None  # of 16-bit images, after their conversion to 8 bits
         self.sizes: dict[tuple[int, ...], bool] = {}  # in the order in which they were met
 
     def run(self, clip_length: int, scale: tuple[float, float] | None, height: int) -> None:
@@ -153,6 +155,11 @@ class _Walk:
             self.report.errors['sources with mistakes'].append(problem)
         self._labels(images)
         self._depth(images)
+        if self.brightest is not None and self.brightest < 64:  # as of 14 bits and fewer
+            self.report.warnings['dark 16-bit images'].append(
+                f'{images}: the brightest value of its 16-bit images is {self.brightest} of 255: '
+                'if their camera has fewer bits, scale them to the whole range of 16 bits, or '
+                'save them with 8 bits')
         short = sum(len(drive) < clip_length for drive in drives)
         if short:
             self.report.notes['short drives'].append(
@@ -204,6 +211,8 @@ class _Walk:
                 self.counts += np.bincount(labels.ravel(), minlength=256)
             if image is None:
                 continue
+            if is_16_bit(key):
+                self.brightest = max(self.brightest or 0, int(image.max()))
             size = image.shape[:2]
             if self.source.focal is not None:
                 self._count_depth(key, size)

@@ -38,6 +38,13 @@ def read_file(path: Path) -> bytes:
     return content
 
 
+def is_16_bit(path: Path) -> bool:
+    """Whether a file is a PNG of 16 bits, of which ``read_image`` takes the upper 8."""
+    with open(path, 'rb') as file:
+        head = file.read(25)
+    return len(head) == 25 and head.startswith(PNG) and head[24] == 16
+
+
 def read_image(path: Path) -> npt.NDArray[np.uint8]:
     """
     Read an image.
