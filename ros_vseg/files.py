@@ -1,9 +1,12 @@
 # Copyright 2026 The ros_vseg authors
 # SPDX-License-Identifier: Apache-2.0
-"""Files that are written whole or not at all, and the order of their names."""
+"""Files that are written whole or not at all, the order of their names, and JSON for anyone."""
+import json
+import math
 import os
 from pathlib import Path
 import re
+from typing import Any
 
 
 def write_whole(path: Path, data: bytes) -> None:
@@ -31,3 +34,21 @@ def natural_key(name: str) -> tuple[list[str | tuple[int, str]], str]:
         # longer numbers are larger; never int(), which refuses thousands of digits
         parts.append((len(digits), digits) if place % 2 else part)
     return parts, name      # the name itself where only leading zeros differ
+
+
+def to_json(value: Any, indent: int | None = None, sort_keys: bool = False) -> str:
+    """
+    Return a value as JSON that every reader takes: null for numbers that JSON does not have.
+
+    >>> to_json({'a': [1.5, float('nan')], 'b': (float('inf'), None)})
+    '{"a": [1.5, null], "b": [null, null]}'
+    """
+    return json.dumps(_finite(value), indent=indent, sort_keys=sort_keys, allow_nan=False)
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _finite(entry) for key, entry in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_finite(entry) for entry in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -6,7 +6,6 @@ import argparse
 from collections.abc import Sequence
 import hashlib
 import importlib.metadata
-import json
 import logging
 from pathlib import Path
 import sys
@@ -18,6 +17,7 @@ from ros_vseg.commands.completion import backends, benchmarks, completed, offer,
 from ros_vseg.commands.limits import check_numbers
 from ros_vseg.commands.output import printing
 from ros_vseg.errors import VsegError
+from ros_vseg.files import to_json
 
 EXAMPLES = """examples:
   vseg run drive.mcap -o labelled
@@ -37,7 +37,7 @@ def _info(options: argparse.Namespace) -> int:
     bundle = Bundle.load(options.bundle or default_bundle_path())
     tree = {**bundle.info.to_dict(), 'sha256': bundle.sha256, 'bytes': len(bundle.model)}
     if options.json:
-        print(json.dumps(tree, indent=2))
+        print(to_json(tree, indent=2))
         return 0
     tree.setdefault('prototypes', 'none')
     classes = tree['label_set'].pop('classes')
@@ -85,7 +85,7 @@ def _run(options: argparse.Namespace) -> int:
     except NothingLabelledError as error:
         return _failed(error)
     if options.json:
-        print(json.dumps(report.to_dict(source, stream), indent=2))
+        print(to_json(report.to_dict(source, stream), indent=2))
     elif not options.quiet:
         print('\n'.join(report.lines(source, stream)))
     for problem in report.problems:

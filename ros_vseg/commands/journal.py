@@ -3,6 +3,7 @@
 """What ``vseg run`` has written so far, so that ``--resume`` goes on after its last frame."""
 from collections.abc import Collection, Mapping, Sequence
 import json
+import math
 import os
 from pathlib import Path
 from types import TracebackType
@@ -14,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ros_vseg.errors import MediaError
+from ros_vseg.files import to_json
 from ros_vseg.media.sources import Frame
 from ros_vseg.stream import Past, Result, Stream
 
@@ -48,7 +50,7 @@ class Journal:
 
     def __init__(self, folder: Path, options: Mapping[str, Any]) -> None:
         self._folder, self._path = folder, folder / NAME
-        self._head = json.dumps({'options': options}, sort_keys=True)
+        self._head = to_json({'options': options}, sort_keys=True)
         self._file: IO[str] | None = None
         self.entries: list[Entry] = []
 
@@ -81,7 +83,7 @@ class Journal:
         partial = self._path.with_name(f'.{os.getpid()}.{NAME}')
         try:
             partial.write_text(
-                '\n'.join([self._head, *map(json.dumps, self.entries), '']), encoding='utf-8')
+                '\n'.join([self._head, *map(to_json, self.entries), '']), encoding='utf-8')
             os.replace(partial, self._path)
             self._file = open(self._path, 'a', encoding='utf-8', buffering=1)
         except OSError as error:
@@ -94,7 +96,7 @@ class Journal:
         entry = Entry(frame.name, frame.stamp, checksum(frame.image), result.mean_confidence,
                       result.admitted)
         try:
-            self._file.write(json.dumps(entry) + '\n')
+            self._file.write(to_json(entry) + '\n')
         except OSError as error:
             raise self._failed(error) from error
 
@@ -142,8 +144,11 @@ class Replay:
             raise MediaError(f'frame {number} of the input, {frame.name}, is not the one that '
                              f'{self._folder} was labelled from: choose another output, or have '
                              'it removed with --clear')
+        confidence = entry.confidence
+        if confidence is None and not entry.admitted:   # null: NaN, which is never admitted
+            confidence = math.nan
         admitted = self._stream.follow(frame.image, frame.stamp, frame.frame_id,
-                                       Past(entry.confidence, number in self._in_pool))
+                                       Past(confidence, number in self._in_pool))
         if admitted != entry.admitted:
             raise MediaError(f'{self._folder / NAME} is damaged: have it removed with --clear')
         path = self._folder / f'labels/{frame.name}.png'

@@ -1,7 +1,6 @@
 # Copyright 2026 The ros_vseg authors
 # SPDX-License-Identifier: Apache-2.0
 """Latched topics that say what the ids of a label image mean."""
-import json
 from typing import Any
 
 from rclpy.node import Node
@@ -9,6 +8,7 @@ from rclpy.publisher import Publisher
 from rclpy.qos import DurabilityPolicy, QoSProfile
 from std_msgs.msg import String
 
+from ros_vseg.files import to_json
 from ros_vseg.labels import LabelSet
 
 try:
@@ -26,7 +26,7 @@ def publish_label_info(node: Node, label_set: LabelSet) -> list[Publisher]:
     The classes of a LabelInfo have the ids of the label image, and the last one is UNLABELED, the
     void id. Returns the publishers: the topics last as long as these.
     """
-    text = String(data=json.dumps(label_set.to_dict()))
+    text = String(data=to_json(label_set.to_dict()))
     publishers = [_latch(node, '~/label_info_json', text)]
     if LabelInfo:
         publishers.append(_latch(node, '~/label_info', label_info(node, label_set)))
