@@ -273,10 +273,13 @@ def test_damaged_messages_are_left_out(probe, tmp_path):
         for data in ('[' * 100_000, 'null', '{"classes": 5}', '{'):
             probe.label_info.publish(String(data=data))
             probe.spin(0.05)
-        assert _wait_end(probe, child) == 0, child.last_lines()
+        assert _wait_end(probe, child) == 1, child.last_lines()
     text = child.log.read_text()
     assert 'a message on label is left out' in text and 'label_info is left out' in text
-    assert json.loads((tmp_path / 'out/summary.json').read_text())['labels'] == 2
+    assert '1 damaged messages on label were left out' in text
+    summary = json.loads((tmp_path / 'out/summary.json').read_text())
+    assert summary['labels'] == 2 and len(summary['problems']) == 3
+    assert summary['damaged'] == {'label': 1, 'overlay': 1, 'label_info_json': 4}
 
 
 def test_an_earlier_recording_is_refused_or_cleared(probe, tmp_path):

@@ -1,6 +1,7 @@
 # Copyright 2026 The ros_vseg authors
 # SPDX-License-Identifier: Apache-2.0
 """Bags, videos and pictures, written whole or not at all."""
+import fcntl
 import glob
 import os
 from pathlib import Path
@@ -62,6 +63,35 @@ def _lives(process: int) -> bool:
     except PermissionError:
         pass
     return True
+
+
+def hold_folder(folder: Path) -> int:
+    """
+    Make a folder and hold it for this process alone: until it ends, however that is.
+
+    Args:
+        folder: to write to.
+
+    Returns:
+        a file descriptor; closing it lets the folder go.
+
+    Raises:
+        MediaError: The folder cannot be written, or another process holds it.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        held = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    except (OSError, ValueError) as error:      # ValueError: a NUL in the path
+        raise not_written(folder, error) from error
+    try:
+        fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(held)
+        raise MediaError(f'another recorder writes to {folder}: wait until it has ended, or '
+                         'choose another output') from None
+    except OSError:     # a file system without: NFS may refuse folders
+        pass
+    return held
 
 
 def not_written(path: Path, error: object) -> MediaError:
@@ -226,9 +256,8 @@ class VideoWriter:
         found = max(0, round(video.get(cv2.CAP_PROP_FRAME_COUNT))) if video.isOpened() else 0
         video.release()
         if found != self._count:
-            free = shutil.disk_usage(self._path.parent).free / 2**20
-            raise self._failed(f'{found} of {self._count} frames are in the file; {free:.0f} MiB '
-                               'are free: the disk or the quota may be full')
+            raise self._failed(
+                f'{found} of {self._count} frames are in the file; {_room(self._path.parent)}')
         try:
             os.replace(self._partial, self._path)
         except OSError as error:
@@ -244,6 +273,14 @@ class VideoWriter:
         self.discard()
         return MediaError(f'video {self._path} cannot be written ({reason}): free some space or '
                           'choose another output')
+
+
+def _room(folder: Path) -> str:
+    try:
+        free = shutil.disk_usage(folder).free / 2**20
+    except OSError as error:
+        return f'{folder}: {error.strerror}'
+    return f'{free:.0f} MiB are free: the disk or the quota may be full'
 
 
 def _encodable(fps: float) -> float:

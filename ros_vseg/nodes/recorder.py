@@ -8,8 +8,10 @@ replayed source has exact labels), ``label_info_json``, ``ended`` (std_msgs/UInt
 last word) and ``/diagnostics``; remap them to the camera. Ends when the player has, or by Ctrl-C:
 ``ros2 run ros_vseg record drive --ros-args -r label:=/vseg_node/front/label``.
 """
+from collections import Counter
 from collections.abc import Callable
 import json
+import os
 from pathlib import Path
 import shutil
 import sys
@@ -26,13 +28,13 @@ from sensor_msgs.msg import Image
 from std_msgs.msg import String, UInt32
 
 from ros_vseg.errors import ImageError, LabelSetError, MediaError
-from ros_vseg.files import write_whole
+from ros_vseg.files import to_json, write_whole
 from ros_vseg.image import to_label_array, to_rgb
 from ros_vseg.interrupts import Interrupted
 from ros_vseg.labels import LabelSet
 from ros_vseg.media.contact_sheet import contact_sheet, Samples
 from ros_vseg.media.summary import Summary
-from ros_vseg.media.writers import BagWriter, VideoWriter, write_png
+from ros_vseg.media.writers import BagWriter, hold_folder, VideoWriter, write_png
 from ros_vseg.nodes.parameters import declare, Parameter
 from ros_vseg.nodes.start import Program
 
@@ -107,18 +109,27 @@ class OverlayVideo:
         if not self.problem:
             self._try(self._finish)
 
+    def discard(self) -> None:
+        """Leave nothing behind."""
+        if self._writer:
+            self._writer.discard()
+
 
 class Recorder(Node):
     """
     Records into the folder ``output``; ``done`` once no more labels are to come.
 
-    MediaError when the folder cannot be written.
+    MediaError when the folder cannot be written, or another recorder writes to it.
     """
 
     def __init__(self, overrides: list[Any] | None = None) -> None:
         super().__init__('record', parameter_overrides=overrides)
         declare(self, RECORD)
-        self.output = Path(self.get_parameter('output').value)
+        output = self.get_parameter('output').value
+        if not output:      # it would be the current folder
+            raise MediaError('no output: name a folder to write to: record FOLDER')
+        self.output = Path(output)
+        self._hold = hold_folder(self.output)
         clear_results(self.output, self.get_parameter('clear').value)
         self.done = False
         self._bag = BagWriter(self.output / 'labels')
@@ -127,7 +138,7 @@ class Recorder(Node):
         self._label_set: LabelSet | None = None
         self._overlays = 0
         self._diagnostics: dict[str, dict[str, str]] = {}
-        self._damaged: set[str] = set()
+        self._damaged: Counter[str] = Counter()     # messages by topic
         self._ready, self._ended, self._last = False, False, time.monotonic()
         self._outputs = (self.create_subscription(Image, 'label', self._on_label, 10),
                          self.create_subscription(Image, 'overlay', self._on_overlay, 10))
@@ -139,13 +150,13 @@ class Recorder(Node):
         self.create_timer(1.0, self._tell)
 
     def _read(self, topic: str, read: Callable[[Image], Pixels], msg: Image) -> Pixels | None:
-        """Return the pixels of a message, None if it is damaged; the first is told."""
+        """Return the pixels of a message, None if it is damaged: counted, and the first told."""
         try:
             return read(msg)
         except ImageError as error:
-            if topic not in self._damaged:
+            if not self._damaged[topic]:
                 self.get_logger().error(f'a message on {topic} is left out: {error}')
-            self._damaged.add(topic)
+            self._damaged[topic] += 1
             return None
 
     def _on_label(self, msg: Image) -> None:
@@ -183,6 +194,7 @@ class Recorder(Node):
         except (ValueError, TypeError, RecursionError) as error:    # LabelSetError is a ValueError
             reason = error if isinstance(error, LabelSetError) else 'it is not such JSON'
             self.get_logger().error(f'label_info is left out: {reason}')
+            self._damaged['label_info_json'] += 1
 
     def _on_ended(self, msg: UInt32) -> None:
         self.get_logger().info(f'the player has sent its last image, number {msg.data}')
@@ -216,15 +228,32 @@ class Recorder(Node):
         """
         Complete bag, video, contact sheet and summary.json.
 
-        Returns the summary, without labels if none came; its ``problems`` are the outputs that
-        could not be written. One that fails does not take the others with it.
+        Returns the summary, without labels if none came; its ``problems`` say what was left out
+        and which outputs could not be written. One that fails does not take the others with it.
         """
-        if not self._summary.labels:
+        try:
+            return self._close()
+        finally:
+            os.close(self._hold)
+
+    def _close(self) -> dict[str, Any]:
+        problems = self._left_out()
+        foreign = [name for name in ('labels', 'summary.json') if (self.output / name).exists()]
+        if not self._summary.labels or foreign:
             self._bag.discard()
-            return {'labels': 0, 'problems': []}
-        problems: list[str] = []
-        result = self._summary.to_dict(self._label_set.names if self._label_set else ())
-        result.update(overlays=self._overlays, diagnostics=self._diagnostics, problems=problems)
+            self._video.discard()
+            if foreign:     # where folders cannot be held, or this one was replaced meanwhile
+                problems.append(f'{self.output} got {", ".join(foreign)} of another recording '
+                                'meanwhile, so that this one is lost: choose another output')
+            return {'labels': self._summary.labels, 'problems': problems}
+        names = self._label_set.names if self._label_set else ()
+        problems += self._summary.problems(names)
+        if not names:
+            problems.append('no label_info came, so that there is no contact sheet and no IoU: '
+                            'remap label_info_json to that of the node')
+        result = self._summary.to_dict(names)
+        result.update(overlays=self._overlays, damaged=dict(self._damaged),
+                      diagnostics=self._diagnostics, problems=problems)
         self._video.close()
         if self._video.problem:
             problems.append(self._video.problem)
@@ -234,11 +263,14 @@ class Recorder(Node):
             except MediaError as error:
                 problems.append(str(error))
         try:
-            text = json.dumps(result, indent=2) + '\n'
-            write_whole(self.output / 'summary.json', text.encode())
+            write_whole(self.output / 'summary.json', f'{to_json(result, indent=2)}\n'.encode())
         except OSError as error:
             problems.append(f'{self.output}/summary.json cannot be written ({error.strerror})')
         return result
+
+    def _left_out(self) -> list[str]:
+        return [f'{count} damaged messages on {topic} were left out; the log says why'
+                for topic, count in sorted(self._damaged.items())]
 
     def _write_sheet(self, result: dict[str, Any]) -> None:
         rows = self._samples.rows()
@@ -287,7 +319,7 @@ def _run(recorder: Recorder) -> int:
     finally:
         result = recorder.close()
     problems = result['problems']
-    if not result['labels']:
+    if not result['labels'] and not problems:
         problems = ['no label image came: is vseg_node active, and does its camera publish?']
     for problem in problems:
         print(f'record: error: {problem}', file=sys.stderr)
