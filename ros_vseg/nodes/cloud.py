@@ -8,6 +8,7 @@ camera while somebody listens to ``~/points``; ``camera_info`` is the depth's. S
 the points are the depth's.
 ``ros2 run ros_vseg cloud --ros-args -r label:=/vseg_node/camera/label``
 """
+import math
 import sys
 from typing import Any
 
@@ -132,7 +133,7 @@ def cloud_message(found: dict[str, Image], info: CameraInfo) -> PointCloud2:
             f'camera_info is of {info.height}x{info.width}, depth is {depth.height}x'
             f'{depth.width}: remap camera_info to that of the depth', 'size')
     lens = intrinsics(info)
-    if not (lens.fx and lens.fy):
+    if not (0 < lens.fx < math.inf and 0 < lens.fy < math.inf):
         raise ImageError('camera_info has no focal length: calibrate the camera', 'data')
     metres = depth_in_metres(bytes(depth.data), depth.height, depth.width, depth.step,
                              depth.encoding, bool(depth.is_bigendian))

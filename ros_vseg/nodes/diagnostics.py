@@ -157,6 +157,9 @@ def _health(camera: Labeller, recent: Counter[str], rate: str,
         return DiagnosticStatus.WARN, f'images refused: {", ".join(refused)}; the log says why'
     if recent['depth_without_focal_length']:
         return DiagnosticStatus.WARN, 'depth is not published: no focal length; the log says why'
+    if recent['camera_info_of_other_size']:
+        return DiagnosticStatus.WARN, (
+            'camera_info is of another size than the images; the log says why')
     if rate_problem:
         return DiagnosticStatus.WARN, rate_problem
     return DiagnosticStatus.OK, f'labelling {rate} images a second'

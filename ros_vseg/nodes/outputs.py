@@ -2,6 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """What the node publishes for one camera; what nobody subscribes to is not computed."""
 from array import array
+import math
 import re
 from typing import Any, Callable, Mapping, NamedTuple, Sequence
 
@@ -109,6 +110,7 @@ class Outputs:
                  ) -> None:
         self._node, self._label_set, self._info, self._extras = node, label_set, info, more
         self._without_focal, self._count = 0, count     # frames
+        self._told_size = False
         topics = (*more.masks, *more.probabilities, *(('depth',) if info.depth else ()))
         kinds = {**OUTPUTS, **dict.fromkeys(topics, Image)}
         self._publishers = {output: self._publisher(kind, f'~/{name}/{output}')
@@ -172,8 +174,7 @@ class Outputs:
             self._publish_depth(
                 header, result.depth, result.labels.shape, self._info.depth, camera_info)
         if camera_info is not None and self.wanted('camera_info'):
-            camera_info.header = header
-            self._publishers['camera_info'].publish(camera_info)
+            self._publish_camera_info(header, result.labels.shape, camera_info)
 
     def _publish_probabilities(self, header: Header, result: Result) -> None:
         topics = [topic for topic in self._extras.probabilities if self.wanted(topic)]
@@ -200,6 +201,20 @@ class Outputs:
                 f'{self._publishers["depth"].topic_name} is not published: metres follow from the '
                 f"camera's focal length, and {reason}")
 
+    def _publish_camera_info(self, header: Header, size: tuple[int, int],
+                             camera_info: Any) -> None:
+        reason = _other_size(camera_info, size)
+        if reason is None:
+            camera_info.header = header
+            self._publishers['camera_info'].publish(camera_info)
+            return
+        self._count('camera_info_of_other_size')
+        if not self._told_size:
+            self._told_size = True
+            self._node.get_logger().warning(
+                f'{self._publishers["camera_info"].topic_name} is not published: {reason}; remap '
+                "camera_info to that of the camera's images")
+
     def _publish(self, output: str, header: Header, pixels: npt.NDArray[Any],
                  encoding: str) -> None:
         if self.wanted(output):
@@ -211,10 +226,18 @@ def _no_focal(camera_info: Any | None, size: tuple[int, int]) -> str | None:
     """Return why the focal length of images of (H, W) is not known, or None."""
     if camera_info is None:
         return 'there is no camera_info'
+    reason = _other_size(camera_info, size)
+    if reason is None and not 0 < intrinsics(camera_info).fy < math.inf:
+        reason = 'camera_info has none (k[4])'
+    return reason
+
+
+def _other_size(camera_info: Any, size: tuple[int, int]) -> str | None:
+    """Return in words that a CameraInfo is of another size than (H, W), or None."""
     told = camera_info.height, camera_info.width
-    if told not in ((0, 0), size):
-        return f'camera_info is of {told[0]}x{told[1]}, the image {size[0]}x{size[1]}'
-    return None if intrinsics(camera_info).fy > 0 else 'camera_info has none (k[4])'
+    if told in ((0, 0), size):
+        return None
+    return f'camera_info is of {told[0]}x{told[1]}, the image {size[0]}x{size[1]}'
 
 
 def _png(header: Header, labels: Bytes) -> CompressedImage:
