@@ -70,6 +70,6 @@ def depth_image(coarse: npt.NDArray[np.floating], size: tuple[int, int], known: 
 
 
 def in_millimetres(metres: Floats) -> npt.NDArray[np.uint16]:
-    """Return depths float32 [H, W] as REP 118 stores them: uint16 mm, 0 where none is known."""
-    known = np.isfinite(metres) & (metres < 65.5)
+    """Return depths float32 [H, W] as REP 118 stores them: uint16 mm, 0 if unknown or too far."""
+    known = (metres >= 0) & (metres < 65.5)     # neither NaN nor inf
     return np.where(known, np.round(1000 * np.where(known, metres, 0)), 0).astype(np.uint16)

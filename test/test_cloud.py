@@ -83,6 +83,9 @@ def test_k_serves_where_p_is_empty_and_none_is_refused():
         cloud_message(found, info()).data
     with pytest.raises(ImageError, match='focal length'):
         cloud_message(found, info(p=(0.0,) * 12))
+    for wrong in (np.inf, np.nan):
+        with pytest.raises(ImageError, match='focal length'):
+            cloud_message(found, info(p=(0.0,) * 12, k=(wrong, *k[1:])))
 
 
 def test_bad_inputs_name_what_is_wrong():

@@ -18,12 +18,14 @@ from tiny_bundle import CHANNELS, PLAIN, STRIDE, weights, write_tiny_bundle
 from ros_vseg import backends
 from ros_vseg.bundle import Bundle, KEY
 from ros_vseg.commands import cli
+from ros_vseg.commands.outputs import Outputs
 from ros_vseg.depth import depth_image, DepthRange, FAR, in_millimetres
 from ros_vseg.errors import BackendError, BundleError
 from ros_vseg.graph import at_size
+from ros_vseg.media.sources import Frame
 from ros_vseg.media.writers import write_png
 from ros_vseg.nodes.outputs import PATIENCE
-from ros_vseg.stream import Stream
+from ros_vseg.stream import Result, Stream
 
 KNOWN = DepthRange(nearest=1.0, farthest=40.0, focal=100.0)
 GOOD = pictures(1, seed=4)[0]
@@ -82,8 +84,8 @@ def test_depth_image_against_loops():
 
 
 def test_millimetres_are_whole_and_far_is_none():
-    metres = np.array([[1.2345, np.inf, 65.4, 66, np.nan]], np.float32)
-    assert in_millimetres(metres).tolist() == [[1234, 0, 65400, 0, 0]]
+    metres = np.array([[1.2345, np.inf, 65.4, 66, np.nan, -1, -np.inf]], np.float32)
+    assert in_millimetres(metres).tolist() == [[1234, 0, 65400, 0, 0, 0, 0]]
 
 
 def test_another_size_of_the_network_keeps_the_meaning(path):
@@ -123,6 +125,7 @@ def test_node_publishes_metres_of_the_camera(probe, stream, info):
 
 @pytest.mark.parametrize('info, reason', [
     (None, 'there is no camera_info'), (infos(0.0), r'has none \(k\[4\]\)'),
+    (infos(np.inf), r'has none \(k\[4\]\)'), (infos(np.nan), r'has none \(k\[4\]\)'),
     (infos(100.0, 240), 'camera_info is of 240x160, the image 120x160')])
 def test_node_says_once_that_the_focal_length_is_missing(probe, stream, info, reason, capfd):
     with ros.inner_camera(probe, stream, stream.label_set) as camera, \
@@ -137,6 +140,24 @@ def test_node_says_once_that_the_focal_length_is_missing(probe, stream, info, re
     said = [line for line in capfd.readouterr().err.splitlines() if 'focal length' in line]
     assert len(said) == 1 and '/inner/inner/depth is not published' in said[0]
     assert re.search(reason, said[0])
+
+
+def test_camera_info_of_another_size_is_not_passed_on(probe, stream, capfd):
+    with ros.inner_camera(probe, stream, stream.label_set) as camera, \
+            closing(ros.CameraProbe(probe, 'inner', 'inner', ('label', 'camera_info'))) as seen:
+        for stamp, info, passes in ((1, infos(100.0, 240), False), (2, infos(100.0, 240), False),
+                                    (3, infos(100.0, 120), True), (4, CameraInfo(), True)):
+            seen.info.publish(info)
+            probe.wait(lambda: seen.info.wait_for_all_acked(), 'camera_info to be sent')
+            probe.spin(0.3)
+            seen.label(ros.image(GOOD, stamp))
+            if passes:
+                assert seen.wait_for(stamp, 'camera_info').height == info.height
+        assert {ros.stamp_of(message) for message in seen.received['camera_info']} == {3, 4}
+        assert camera.statistics.report()[0]['camera_info_of_other_size'] in ('2', '3')
+        # 3: the first image may have been sent twice
+    said = [line for line in capfd.readouterr().err.splitlines() if 'is not published' in line]
+    assert len(said) == 1 and 'camera_info is of 240x160, the image 120x160; remap' in said[0]
 
 
 def test_a_bundle_without_depth_has_no_such_topic(probe, backend):
@@ -165,9 +186,60 @@ def test_run_saves_millimetres(path, stream, tmp_path):
     np.testing.assert_array_equal(found, expected)
 
 
+OFFLINE = ('--backend', 'openvino', '--precision', 'fp32', '--threads', 1, '--json', '--quiet')
+
+
+def test_run_saves_no_depth_of_another_size(path, tmp_path, capsys):
+    """--focal is that of the first image: of another size it would be wrong without a word."""
+    drive, out = tmp_path / 'drive', tmp_path / 'out'
+    for number, height in enumerate((120, 120, 240, 240)):
+        write_png(drive / f'{number}.png', pictures(1, height, height * 4 // 3, seed=4)[0])
+    assert vseg('run', drive, '-o', out, '--save', 'labels', 'depth', '--focal', 20,
+                '--bundle', path, *OFFLINE) == 1
+    told = capsys.readouterr()
+    assert json.loads(told.out)['depth']['other_size'] == 2
+    assert '2 frames have no depth' in told.err and 'the first image, 120x160' in told.err
+    assert sorted(file.name for file in (out / 'depth').iterdir()) == ['0.png', '1.png']
+    assert len(list((out / 'labels').iterdir())) == 4
+
+
+def test_run_tells_distances_that_have_no_value(path, stream, tmp_path, capsys):
+    drive = tmp_path / 'drive'
+    write_png(drive / '0.png', GOOD)
+    options = ('--save', 'depth', '--bundle', path, '--clear')
+    stream.reset()
+    coarse = stream.step(GOOD, 0).depth
+    command = ('run', drive, '-o', tmp_path / 'out', *options)
+    for focal in (20, 500):
+        metres = depth_image(coarse, GOOD.shape[:2], KNOWN, focal, 96)
+        metres = metres[np.isfinite(metres)]
+        share = float(((metres >= 65.5) | (metres <= 0.0005)).mean())
+        assert (metres >= 65.5).any() == (focal == 500)
+        assert vseg(*command, '--focal', focal, *OFFLINE) == 0
+        report = json.loads(capsys.readouterr().out)
+        assert report['depth']['without_value'] == pytest.approx(share)
+    assert vseg(*command, '--focal', 500, *OFFLINE[:-2]) == 0
+    assert (f'{100 * share:.2f} % of the pixels with a distance have no value: beyond 65.5 m'
+            in capsys.readouterr().out)
+
+
+@pytest.mark.parametrize('coarse, without, reason', [
+    (29.0, 1.0, 'all lies beyond 65.5 m'), (39.0, None, 'all is far')])
+def test_a_run_that_saves_no_depth_at_all_says_so(stream, tmp_path, coarse, without, reason):
+    problems = []
+    with Outputs(tmp_path, ['depth'], 10, stream, problems, focal=900) as outputs:
+        for number in range(2):
+            result = Result(np.zeros((120, 160), np.uint8), None, 0, None, {}, True, False,
+                            None, depth=np.full((12, 16), coarse, np.float32))
+            outputs.write_pictures(Frame(GOOD, number, 'camera', f'{number}'), result)
+    assert outputs.depth.without_value == without
+    problem, = problems
+    assert f'no pixel of 2 depth images has a value, since {reason}: is --focal 900' in problem
+
+
 @pytest.mark.parametrize('more, reason', [
-    ([], 'give it by --focal'), (['--focal', 0], 'give it by --focal'),
-    (['--focal', 'nan'], 'give it by --focal')])
+    ([], 'give it by --focal'), (['--focal', 0], '--focal 0.0 is too small'),
+    (['--focal', 'nan'], '--focal nan is not a number')])
 def test_run_refuses_depth_without_a_focal_length(path, more, reason, tmp_path, capsys):
     drive = write_drive(tmp_path / 'drive', 1)
     assert vseg('run', drive, '-o', tmp_path / 'out', '--save', 'depth', '--bundle', path,

@@ -9,6 +9,7 @@ from types import TracebackType
 import numpy as np
 import numpy.typing as npt
 
+from ros_vseg.bundle import BundleInfo
 from ros_vseg.commands.journal import NAME
 from ros_vseg.depth import depth_image, in_millimetres
 from ros_vseg.errors import MediaError
@@ -20,17 +21,77 @@ from ros_vseg.stream import Result, Stream
 RESULTS = ('labels', 'color', 'depth', 'overlay.mp4', 'bag', NAME)   # names in the output folder
 
 
+class DepthPictures:
+    """
+    Depth as PNGs, of frames of one size: that of the first frame, which the focal length is for.
+
+    Args:
+        folder: to write to.
+        info: of the bundle, with depth.
+        focal: of the camera, in pixels of the first frame.
+
+    Attributes:
+        other_size: frames of another size, which have no depth.
+        without_value: share of the pixels with a distance that 16 bits do not hold; None: no
+            pixel has one.
+    """
+
+    def __init__(self, folder: Path, info: BundleInfo, focal: float) -> None:
+        self._folder, self._info, self._focal = folder, info, focal
+        self._size: tuple[int, int] | None = None
+        self._frames = self._finite = self._saved = self.other_size = 0
+
+    def see(self, size: tuple[int, int]) -> None:
+        """Take the (H, W) of a frame, of an earlier run too: the first one's counts."""
+        self._size = self._size or size
+
+    def write(self, name: str, coarse: npt.NDArray[np.float32], size: tuple[int, int]) -> None:
+        """Write the coarse depth of a frame of (H, W) as NAME.png; MediaError."""
+        self.see(size)
+        if size != self._size:
+            self.other_size += 1
+            return
+        assert self._info.depth is not None
+        metres = depth_image(coarse, size, self._info.depth, self._focal, self._info.height)
+        stored = in_millimetres(metres)
+        write_png(self._folder / f'{name}.png', stored)
+        self._frames += 1
+        self._finite += np.count_nonzero(np.isfinite(metres))
+        self._saved += np.count_nonzero(stored)
+
+    @property
+    def without_value(self) -> float | None:
+        """Share in 0..1, see above."""
+        return 1 - self._saved / self._finite if self._finite else None
+
+    def problems(self) -> list[str]:
+        """Return in words what is missing."""
+        found = []
+        if self.other_size and self._size:
+            found.append('{} frames have no depth: --focal is for the size of the first image, '
+                         '{}x{}, and they have another'.format(self.other_size, *self._size))
+        if self._frames and not self._saved:
+            reason = 'all is far' if not self._finite else 'all lies beyond 65.5 m'
+            found.append(f'no pixel of {self._frames} depth images has a value, since {reason}: '
+                         f'is --focal {self._focal:g} the focal length, in pixels of the images?')
+        return found
+
+
 class Outputs:
     """
     What a run writes. A context manager: bag and video appear when its block succeeds.
 
-    A video that fails is given up with a message in ``problems``; the other outputs go on.
+    A video that fails is given up with a message in ``problems``; the other outputs go on. What
+    of depth is missing is told there at the end.
     """
 
     def __init__(self, output: Path, save: Collection[str], fps: float, stream: Stream,
                  problems: list[str], focal: float | None = None) -> None:
         self._output, self._save, self._label_set = output, save, stream.label_set
-        self._problems, self._info, self._focal = problems, stream.info, focal
+        self._problems = problems
+        self.depth: DepthPictures | None = None
+        if 'depth' in save and focal:
+            self.depth = DepthPictures(output / 'depth', stream.info, focal)
         self._bag = self._video = None
         for folder in ('labels', 'color', 'depth'):
             remove_abandoned(output / folder)
@@ -47,14 +108,13 @@ class Outputs:
         if 'color' in self._save:
             write_png(self._output / f'color/{frame.name}.png',
                       colorize(labels, self._label_set))
-        if 'depth' in self._save and result.depth is not None and self._focal:
-            assert self._info.depth is not None
-            metres = depth_image(result.depth, labels.shape, self._info.depth, self._focal,
-                                 self._info.height)
-            write_png(self._output / f'depth/{frame.name}.png', in_millimetres(metres))
+        if self.depth and result.depth is not None:
+            self.depth.write(frame.name, result.depth, labels.shape)
 
     def append(self, frame: Frame, labels: npt.NDArray[np.uint8]) -> None:
         """Append the labels uint8 [H, W] of a frame to bag and video; MediaError."""
+        if self.depth:
+            self.depth.see(labels.shape)
         if not self._bag and not self._video:
             return
         blend = overlay(frame.image, labels, self._label_set)
@@ -79,6 +139,8 @@ class Outputs:
 
     def __exit__(self, kind: type[BaseException] | None, value: BaseException | None,
                  trace: TracebackType | None) -> None:
+        if self.depth:
+            self._problems += self.depth.problems()
         try:
             if self._bag:
                 self._bag.__exit__(kind, value, trace)

@@ -17,7 +17,7 @@ from tqdm import tqdm
 
 from ros_vseg.commands.frames import until_interrupted
 from ros_vseg.commands.journal import Journal, NAME, Replay
-from ros_vseg.commands.outputs import Outputs, prepare
+from ros_vseg.commands.outputs import DepthPictures, Outputs, prepare
 from ros_vseg.errors import MediaError
 from ros_vseg.labels import remap_table
 from ros_vseg.media.iou import ConfusionMatrix
@@ -44,6 +44,7 @@ class Report:
     def __init__(self, stream: Stream) -> None:
         self.label_set, self.frames, self.kept = stream.label_set, 0, 0
         self.problems: list[str] = []
+        self.depth: DepthPictures | None = None
         self._table = remap_table(stream.info.label_set, stream.label_set)
         self.confusion = ConfusionMatrix(len(self.label_set.names))
         self._times: defaultdict[str, list[float]] = defaultdict(list)
@@ -80,6 +81,9 @@ class Report:
             'stages_ms': {stage: 1000 * float(np.median(values))
                           for stage, values in self._times.items()},
             'problems': self.problems}
+        if self.depth:
+            tree['depth'] = {'other_size': self.depth.other_size,
+                             'without_value': self.depth.without_value}
         if self.confusion.counts.any():
             tree['miou'] = self.confusion.mean_iou()
             tree['iou'] = {name: float(value)
@@ -104,6 +108,9 @@ class Report:
                  f'context          {context}',
                  f'frames a second  {tree["frames_per_second"]:.1f}',
                  f'stages, ms       {stages}']
+        if self.depth and self.depth.without_value:
+            lines.append(f'depth            {100 * self.depth.without_value:.2f} % of the pixels '
+                         'with a distance have no value: beyond 65.5 m, or below 0.5 mm')
         if 'miou' in tree:
             lines.append(f'mIoU             {100 * tree["miou"]:.2f} %')
             lines += [f'  {name:<14} {100 * value:.2f}' for name, value in tree['iou'].items()]
@@ -124,9 +131,9 @@ def run(source: Source, stream: Stream, output: Path | None, save: Collection[st
         stream: What labels them; new.
         output: Folder to write to, or a bag (NAME.mcap); None: nothing but ``rerun``.
         save: Of ``labels`` (labels/NAME.png, 8-bit ids), ``color`` (color/NAME.png), ``depth``
-            (depth/NAME.png, 16-bit millimetres, 0 where it is far), ``overlay`` (overlay.mp4) and
-            ``bag`` (bag/ with the topics label, color and overlay). None: labels and overlay, or
-            the bag where output is one.
+            (depth/NAME.png, 16-bit millimetres, 0 where it is far or beyond 65.5 m),
+            ``overlay`` (overlay.mp4) and ``bag`` (bag/ with the topics label, color and overlay).
+            None: labels and overlay, or the bag where output is one.
         limit: Number of frames after which to end.
         clear: Whether to remove what an earlier run has written to output.
         progress: Whether to show a progress bar on a terminal.
@@ -134,7 +141,8 @@ def run(source: Source, stream: Stream, output: Path | None, save: Collection[st
             files are then, to the bit, what one run would have written.
         options: All that labels depend on beside source and stream, as values for JSON.
         rerun: File for the Rerun viewer (.rrd) to write too; not with resume.
-        focal: Focal length of the camera in pixels of its images, for depth.
+        focal: Focal length of the camera in pixels of its first image, for depth; frames of
+            another size have none.
 
     Raises:
         MediaError: The output cannot be written, has results of an earlier run, or of one with
@@ -174,6 +182,7 @@ def _run(source: Source, stream: Stream, output: Path, save: Collection[str],
                   disable=None if progress else True)
     with Outputs(output, save, source.fps, stream, report.problems, focal) as outputs, \
             journal or nullcontext():
+        report.depth = outputs.depth
         _label(frames, stream, report, _Sinks(outputs, journal, file), replay, source.name)
         count = report.kept + report.frames
         if replay and count != limit:
