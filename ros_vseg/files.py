@@ -1,6 +1,7 @@
 # Copyright 2026 The ros_vseg authors
 # SPDX-License-Identifier: Apache-2.0
 """Files that are written whole or not at all, the order of their names, and JSON for anyone."""
+import errno
 import json
 import math
 import os
@@ -10,7 +11,15 @@ from typing import Any
 
 
 def write_whole(path: Path, data: bytes) -> None:
-    """Write bytes to a file, its folder made if need be; OSError leaves it as it was."""
+    """
+    Write bytes to a file, its folder made if need be; OSError leaves it as it was.
+
+    What is no file, such as a device or a pipe, is refused by OSError: it is never replaced.
+    """
+    if path.exists() and not path.is_file():
+        number = errno.EISDIR if path.is_dir() else errno.EEXIST
+        reason = os.strerror(number) if path.is_dir() else 'it exists and is no regular file'
+        raise OSError(number, reason, str(path))
     partial = path.with_name(f'.{path.name}.{os.getpid()}')
     try:
         path.parent.mkdir(parents=True, exist_ok=True)

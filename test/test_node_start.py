@@ -5,6 +5,7 @@ from importlib import metadata
 import os
 from pathlib import Path
 import re
+import signal
 import subprocess
 import sys
 import time
@@ -116,13 +117,33 @@ from ros_vseg.bundle import Bundle, default_bundle_path
 backends.load(Bundle.load(default_bundle_path()), 'openvino')""",
     'vseg_node': """
 import rclpy
-from ros_vseg.nodes.vseg_node import VsegNode
+from ros_vseg.nodes.lifecycle import VsegNode
 rclpy.init(args=['vseg_node', '--ros-args', '-p', 'backend:=openvino'])
 node = VsegNode()
 print('configured', node.trigger_configure())
 node.destroy_node()
 rclpy.shutdown()""",
     'benchmarks': 'import ros_vseg.bench.network, ros_vseg.bench.decoder'}
+
+
+@pytest.mark.parametrize('number', [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_during_the_imports_is_no_traceback(tmp_path, number):
+    log = tmp_path / 'log'
+    with open(log, 'wb') as output:
+        process = subprocess.Popen(
+            [sys.executable, '-m', 'ros_vseg.nodes.vseg_node', '--ros-args', '-p',
+             'autostart:=false'],
+            env={**ros_environment(), 'PYTHONPATH': str(ROOT)}, stdout=output, stderr=output)
+    try:
+        deadline = time.monotonic() + 60
+        while '_rclpy_pybind11' not in Path(f'/proc/{process.pid}/maps').read_text():
+            assert process.poll() is None and time.monotonic() < deadline
+            time.sleep(0.005)
+        process.send_signal(number)     # OpenVINO and others are still to come
+        assert process.wait(30) in (-number, 0)
+    finally:
+        process.kill()
+    assert 'Traceback' not in log.read_text()
 
 
 def has_telemetry():
