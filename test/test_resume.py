@@ -7,6 +7,7 @@ from pathlib import Path
 import signal
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import cv2
 import numpy as np
@@ -17,11 +18,12 @@ from ros_vseg import backends
 from ros_vseg.backends.onnxruntime import OnnxRuntimeStream
 from ros_vseg.bundle import Bundle
 from ros_vseg.commands import cli, journal
+from ros_vseg.commands.journal import Journal, NAME, Replay
 from ros_vseg.commands.run import run
 from ros_vseg.errors import MediaError
-from ros_vseg.media.sources import open_source
-from ros_vseg.media.writers import BagWriter
-from ros_vseg.stream import Stream
+from ros_vseg.media.sources import Frame, open_source
+from ros_vseg.media.writers import BagWriter, write_png
+from ros_vseg.stream import Result, Stream
 
 ALL = ['labels', 'color', 'overlay', 'bag']
 FRAMES, SIZE, PERIOD = 40, (96, 128), 10**8
@@ -223,3 +225,32 @@ def test_an_input_that_has_changed_is_refused(confident, tmp_path):
         resume()
     (out / 'labels/3.png').unlink()
     resume()
+
+
+class NotConfident:
+    """A stream that has a pool and admits by numbers."""
+
+    info = SimpleNamespace(pool_frames=1)
+
+    def follow(self, image, stamp, frame_id, past):
+        """See Stream."""
+        self.past = past
+        return past.mean_confidence is None
+
+
+def test_a_confidence_that_is_no_number_is_null_and_comes_back(tmp_path):
+    """No NaN is in JSON, and None would be admitted."""
+    picture = np.zeros((8, 8, 3), np.uint8)
+    journal = Journal(tmp_path, {'a': float('nan')})
+    with journal:
+        journal.start()
+        journal.add(Frame(picture, 5, '', '0'), Result(
+            picture[..., 0], None, 0, None, {}, False, True, None, mean_confidence=np.nan))
+    lines = (tmp_path / NAME).read_text().splitlines()
+    assert json.loads(lines[1], parse_constant=pytest.fail)[3:] == [None, False]
+    assert json.loads(lines[0], parse_constant=pytest.fail) == {'options': {'a': None}}
+    write_png(tmp_path / 'labels/0.png', picture[..., 0])
+    again, stream = Journal(tmp_path, {'a': float('nan')}), NotConfident()
+    again.read(['labels'])
+    Replay(tmp_path, again.entries, stream).labels(0, Frame(picture, 5, '', '0'))
+    assert np.isnan(stream.past.mean_confidence)

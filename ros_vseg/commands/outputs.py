@@ -56,8 +56,8 @@ class DepthPictures:
         stored = in_millimetres(metres)
         write_png(self._folder / f'{name}.png', stored)
         self._frames += 1
-        self._finite += np.count_nonzero(np.isfinite(metres))
-        self._saved += np.count_nonzero(stored)
+        self._finite += int(np.count_nonzero(np.isfinite(metres)))
+        self._saved += int(np.count_nonzero(stored))
 
     @property
     def without_value(self) -> float | None:
