@@ -116,7 +116,7 @@ class Outputs:
         self._publishers = {output: self._publisher(kind, f'~/{name}/{output}')
                             for output, kind in kinds.items()}
 
-    def _publisher(self, kind: Any, topic: str) -> Publisher[Any]:
+    def _publisher(self, kind: Any, topic: str) -> 'Publisher[Any]':     # not generic on Jazzy
         try:
             return self._node.create_publisher(
                 kind, topic, QoSProfile(depth=5),
