@@ -206,7 +206,8 @@ def test_label_map_names_what_the_ids_on_disk_mean(tmp_path):
     raw = cv2.imread(str(built.label_path(key)), cv2.IMREAD_UNCHANGED)
     np.testing.assert_array_equal(built.read(key)[1], np.uint8([3, 0, VOID, 3])[raw])
     for text, message in (('{0: road}', 'has id [123], which no class has'), ('{0: rode}', 'rode'),
-                          ('{-1: road}', '-1'), ('[road]', 'must map ids'), ('{', 'cannot be')):
+                          ('{-1: road}', '-1'), ('[road]', 'holds a list'),
+                          ('{', 'is not readable YAML')):
         ids.write_text(text)
         with pytest.raises(ValueError, match=message):
             build_source(source, Recipe(), tmp_path).read(key)

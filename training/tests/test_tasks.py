@@ -152,7 +152,8 @@ def test_it_learns_depth_and_normals(recipe, trained):
     assert found['rel'] < 0.6 * before['rel'] and found['delta1'] > before['delta1'] + 10
     assert found['angle'] < 45 < before['angle']
     speed = _speed(recipe.parent / 'run')
-    assert 0 < speed['seconds_per_step'] < 60 and 0.1 < speed['memory_GB'] < 20
+    assert 0 < speed['seconds_per_step'] < 60
+    assert ('memory_GB' in speed) == torch.cuda.is_available()
     assert _speed(recipe.parent) == {}     # no run
 
 

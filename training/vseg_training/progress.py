@@ -79,6 +79,11 @@ class SpeedReport(Callback):
         """Seconds of the measured steps, waits included."""
         return self._busy + self.waits.seconds
 
+    def on_train_start(self, *_: Any) -> None:
+        """Forget what earlier runs of this process took of a GPU's memory."""
+        if torch.cuda.is_available():
+            torch.cuda.reset_peak_memory_stats()
+
     def on_train_batch_start(self, *_: Any) -> None:
         """Begin to time a step."""
         self._begin = time.perf_counter()
@@ -100,14 +105,19 @@ class SpeedReport(Callback):
                      'memory %.2f GB per process', self.images / self.seconds, self.steps,
                      100 * self.waits.seconds / self.seconds, peak_memory() / 1e9)
             if self.file:
-                self.file.write_text(json.dumps({
-                    'seconds_per_step': self.seconds / self.steps,
-                    'memory_GB': peak_memory() / 1e9}))
+                found = {'seconds_per_step': self.seconds / self.steps}
+                if _on_gpu():  # elsewhere it is the whole process', with its runs before this one
+                    found['memory_GB'] = peak_memory() / 1e9
+                self.file.write_text(json.dumps(found))
+
+
+def _on_gpu() -> bool:
+    return torch.cuda.is_available() and torch.cuda.max_memory_allocated() > 0
 
 
 def peak_memory() -> int:
     """Most bytes that this process ever held: on its GPU if it used one, else in main memory."""
-    if torch.cuda.is_available() and torch.cuda.max_memory_allocated():
+    if _on_gpu():
         return torch.cuda.max_memory_allocated()
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (
         1 if sys.platform == 'darwin' else 1024)
