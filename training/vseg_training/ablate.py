@@ -6,7 +6,6 @@ from dataclasses import dataclass, field, fields
 import hashlib
 import json
 import logging
-import os
 from pathlib import Path
 from typing import Any, cast, List
 
@@ -14,6 +13,7 @@ import numpy as np
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from ros_vseg.files import to_json, write_whole
 from ros_vseg.labels import load_label_set
 
 from . import degraded
@@ -132,9 +132,8 @@ def measure(recipe: Recipe, runs: Path, degrade: bool = False) -> dict[str, Any]
 
 
 def _write(path: Path, report: Mapping[str, Any], described: Mapping[str, Any]) -> None:
-    partial = path.with_suffix('.tmp')
-    partial.write_text(json.dumps({'report': report, 'recipe': described}, indent=1))
-    os.replace(partial, path)
+    text = to_json({'report': report, 'recipe': described}, indent=1)
+    write_whole(path, text.encode())
 
 
 def _digest(described: Mapping[str, Any]) -> str:

@@ -3,7 +3,6 @@
 """vseg-train: every command of training, each imported when it runs."""
 from argparse import ArgumentParser, Namespace
 from collections.abc import Callable, Sequence
-import json
 import logging
 import os
 from pathlib import Path
@@ -11,7 +10,7 @@ import sys
 from typing import Any, TYPE_CHECKING
 
 from ros_vseg import interrupts
-from ros_vseg.files import write_whole
+from ros_vseg.files import to_json, write_whole
 
 from .arguments import number, size, whole
 from .recipe import load_recipe, Recipe
@@ -121,8 +120,7 @@ def _evaluate(args: Namespace) -> None:
         if args.confusion:
             draw_confusion(report['confusion'], Path(name).name, args.confusion)
     if args.json:
-        print(json.dumps([{'model': name, **report} for name, report in reports.items()],
-                         indent=2, allow_nan=False))
+        print(to_json([{'model': name, **report} for name, report in reports.items()], indent=2))
     else:
         print(tables(reports))
 
@@ -147,9 +145,9 @@ def _evaluate_degraded(args: Namespace) -> None:
     if args.stabilize:
         raise ValueError('--degrade measures the network alone: leave --stabilize out')
     reports = {str(path): _report_degraded(path, args) for path in args.models}
-    text = json.dumps(plain(reports), indent=2, allow_nan=False)
+    text = to_json(plain(reports), indent=2)
     if args.output:
-        args.output.write_text(text + '\n')
+        write_whole(args.output, f'{text}\n'.encode())
     print(text if args.json else table(reports))
 
 
