@@ -112,20 +112,27 @@ def test_clips_that_cannot_be_shared_are_named(tmp_path):
         build_loader(clips, 0, 0, 0, 2)
 
 
+TOGETHER = """
+import sys
+import torch
+rank, folder = int(sys.argv[1]), sys.argv[2]
+torch.distributed.init_process_group(
+    'gloo', init_method=f'file://{folder}/meeting', rank=rank, world_size=2)
+%s
+# without it, gloo's threads now and then outlive the interpreter, which then aborts
+torch.distributed.destroy_process_group()
+"""
+
+
 def start_two(program, folder):
-    """Run a program as two processes, which are given their number and a folder."""
-    started = [subprocess.Popen([sys.executable, '-c', program, str(rank), str(folder)],
+    """Run a program as two processes of one group, which know ``rank`` and ``folder``."""
+    started = [subprocess.Popen([sys.executable, '-c', TOGETHER % program, str(rank), str(folder)],
                                 env={**os.environ, 'OMP_NUM_THREADS': '1'}) for rank in (0, 1)]
     assert [process.wait(120) for process in started] == [0, 0]
 
 
 LEARN = """
-import sys
-import torch
 from vseg_training.terms import critic
-rank, folder = int(sys.argv[1]), sys.argv[2]
-torch.distributed.init_process_group(
-    'gloo', init_method=f'file://{folder}/meeting', rank=rank, world_size=2)
 critic.WIDTHS = (8, 8, 16, 16)
 torch.manual_seed(0)
 opponent = critic.Opponent(3)
@@ -136,12 +143,7 @@ torch.save(opponent.critic.state_dict(), f'{folder}/{rank}.pt')
 
 
 WEIGH = """
-import sys
-import torch
 from vseg_training.losses.geometry import KendallWeights
-rank, folder = int(sys.argv[1]), sys.argv[2]
-torch.distributed.init_process_group(
-    'gloo', init_method=f'file://{folder}/meeting', rank=rank, world_size=2)
 weights = KendallWeights(['depth', 'normals'])
 # of depth one process has all that there is to say, of normals neither has anything
 weights({'depth': torch.tensor(4.0 * (rank == 0)), 'normals': torch.tensor(0.0)}).backward()
