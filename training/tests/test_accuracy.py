@@ -1,13 +1,14 @@
 # Copyright 2026 The ros_vseg authors
 # SPDX-License-Identifier: Apache-2.0
-"""Mean class accuracy and Cityscapes' category IoU against plain loops over the pixels."""
+"""Mean class accuracy, Cityscapes' category IoU and iIoU against plain loops over the pixels."""
 import numpy as np
 import pytest
 
 from ros_vseg.labels import load_label_set
 from vseg_training.data import VOID
 from vseg_training.evaluate import tables
-from vseg_training.metrics import by_category, ConfusionMatrix
+from vseg_training.metrics import by_category, ConfusionMatrix, InstanceIoU
+from vseg_training.metrics.instances import MEAN_SIZES
 
 
 def random_pair(rng, classes, shape=(24, 31)):
@@ -84,3 +85,30 @@ def test_tables_have_categories_only_where_there_are_some():
     assert '| mIoU | category mIoU | mAcc |' in text
     assert '| a | 1.00 | - | 1.00 |' in text and '| b | 1.00 | 3.00 | 1.00 |' in text
     assert text.endswith('| category IoU | a | b |\n| --- | ---: | ---: |\n| human | - | 4.00 |')
+
+
+def test_instance_iou_equals_a_loop():
+    """As Cityscapes' own evaluation counts: every instance by its size, false hits by pixels."""
+    rng, names = np.random.default_rng(8), ['road', 'person', 'car']
+    confusion, instances = ConfusionMatrix(3), InstanceIoU(names)
+    weighed, false = {1: [0.0, 0.0], 2: [0.0, 0.0]}, {1: 0, 2: 0}
+    for _ in range(2):
+        classes = rng.integers(0, 3, (20, 30))
+        ids = np.where(classes > 0, 1000 * classes + rng.integers(0, 4, classes.shape) ** 2, -1)
+        crowd = rng.random(classes.shape) < 0.1
+        labels = np.where(rng.random(classes.shape) < 0.7, classes, rng.integers(0, 3, (20, 30)))
+        ids, labels = np.where(crowd, -1, ids).astype(np.int32), labels.astype(np.uint8)
+        confusion.update(classes.astype(np.uint8), labels)
+        instances.update(ids, labels)
+        for instance in set(ids[ids >= 0].tolist()):
+            number, own = instance // 1000, labels[ids == instance]
+            weight = MEAN_SIZES[names[number]] / len(own)
+            for hit in (own == number).tolist():
+                weighed[number][0 if hit else 1] += weight
+        for number in false:
+            false[number] += int(((labels == number) & (classes != number)).sum())
+    expected = {names[number]: hits / (hits + misses + false[number])
+                for number, (hits, misses) in weighed.items()}
+    assert instances.iou(confusion) == pytest.approx(expected, abs=1e-12)
+    instances.update(None, labels)  # a frame whose instances are not known
+    assert instances.iou(confusion) == {}

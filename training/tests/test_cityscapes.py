@@ -9,7 +9,7 @@ from networks import tiny
 from ros_vseg.labels import load_label_set
 from vseg_training.data import build_source, Cityscapes, VOID
 from vseg_training.data.check import check_data
-from vseg_training.evaluate import evaluate_stream, report_model
+from vseg_training.evaluate import evaluate_stream, report_model, tables
 from vseg_training.models.student import Student
 from vseg_training.recipe import Data, Recipe, Source
 
@@ -51,6 +51,28 @@ def test_a_snippet_is_a_drive_and_clips_end_at_its_labelled_frame(tree):
     assert (labels[:4] == VOID).all() and (labels[4:10] == 0).all() and (labels[10:] == 13).all()
 
 
+def test_reports_have_iiou_where_every_labelled_frame_has_instances(tmp_path):
+    """Cars of one class and of two sizes, and a crowd of them, which has no number."""
+    root, names = write_tree(tmp_path, frames=20), load_label_set('cityscapes').names
+    source = Cityscapes(root, 'train')
+    ids = np.full((16, 32), 7, np.uint16)
+    ids[10:, :4], ids[10:, 4:20], ids[10:, 20:] = 26000, 26001, 26
+    for drive in source.drives:
+        path = source.label_path(drive[19])
+        cv2.imwrite(str(path.with_name(path.name.replace('labelIds', 'instanceIds'))), ids)
+    found = source.instances(source.drives[0][19])
+    assert found.dtype == np.int32 and source.instances(source.drives[0][18]) is None
+    assert (found[:, :4] == np.where(ids[:, :4] == 7, -1, 13000)).all()
+    assert (found[10:, 4:20] == 13001).all() and (found[:, 20:] == -1).all()
+    student = tiny(lambda _, **options: Student(19, **options))
+    report = report_model(student, source, (32, 64), load_label_set('cityscapes'))
+    assert set(report['iIoU']) <= {names[number] for number in range(11, 19)}
+    assert 'car' in report['iIoU'] and '| iIoU |' in tables({'tiny': report})
+    path.with_name(path.name.replace('labelIds', 'instanceIds')).unlink()
+    assert 'iIoU' not in report_model(
+        student, source, (32, 64), load_label_set('cityscapes'))
+
+
 def test_every_frame_ends_a_clip_when_unlabelled_ones_may(tree):
     assert len(Cityscapes(tree, 'train', unlabelled=True).frames()) == 120
 
@@ -88,6 +110,7 @@ def test_reports_have_category_iou(tree):
     assert {'flat', 'vehicle'} <= set(report['category_IoU'])
     ious = list(report['category_IoU'].values())
     assert report['category_mIoU'] == pytest.approx(np.mean(ious), abs=0.01)
+    assert 'iIoU' not in report
     # the classes that occur are two: mAcc is the mean of their rows' hits
     rows = report['confusion']['percent']
     assert report['mAcc'] == pytest.approx((rows[0][0] + rows[13][13]) / 2, abs=0.02)

@@ -253,8 +253,8 @@ def test_own_depth_is_read_in_metres(folder):
 
 @pytest.mark.parametrize('broken, reason', [
     (np.zeros((4, 4), np.uint16), 'registered to the image'),
-    (np.zeros((64, 96), np.uint8), 'is no depth image'),
-    (np.zeros((64, 96, 3), np.uint16), 'is no depth image')])
+    (np.zeros((64, 96), np.uint8), 'is no image of millimetres of depth'),
+    (np.zeros((64, 96, 3), np.uint16), 'is no image of millimetres of depth')])
 def test_what_is_no_depth_is_refused(broken, reason, folder):
     source = FolderFrames(folder, 11, focal=50.0)
     key = source.drives[0][0]

@@ -22,7 +22,8 @@ from .data.clips import ClipSource, FRAME_NS, Key, Pixels
 from .export import summary
 from .geometry import evaluate_bundle_geometry, evaluate_geometry
 from .metrics import (
-    by_category, ConfusionMatrix, flops, parameters, TemporalConsistency, VideoConsistency)
+    by_category, ConfusionMatrix, flops, InstanceIoU, parameters, TemporalConsistency,
+    VideoConsistency)
 from .metrics.categories import CATEGORIES
 from .models.kinds import Network
 from .models.layers import resize
@@ -86,7 +87,8 @@ def _seen_by_labels(source: ClipSource[Key], drive: Sequence[Key], context: int)
 
 
 def _run(source: ClipSource[Key], start: Callable[[], Step], num_classes: int, context: int,
-         video: VideoMetrics | None) -> tuple[ConfusionMatrix, Seconds]:
+         video: VideoMetrics | None, instances: InstanceIoU | None
+         ) -> tuple[ConfusionMatrix, Seconds]:
     """
     Stream every drive.
 
@@ -108,12 +110,14 @@ def _run(source: ClipSource[Key], start: Callable[[], Step], num_classes: int, c
             confusion.update(truth, labels)
             if video:
                 video.update(image, truth, labels)
+            if instances and source.has_labels(key):
+                instances.update(source.instances(key), labels)
     return confusion, np.array(seconds)
 
 
 def evaluate_stream(model: Network, source: ClipSource[Any],
-                    size: Sequence[int] | None = None, video: VideoMetrics | None = None
-                    ) -> tuple[ConfusionMatrix, Seconds]:
+                    size: Sequence[int] | None = None, video: VideoMetrics | None = None,
+                    instances: InstanceIoU | None = None) -> tuple[ConfusionMatrix, Seconds]:
     """
     Run every drive of a source through a student or teacher as a stream.
 
@@ -122,6 +126,7 @@ def evaluate_stream(model: Network, source: ClipSource[Any],
         source: Labels are compared at their own size; void does not count.
         size: (height, width) that frames are resized to, None for their own.
         video: Sees every frame too.
+        instances: Sees every labelled frame too.
 
     Returns:
         Counts, and seconds per frame, float64 [frames].
@@ -136,14 +141,15 @@ def evaluate_stream(model: Network, source: ClipSource[Any],
         return step
 
     training = model.training
-    result = _run(source, start, model.eval().num_classes, model.context_frames, video)
+    result = _run(source, start, model.eval().num_classes, model.context_frames, video,
+                  instances)
     model.train(training)
     return result
 
 
 def evaluate_bundle(bundle: Bundle, source: ClipSource[Any], backend: str = 'auto',
-                    video: VideoMetrics | None = None, stabilize: bool = False
-                    ) -> tuple[ConfusionMatrix, Seconds]:
+                    video: VideoMetrics | None = None, instances: InstanceIoU | None = None,
+                    stabilize: bool = False) -> tuple[ConfusionMatrix, Seconds]:
     """
     Run every drive of a source through an exported bundle by the runtime itself.
 
@@ -157,14 +163,14 @@ def evaluate_bundle(bundle: Bundle, source: ClipSource[Any], backend: str = 'aut
         # kept until the next frame, when a backend on a GPU writes there again
         return lambda image, stamp, shape: np.array(stream.step(image, stamp).labels)
 
-    return _run(source, start, bundle.num_classes, bundle.info.pool_frames, video)
+    return _run(source, start, bundle.num_classes, bundle.info.pool_frames, video, instances)
 
 
-def _report(evaluate: Callable[[VideoMetrics], tuple[ConfusionMatrix, Seconds]],
+def _report(evaluate: Callable[[VideoMetrics, InstanceIoU], tuple[ConfusionMatrix, Seconds]],
             label_set: LabelSet, cost: Mapping[str, float | None]) -> dict[str, Any]:
     """Everything that is reported of a model as plain values; percent, millions, GFLOPs, ms."""
-    video = VideoMetrics(len(label_set.names))
-    confusion, seconds = evaluate(video)
+    video, instances = VideoMetrics(len(label_set.names)), InstanceIoU(label_set.names)
+    confusion, seconds = evaluate(video, instances)
     steady = 1000 * seconds[min(WARM_UP, len(seconds) - 1):]
     accuracy = summary(confusion, label_set)
     iou = accuracy.pop('IoU')
@@ -172,6 +178,9 @@ def _report(evaluate: Callable[[VideoMetrics], tuple[ConfusionMatrix, Seconds]],
     categories = by_category(confusion, label_set.names)
     if categories is not None:
         accuracy['category_mIoU'] = 100 * categories.mean_iou()
+    weighed = {name: 100 * value for name, value in instances.iou(confusion).items()}
+    if weighed:
+        accuracy['iIoU_mean'] = float(np.mean(list(weighed.values())))
     report = {**accuracy, **video.summary(), **cost, 'ms_per_frame': float(np.median(steady)),
               'max_latency_ms': float(steady.max()), 'IoU': iou}
     for name, value in report.items():
@@ -180,6 +189,8 @@ def _report(evaluate: Callable[[VideoMetrics], tuple[ConfusionMatrix, Seconds]],
     if categories is not None:
         report['category_IoU'] = {name: round(100 * float(value), 2) for name, value in zip(
             CATEGORIES, categories.iou()) if np.isfinite(value)}
+    if weighed:
+        report['iIoU'] = {name: round(value, 2) for name, value in weighed.items()}
     return {**report, 'confusion': confusion_rows(confusion, label_set.names)}
 
 
@@ -199,14 +210,15 @@ def report_model(model: Network, source: ClipSource[Any], size: Sequence[int],
         parameters_M in millions; GFLOPs of a frame with a full pool; ms_per_frame (median) and
         max_latency_ms of resize, network and decoding after ``WARM_UP`` frames; confusion, see
         ``confusion_rows``; what ``evaluate_geometry`` gives; category_mIoU and category_IoU where
-        the classes are Cityscapes'.
+        the classes are Cityscapes'; iIoU_mean and iIoU where the source has instances.
         None: undefined here.
     """
     model.eval()
     cost = {'parameters_M': parameters(model) / 1e6,
             'GFLOPs': flops(model.stream().step, (size[0], size[1]), model.context_frames) / 1e9}
     cost |= evaluate_geometry(model, source, size)
-    return _report(lambda video: evaluate_stream(model, source, size, video), label_set, cost)
+    return _report(lambda *counters: evaluate_stream(model, source, size, *counters),
+                   label_set, cost)
 
 
 def check_classes(path: Path, bundle: Bundle, label_set: LabelSet) -> None:
@@ -226,11 +238,11 @@ def report_bundle(path: Path, source: ClipSource[Any], backend: str, label_set: 
               if value.data_type == onnx.TensorProto.FLOAT]
     cost = {'parameters_M': float(np.sum(floats)) / 1e6, 'GFLOPs': None,
             **evaluate_bundle_geometry(bundle, source, backend)}
-    return _report(lambda video: evaluate_bundle(bundle, source, backend, video, stabilize),
-                   label_set, cost)
+    return _report(lambda video, instances: evaluate_bundle(
+        bundle, source, backend, video, instances, stabilize), label_set, cost)
 
 
-COLUMNS = {'mIoU': 'mIoU', 'category_mIoU': 'category mIoU', 'mAcc': 'mAcc',
+COLUMNS = {'mIoU': 'mIoU', 'category_mIoU': 'category mIoU', 'iIoU_mean': 'iIoU', 'mAcc': 'mAcc',
            'accuracy': 'pixel accuracy', 'TC': None, 'VC8': 'VC8', 'VC16': 'VC16',
            'parameters_M': 'parameters (M)', 'GFLOPs': 'GFLOPs/frame',
            'rel': 'rel', 'log10': 'log10', 'rms': 'rms (m)', 'delta1': 'delta1',
@@ -256,7 +268,7 @@ def tables(reports: Mapping[str, dict[str, Any]]) -> str:
             for name, report in reports.items()]
     blocks = [_markdown(['model', *columns.values()], rows),
               f'Times are after {WARM_UP} warm-up frames; TC is pooled over all drives.']
-    for key, title in (('IoU', 'IoU'), ('category_IoU', 'category IoU')):
+    for key, title in (('IoU', 'IoU'), ('category_IoU', 'category IoU'), ('iIoU', 'iIoU')):
         ious = [report.get(key, {}) for report in reports.values()]
         names = dict.fromkeys(name for values in ious for name in values)
         if names:

@@ -5,9 +5,11 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 
 from .clips import VOID
 from .folders import FolderFrames, root_of
+from .image_files import read_16_bit
 from .label_files import Table
 
 
@@ -79,6 +81,17 @@ class Cityscapes(FolderFrames):
         folder = self.root / self.label_folder / key.parent.name
         train_ids = folder / f'{stem}_labelTrainIds.png'
         return train_ids if train_ids.exists() else folder / f'{stem}_labelIds.png'
+
+    def instances(self, key: Path) -> npt.NDArray[np.int32] | None:
+        """Instances of one frame, of ``..._instanceIds.png``; None where there is no such file."""
+        labels = self.label_path(key)
+        path = labels.with_name(f'{labels.stem.rpartition("_")[0]}_instanceIds.png')
+        if self.ignores_labels or not path.exists():
+            return None
+        ids = read_16_bit(path, 'ids of instances').astype(np.int32)
+        # below 1000 are classes without instances, and crowds, which have no number
+        classes = np.where(ids < 1000, VOID, self._label_ids[np.minimum(ids // 1000, 255)])
+        return np.where(classes == VOID, -1, 1000 * classes + ids % 1000).astype(np.int32)
 
     def has_other_use(self, label: Path) -> bool:
         """Whether an image leads to a file: its colours, instances or other ids."""

@@ -66,6 +66,10 @@ class ClipSource(Generic[Key]):
         """Geometry of one frame; None where the source has none."""
         return None
 
+    def instances(self, key: Key) -> npt.NDArray[np.int32] | None:
+        """Instances of one frame as ``InstanceIoU`` takes them; None where there are none."""
+        return None
+
     def has_labels(self, key: Key) -> bool:
         """Whether a frame has labels, without reading them."""
         return True

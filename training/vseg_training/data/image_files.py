@@ -75,12 +75,29 @@ def read_depth(path: Path) -> npt.NDArray[np.float32]:
         ValueError: As ``read_file``, or the file is not such a PNG.
         OSError: It cannot be opened.
     """
+    return read_16_bit(path, 'millimetres of depth').astype(np.float32) / np.float32(1000)
+
+
+def read_16_bit(path: Path, what: str) -> npt.NDArray[np.uint16]:
+    """
+    Read a 16-bit PNG of one channel.
+
+    Args:
+        path: Of the file.
+        what: It holds, for the error.
+
+    Returns:
+        uint16 [H, W].
+
+    Raises:
+        ValueError: As ``read_file``, or the file is not such a PNG.
+        OSError: It cannot be opened.
+    """
     content = np.frombuffer(read_file(path), np.uint8)
-    depth = cv2.imdecode(content, cv2.IMREAD_UNCHANGED)
-    if depth is None or depth.dtype != np.uint16 or depth.ndim != 2:
-        raise ValueError(f'{path} is no depth image: save depth as a 16-bit PNG of one channel, '
-                         'in millimetres')
-    return depth.astype(np.float32) / 1000
+    values = cv2.imdecode(content, cv2.IMREAD_UNCHANGED)
+    if values is None or values.dtype != np.uint16 or values.ndim != 2:
+        raise ValueError(f'{path} is no image of {what}: save them as a 16-bit PNG of one channel')
+    return values
 
 
 def unreadable(path: Path) -> ValueError:

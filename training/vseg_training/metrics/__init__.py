@@ -7,8 +7,9 @@ from .calibration import ConfidenceMetrics
 from .categories import by_category
 from .cost import flops, parameters
 from .geometry import DepthMetrics, NormalsMetrics
+from .instances import InstanceIoU
 from .temporal import TemporalConsistency, VideoConsistency
 
 
-__all__ = ['ConfidenceMetrics', 'ConfusionMatrix', 'DepthMetrics', 'NormalsMetrics',
+__all__ = ['ConfidenceMetrics', 'ConfusionMatrix', 'DepthMetrics', 'InstanceIoU', 'NormalsMetrics',
            'TemporalConsistency', 'VideoConsistency', 'by_category', 'flops', 'parameters']
