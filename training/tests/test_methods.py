@@ -165,7 +165,7 @@ def test_the_weight_counts_and_no_gradient_reaches_the_teacher(recipe, teacher):
     ('terms.banana={weight: 1}', 'terms.banana is unknown: use pixel, channel'),
     ('terms.pixel={tau: 2}', 'terms.pixel has no weight'),
     ('terms.pixel={weight: 1, of: features}', "terms.pixel.of is 'features': use scores"),
-    ('terms.pixel={weight: 1, tua: 2}', 'terms.pixel.tua is unknown: use weight, of, tau'),
+    ('terms.pixel={weight: 1, tua: 2}', 'terms.pixel.tua is unknown: use weight, of, method, tau'),
     ('terms.pixel={weight: much}', "terms.pixel.weight is 'much': give a number of 0 or more"),
     ('terms.channel={weight: 1, form: l1}', "terms.channel.form is 'l1': use kl, swapped"),
     ('terms.channel={weight: 1, form: 2}', 'terms.channel.form is 2: give a word such as kl'),
@@ -282,7 +282,7 @@ def test_the_suites_have_every_method(monkeypatch):
         suite = load_suite(path)
         for row in suite.rows:
             settings = load_recipe(suite.recipe, [*suite.set, *row.set])
-            used |= set(settings.terms)
+            used |= {values.get('method', name) for name, values in settings.terms.items()}
             widths = Widths(11, 128, stages=(16, 24), depth=40)
             Terms(settings.terms, widths, widths)
     assert used == set(METHODS)

@@ -1,6 +1,7 @@
 # Copyright 2026 The ros_vseg authors
 # SPDX-License-Identifier: Apache-2.0
 """Depth and normals as tasks of a network: trained, measured, exported and refused."""
+import csv
 import math
 
 import numpy as np
@@ -19,7 +20,9 @@ from vseg_training.data.street.clips import StreetClips
 from vseg_training.export import export_bundle
 from vseg_training.from_bundle import initialise_from_bundle
 from vseg_training.geometry import evaluate_geometry
+from vseg_training.losses import weighted_cross_entropy
 from vseg_training.models.kinds import build
+from vseg_training.models.layers import resize, resize_labels
 from vseg_training.models.options import DepthTask, KINDS, NormalsTask, Tasks
 from vseg_training.models.tasks import (
     bins_of, metres, of_classes, outputs_of, split, widened, with_known)
@@ -207,6 +210,46 @@ def test_a_term_compares_depth(term, recipe, trained, tmp_path):
     assert f'loss/{term}' in text and 'val/delta1' in text
 
 
+def test_one_method_serves_two_tasks(recipe, trained, tmp_path):
+    """Under a name of its own: of classes and of depth, each of its own weight."""
+    loaded = load_recipe(recipe, [
+        'terms.pixel={weight: 2}', 'terms.depth_pixel={weight: 1, of: depth, method: pixel}',
+        f'distill.teacher={trained}', 'distill.uncertainty=0', 'distill.structural=0',
+        'optim.max_steps=2', 'optim.validate_every=2', 'optim.checkpoint_every=1'])
+    fit(loaded, tmp_path / 'run')
+    with (tmp_path / 'run' / 'metrics' / 'metrics.csv').open() as file:
+        row = next(row for row in csv.DictReader(file) if row['loss/pixel'])
+    both = [float(row[f'loss/{name}']) for name in ('pixel', 'depth_pixel')]
+    assert min(both) > 0 and both[0] != both[1]
+
+
+@pytest.mark.parametrize('term', ['overparameterised', 'deep_supervision'])
+def test_terms_on_stages_learn_depth_too(term, recipe):
+    """The thesis' AT_2 and DS_2: the loss is of depth, the backbone learns, the head does not."""
+    options = [f'terms.of_classes={{weight: 1, method: {term}}}',
+               f'terms.of_depth={{weight: 1, method: {term}, of: depth}}']
+    torch.manual_seed(0)
+    task = SegmentationTask(to_dict(load_recipe(recipe, options)))
+    depth = task.recipe.tasks.depth
+    clip, labels = 255 * torch.rand(2, 1, 3, 64, 96), torch.randint(0, 11, (2, 1, 64, 96))
+    batch = {'images': clip, 'labels': labels, 'depth': 1 + 20 * torch.rand(2, 1, 64, 96)}
+    batch['depth'][:, :, :8] = 0  # not known
+    output = task.network(clip)
+    terms = task._context_terms(batch, output)
+    module = task.terms.modules_by_name['of_depth']
+    stages, sides = [stage[:, 0] for stage in output['stages']], output['scores'].shape[-2:]
+    maps = ([module.classify(module.module(stages))] if term == 'overparameterised' else
+            [classify(stage) for classify, stage in zip(module.classify, stages)])
+    bins = resize_labels(bins_of(batch['depth'][:, 0], depth), sides)
+    expected = sum(weighted_cross_entropy(resize(each, sides), bins, depth.sharpness)
+                   for each in maps)
+    torch.testing.assert_close(terms['of_depth'], expected)
+    assert terms['of_classes'] != terms['of_depth']
+    terms['of_depth'].backward()
+    assert all((parameter.grad is not None) == name.startswith('backbone.')
+               for name, parameter in task.network.named_parameters() if 'stage' in name)
+
+
 @pytest.mark.parametrize('change, reason', [
     ('tasks.depth.bins=1', 'tasks.depth.bins is 1: give a number of 2..'),
     ('tasks.depth.nearest=90', 'nearest 90.0 and farthest 80.0'),
@@ -214,7 +257,12 @@ def test_a_term_compares_depth(term, recipe, trained, tmp_path):
     ('tasks.weighting=equal', "'equal' is unknown: use fixed or kendall"),
     ('tasks={depth: null, normals: null, weighting: kendall}', 'weights several tasks'),
     ('data.val.ignore_labels=true', 'leave ignore_labels out of it'),
-    ('terms.pixel={weight: 1, of: depth}', 'needs a teacher')])
+    ('terms.pixel={weight: 1, of: depth}', 'needs a teacher'),
+    ('terms.depth={weight: 1, method: pixel}', 'cannot be the name of a term'),
+    ('terms.pair={weight: 1, method: pixel}', 'terms.pair cannot be the name'),
+    ('terms.other={weight: 1, method: pixl}', "terms.other.method is 'pixl': use pixel"),
+    ('terms.other={weight: 1}', 'or name one of them as its method'),
+    ('terms.deep_supervision={weight: 1, of: normals}', "of is 'normals': use scores or depth")])
 def test_mistakes_are_named_before_the_first_step(change, reason, recipe, tmp_path, capsys):
     assert main(['fit', '--config', str(recipe), '--output', str(tmp_path / 'run'), '--set',
                  change]) == 2

@@ -125,6 +125,8 @@ def measure(recipe: Recipe, runs: Path, degrade: bool = False) -> dict[str, Any]
         report = report_model(
             network, source, recipe.data.size, load_label_set(recipe.data.label_set))
         report |= _speed(folder)
+    if not recipe.loss.segmentation:  # what scores nobody trained are worth
+        report |= dict.fromkeys(OF_CLASSES)
     if degrade:
         report.update(_on_degraded(network, source, recipe.data.size))
     _write(done, report, described)

@@ -25,7 +25,7 @@ from .models.long_term import LongTermContext
 from .models.network import Output
 from .models.tasks import bins_of
 from .recipe import from_dict, Recipe
-from .terms import Maps, needs, Terms, Widths
+from .terms import Maps, needs, Task, Terms, Widths
 from .terms.methods import refuse_frozen
 
 
@@ -225,8 +225,20 @@ class SegmentationTask(lightning.LightningModule):
         if self.terms.weights:
             given = maps_of(output), self._maps(batch), batch, counted
             self.terms.train_opponents(*given)
-            terms |= self.terms(*given, self.supervised)
+            terms |= self.terms(*given, self._own_tasks(batch))
         return terms
+
+    def _own_tasks(self, batch: Batch) -> dict[str, Task]:
+        """What the network learns, for terms on the stages of its backbone."""
+        tasks, depth = {'scores': Task(self.supervised, batch['labels'])}, self.recipe.tasks.depth
+        if depth:
+            def loss(maps: Tensor, bins: Tensor) -> Tensor:
+                """Loss of depth at the size of the bins."""
+                maps = resize(maps.float(), bins.shape[1:])
+                return weighted_cross_entropy(maps, bins, depth.sharpness)
+
+            tasks['depth'] = Task(loss, bins_of(batch['depth'], depth))
+        return tasks
 
     def _geometry_terms(self, batch: Batch, output: Output) -> dict[str, Tensor]:
         """Terms of depth and normals, where the network has these tasks."""

@@ -9,7 +9,7 @@ Adapters, which match the student's width to the teacher's, are the term's own: 
 with the student and not exported.
 """
 from .attention import AttentionTransfer
-from .build import Maps, MonteCarlo, Terms, Widths
+from .build import Maps, MonteCarlo, Task, Terms, Widths
 from .channel import ChannelWise
 from .frames import MultiFrame, PairwiseFrames
 from .holistic import Holistic
@@ -29,4 +29,4 @@ __all__ = ['AttentionTransfer', 'ChannelWise', 'DeepSupervision', 'Holistic',
            'InterClassDistance', 'IntraClassVariation', 'JointAuxiliary', 'LocalSimilarity',
            'METHODS', 'Maps', 'MonteCarlo', 'MultiFrame', 'Overparameterised', 'PairWise',
            'PairwiseFrames', 'PixelWise', 'PositionInformation', 'TemporalConsistencyLoss',
-           'Terms', 'UncertaintyAware', 'Widths', 'needs', 'visibility']
+           'Task', 'Terms', 'UncertaintyAware', 'Widths', 'needs', 'visibility']

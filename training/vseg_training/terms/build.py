@@ -12,8 +12,8 @@ from .frames import MultiFrame
 from .holistic import Holistic
 from .joint import UncertaintyAware
 from .methods import (
-    METHODS, Options, refuse_small, refuse_value, refuse_without_auxiliary, refuse_without_depth,
-    refuse_without_teacher)
+    Method, method_of, needs, Options, refuse_small, refuse_value, refuse_without_auxiliary,
+    refuse_without_depth, refuse_without_teacher)
 from .overparameterised import Loss
 from ..models.layers import resize_labels
 
@@ -66,6 +66,19 @@ class Maps(NamedTuple):
         return found
 
 
+class Task(NamedTuple):
+    """
+    What a network learns from labels, for terms that learn it too.
+
+    Attributes:
+        loss: Of maps [B, C, h, w] and truth [B, H, W].
+        truth: Int64 [B, L, H, W].
+    """
+
+    loss: Loss
+    truth: Tensor
+
+
 class Widths(NamedTuple):
     """
     Channels of a network's ``Maps``.
@@ -93,7 +106,8 @@ class Terms(nn.Module):
 
     Args:
         options: The recipe's ``terms``: for every name its weight, ``of`` (scores, features or
-            depth, where the term can choose), and options of the term's module.
+            depth, where the term can choose), options of the term's module, and, where a method
+            serves more than once and the name is free, ``method``.
         student: Widths of the student.
         teacher: Widths of the teacher; None: there is none at work.
         stored: Whether there are soft labels on disk instead.
@@ -121,7 +135,12 @@ class Terms(nn.Module):
             refuse_without_auxiliary(options)
         if teacher is not None:
             refuse_small(options, teacher.cells)
+        several = needs(options, 'passes')
+        if len(several) > 1:
+            raise ValueError(f'terms.{several[0]} and terms.{several[1]} both make passes of the '
+                             'teacher with dropout: leave one of them out')
         self.weights: dict[str, float] = {}
+        self.methods: dict[str, Method] = {}
         self.of: dict[str, str] = {}
         self.modules_by_name = nn.ModuleDict()
         for name, values in options.items():
@@ -129,7 +148,8 @@ class Terms(nn.Module):
 
     def _add(self, name: str, values: dict[str, Any], student: Widths, teacher: Widths | None
              ) -> None:
-        method = METHODS[name]
+        method = method_of(name, values)
+        values.pop('method', None)
         if 'weight' not in values:
             raise ValueError(f'terms.{name} has no weight: give terms.{name}.weight')
         refuse_value(name, 'weight', values['weight'], 1.0)
@@ -141,10 +161,11 @@ class Terms(nn.Module):
         for option in values:
             if option not in free:
                 raise ValueError(f'terms.{name}.{option} is unknown: use '
-                                 f'{", ".join(["weight", "of", *free])}')
+                                 f'{", ".join(["weight", "of", "method", *free])}')
             refuse_value(name, option, values[option], known[option].default)
         if of == 'depth':
-            refuse_without_depth(name, student.depth, teacher.depth if teacher else 0)
+            others = None if 'stages' in method.needs else teacher.depth if teacher else 0
+            refuse_without_depth(name, student.depth, others)
         if 'num_classes' in known:
             values['num_classes'] = student.depth if of == 'depth' else student.scores
         if 'stages' in known:
@@ -153,7 +174,7 @@ class Terms(nn.Module):
             values['of'] = of
         if 'widths' in known and of == 'features' and teacher is not None:
             values['widths'] = (student.features, teacher.features)
-        self.weights[name], self.of[name] = float(weight), of
+        self.weights[name], self.of[name], self.methods[name] = float(weight), of, method
         try:
             self.modules_by_name[name] = method.module(**values)
         except ValueError as error:
@@ -166,7 +187,7 @@ class Terms(nn.Module):
                 module.begin_step()
 
     def forward(self, student: Maps, teacher: Maps | None, batch: Mapping[str, Tensor],
-                counted: Tensor, supervised: Loss | None = None) -> dict[str, Tensor]:
+                counted: Tensor, tasks: Mapping[str, Task] | None = None) -> dict[str, Tensor]:
         """
         Compute all terms of a batch of clips.
 
@@ -176,25 +197,25 @@ class Terms(nn.Module):
             batch: images [B, L, 3, H, W], labels int64 [B, L, H, W], and for temporal terms flow
                 float [B, L - 1, 2, H, W] and flow_known bool [B].
             counted: Bool [B, L, H, W], False for padding.
-            supervised: The task's loss of scores [B, K, h, w] and labels [B, H, W], for terms on
-                stages.
+            tasks: What the network learns, scores and depth, for terms on stages.
 
         Returns:
             Scalars by name, without their weights.
         """
         found = {}
         for name, module in self.modules_by_name.items():
-            if 'stages' in METHODS[name].needs:
-                assert supervised is not None
-                found[name] = _on_stages(module, student, batch['labels'], counted, supervised)
+            method = self.methods[name]
+            if 'stages' in method.needs:
+                assert tasks is not None
+                found[name] = _on_stages(module, student, tasks[self.of[name]], counted)
                 continue
-            own = student.of(self.of[name], METHODS[name].as_probabilities)
-            if 'flow' in METHODS[name].needs:
+            own = student.of(self.of[name], method.as_probabilities)
+            if 'flow' in method.needs:
                 found[name] = _temporal(module, own, batch, counted)
                 continue
             assert teacher is not None
             given = self._given(name, student, teacher, batch, counted)
-            if 'frames' not in METHODS[name].needs:
+            if 'frames' not in method.needs:
                 own, *given = (_by_frames(maps) for maps in (own, *given))
             found[name] = module(own, *given)
         return found
@@ -202,8 +223,8 @@ class Terms(nn.Module):
     def _given(self, name: str, student: Maps, teacher: Maps, batch: Mapping[str, Tensor],
                counted: Tensor) -> list[Any]:
         """What a term's module takes after the student's maps, by clips."""
-        wanted = METHODS[name].needs
-        other = teacher.of(self.of[name], METHODS[name].as_probabilities)
+        wanted = self.methods[name].needs
+        other = teacher.of(self.of[name], self.methods[name].as_probabilities)
         if 'passes' in wanted:
             assert teacher.monte_carlo is not None
             return [*teacher.monte_carlo, counted]
@@ -227,7 +248,7 @@ class Terms(nn.Module):
             if isinstance(module, Holistic):
                 assert teacher is not None
                 given = self._given(name, student, teacher, batch, counted)
-                own = student.of(self.of[name], METHODS[name].as_probabilities)
+                own = student.of(self.of[name], self.methods[name].as_probabilities)
                 module.learn(*(maps.flatten(0, 1) for maps in (own, *given)))
 
     @property
@@ -246,12 +267,11 @@ def _by_frames(maps: Any) -> Any:
     return [each.flatten(0, 1) for each in maps]
 
 
-def _on_stages(module: nn.Module, student: Maps, labels: Tensor, counted: Tensor,
-               supervised: Loss) -> Tensor:
+def _on_stages(module: nn.Module, student: Maps, task: Task, counted: Tensor) -> Tensor:
     """Term of the student's stages; they are coarse, so that labels as fine as its scores do."""
-    fine = resize_labels(labels.flatten(0, 1), student.scores.shape[-2:])
+    fine = resize_labels(task.truth.flatten(0, 1), student.scores.shape[-2:])
     stages = [stage.flatten(0, 1) for stage in student.stages]
-    loss: Tensor = module(stages, fine, supervised, counted.flatten(0, 1))
+    loss: Tensor = module(stages, fine, task.loss, counted.flatten(0, 1))
     return loss
 
 

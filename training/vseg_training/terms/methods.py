@@ -31,6 +31,7 @@ class Method(NamedTuple):
     (the student's auxiliary heads too, unless the option of that name is 0), passes (several of it
     with dropout), images, labels, frames (clips of two or more, as they are), flow, stages (the
     student's own, with the labels and the task's loss).
+    A term on stages is not compared with a teacher: its ``of`` says which task it learns.
     Its maps must have at least so many cells in height and in width. ``as_probabilities``: whether
     it takes the softmax of scores over classes.
     """
@@ -62,11 +63,36 @@ METHODS = {
     'multi_frame': Method(MultiFrame, ('features',), ('teacher', 'frames')),
     'temporal': Method(TemporalConsistencyLoss, ('scores',), ('frames', 'flow'),
                        as_probabilities=True),
-    'overparameterised': Method(Overparameterised, ('stages',), ('stages',)),
-    'deep_supervision': Method(DeepSupervision, ('stages',), ('stages',))}
+    'overparameterised': Method(Overparameterised, ('scores', 'depth'), ('stages',)),
+    'deep_supervision': Method(DeepSupervision, ('scores', 'depth'), ('stages',))}
+# other parts of the loss, whose names no term may have
+LOSSES = ('scores', 'depth', 'normals', 'auxiliary', 'diversity', 'long_term', 'co_training',
+          'uncertainty', 'structural')
 MAY_BE_0 = ('weight', 'reach', 'scale', 'alpha', 'auxiliary', 'collapse')
 
 Options = Mapping[str, Mapping[str, Any]]
+
+
+def method_of(name: str, values: Mapping[str, Any]) -> Method:
+    """
+    Find the method of a term: that of its name, or of its option ``method``.
+
+    Args:
+        name: Of the term, a key of the recipe's ``terms``.
+        values: Its options.
+
+    Raises:
+        ValueError: There is no such method, or the name is taken.
+    """
+    method = values.get('method', name)
+    if not isinstance(method, str) or method not in METHODS:
+        place, fix = (f'terms.{name}.method is {method!r}', '') if 'method' in values else (
+            f'terms.{name} is unknown', ', or name one of them as its method')
+        raise ValueError(f'{place}: use {", ".join(METHODS)}{fix}')
+    if name != method and (name in METHODS or name in LOSSES or not name.isidentifier()):
+        raise ValueError(f'terms.{name} cannot be the name of a term with method {method}: give '
+                         f'it another, such as {method}_2')
+    return METHODS[method]
 
 
 def needs(options: Options, need: str) -> list[str]:
@@ -80,10 +106,8 @@ def needs(options: Options, need: str) -> list[str]:
     Raises:
         ValueError: A term is unknown.
     """
-    for name in options:
-        if name not in METHODS:
-            raise ValueError(f'terms.{name} is unknown: use {", ".join(METHODS)}')
-    return [name for name in options if need in METHODS[name].needs]
+    methods = {name: method_of(name, values) for name, values in options.items()}
+    return [name for name, method in methods.items() if need in method.needs]
 
 
 def refuse_without_teacher(options: Options, stored: bool) -> None:
@@ -120,22 +144,22 @@ def refuse_without_auxiliary(options: Options) -> None:
                              f'has not: set terms.{name}.auxiliary to 0')
 
 
-def refuse_without_depth(name: str, student: int, teacher: int) -> None:
+def refuse_without_depth(name: str, student: int, teacher: int | None) -> None:
     """
-    Check a term that compares depth.
+    Check a term of depth.
 
     Args:
         name: Of the term.
         student: Bins of the student, 0 without depth.
-        teacher: Bins of the teacher at work, 0 without depth or teacher.
+        teacher: Bins of the teacher at work, 0 without depth or teacher; None: the term compares
+            with no teacher.
 
     Raises:
         ValueError: One of them has no depth, or they differ in their bins.
     """
     if not student:
-        raise ValueError(f'terms.{name} compares depth, which the network has not: add '
-                         'tasks.depth')
-    if teacher != student:
+        raise ValueError(f'terms.{name} is of depth, which the network has not: add tasks.depth')
+    if teacher is not None and teacher != student:
         has = f'{teacher} bins' if teacher else 'no depth'
         raise ValueError(f'terms.{name} compares depth in {student} bins, but the teacher has '
                          f'{has}: distil from a checkpoint with the same tasks.depth')
@@ -155,8 +179,8 @@ def refuse_small(options: Options, cells: Sequence[int]) -> None:
     Raises:
         ValueError: They are too small for a term.
     """
-    for name in options:
-        least = METHODS[name].least_cells
+    for name, values in options.items():
+        least = method_of(name, values).least_cells
         if min(cells) < least:
             raise ValueError(
                 f'terms.{name} has a critic for maps of {least} x {least} cells or more, but the '

@@ -11,7 +11,7 @@ from .maps import shrink
 from ..models.auxiliary import AuxiliaryModule, basic_cells, read_cells
 
 
-Loss = Callable[[Tensor, Tensor], Tensor]  # of scores [B, K, h, w] and labels [B, H, W]
+Loss = Callable[[Tensor, Tensor], Tensor]  # of maps [B, K, h, w] and truth [B, H, W]
 
 
 class Overparameterised(nn.Module):
@@ -21,10 +21,11 @@ class Overparameterised(nn.Module):
     L_aux of Eq. 6.2: the task's own loss of a classifier on an auxiliary module over the
     backbone's stages (Eq. 6.1), which exists only while the network trains. The thesis' weight is
     1; it says no more of the loss than that it has the same labels. The module is to learn the
-    same task, so where a recipe mines hard pixels or weighs classes, it does so here as well.
+    same task, so where a recipe mines hard pixels or weighs classes, it does so here as well. Of
+    several tasks it learns one (AT_1 and AT_2 there), ``of`` in a recipe; two terms learn two.
 
     Args:
-        num_classes: K.
+        num_classes: K, or the bins of depth.
         stages: Channels of the backbone's stages.
         adapter: Of the basic module: 1x1 or 3x3 as in the thesis, or another of
             ``models.auxiliary.ADAPTERS``.
@@ -61,7 +62,7 @@ class Overparameterised(nn.Module):
 
         Args:
             stages: Of the backbone, float [B, C', h', w'] each, coarsest last.
-            labels: Int64 [B, H, W]; ids of K and above do not count.
+            labels: Int64 [B, H, W], what ``loss`` takes.
             loss: The task's.
             counted: Bool [B, H', W'], False for padding, which enters no convolution.
 
@@ -79,7 +80,7 @@ class DeepSupervision(nn.Module):
     L = sum over stages of the task's own loss. The thesis' weight is 0.1.
 
     Args:
-        num_classes: K.
+        num_classes: K, or the bins of depth.
         stages: Channels of the backbone's stages.
 
     Examples:
