@@ -10,7 +10,7 @@ import re
 from typing import Any
 
 
-def write_whole(path: Path, data: bytes) -> None:
+def write_whole(path: Path, data: bytes | memoryview) -> None:
     """
     Write bytes to a file, its folder made if need be; OSError leaves it as it was.
 

@@ -221,3 +221,13 @@ def test_what_a_killed_process_left_is_removed_and_nothing_else(tmp_path):
     shutil.rmtree(tmp_path / 'drive')
     write_drive(tmp_path / 'drive')
     assert not left.exists()
+
+
+@pytest.mark.parametrize('write', [
+    lambda path: write_png(path, np.zeros((2, 2), np.uint8)), lambda path: VideoWriter(path, 15)])
+def test_a_pipe_is_never_replaced(write, tmp_path):
+    path = tmp_path / 'there'
+    os.mkfifo(path)
+    with pytest.raises(MediaError, match='it exists and is a device or a pipe'):
+        write(path)
+    assert path.is_fifo() and list(tmp_path.iterdir()) == [path]

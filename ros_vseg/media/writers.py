@@ -29,11 +29,13 @@ _Time = _TYPES.types['builtin_interfaces/msg/Time']
 
 
 def partial_path(path: Path) -> Path:
-    """Return the temporary name beside a path, its folder made and both names free."""
+    """Return the temporary name beside a path, its folder made; MediaError where none can be."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
     except (OSError, ValueError) as error:      # ValueError: a NUL in the path
         raise not_written(path, error) from error
+    if path.exists() and not (path.is_file() or path.is_dir()):
+        raise not_written(path, 'it exists and is a device or a pipe')
     return path.with_name(f'.{os.getpid()}.{path.name}')
 
 

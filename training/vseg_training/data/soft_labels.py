@@ -1,15 +1,17 @@
 # Copyright 2026 The ros_vseg authors
 # SPDX-License-Identifier: Apache-2.0
 """Soft labels on disk: a teacher's targets per frame, warped as the frame is augmented."""
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from io import BytesIO
 import json
-import os
 from pathlib import Path
-from typing import Any, BinaryIO, NamedTuple
+from typing import Any, NamedTuple
 
 import cv2
 import numpy as np
 import numpy.typing as npt
+
+from ros_vseg.files import write_whole
 
 from .clips import ClipSource, Key
 
@@ -86,7 +88,7 @@ class SoftLabels:
         if not (folder / INDEX).exists():
             index = {'format': FORMAT, 'classes': list(classes), 'strides': strides,
                      'made_by': wanted}
-            _write_whole(folder / INDEX, lambda file: file.write(json.dumps(index).encode()))
+            write_whole(folder / INDEX, json.dumps(index).encode())
         found = cls(folder, classes)
         there = json.loads((folder / INDEX).read_text()).get('made_by')
         if there != wanted:
@@ -106,10 +108,9 @@ class SoftLabels:
         if record.projection is not None:
             area = int(np.prod(record.projection.shape[1:]))
             arrays['projection'] = (record.projection * area).astype(np.float16)
-        path = self.path(source, key)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        _write_whole(path, lambda file: np.savez(
-            file, **arrays))  # type: ignore[arg-type]  # taken for its option
+        content = BytesIO()
+        np.savez(content, **arrays)  # type: ignore[arg-type]  # taken for its option
+        write_whole(self.path(source, key), content.getbuffer())
 
     def read(self, source: ClipSource[Key], key: Key) -> Record:
         """Record of one frame; ValueError names a frame without soft labels."""
@@ -172,14 +173,3 @@ def _warp(maps: Maps, frame: Sequence[int], matrix: Maps, crop: Sequence[int],
     flat = [cv2.warpAffine(plane, warp, size, flags=cv2.INTER_LINEAR)
             for plane in maps.reshape(-1, *grid)]
     return np.stack(flat).reshape(*maps.shape[:-2], *target)
-
-
-def _write_whole(path: Path, write: Callable[[BinaryIO], object]) -> None:
-    """Let a function write a file, and put it in place when it is whole."""
-    partial = path.with_name(f'{path.name}.{os.getpid()}.tmp')
-    try:
-        with partial.open('wb') as file:
-            write(file)
-        os.replace(partial, path)
-    finally:
-        partial.unlink(missing_ok=True)

@@ -5,11 +5,12 @@ from collections.abc import Sequence
 import json
 import logging
 import math
-import os
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
+
+from ros_vseg.files import write_whole
 
 from .controller import cells_of, Controller, Ppo
 from ..ablate import measure
@@ -116,9 +117,7 @@ def _candidate(recipe: Recipe, cells: Sequence[Cell], output: Path) -> Candidate
 
 def _write(path: Path, found: Sequence[Candidate]) -> None:
     rows = [{'reward': candidate.reward, **candidate._asdict()} for candidate in found]
-    partial = path.with_suffix('.tmp')
-    partial.write_text(json.dumps(rows, indent=1))
-    os.replace(partial, path)
+    write_whole(path, json.dumps(rows, indent=1).encode())
 
 
 def table(found: Sequence[Candidate]) -> str:

@@ -2,11 +2,13 @@
 # SPDX-License-Identifier: Apache-2.0
 """The rendered street as training data: short clips of many streets, rendered once."""
 from collections.abc import Iterable, Sequence
-import os
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+
+from ros_vseg.files import write_whole
 
 from .street import Street
 from ..clips import ClipSource, Geometry, Pixels
@@ -45,11 +47,9 @@ class StreetClips(ClipSource[tuple[int, int]]):
             arrays |= {'depth': np.stack([shape.depth for shape in shapes]).astype(np.float16),
                        'normals': np.stack([shape.normals for shape in shapes]).astype(np.float16),
                        'focal': shapes[0].focal}
-        self.cache.mkdir(parents=True, exist_ok=True)
-        partial = path.with_suffix(f'.{os.getpid()}.tmp')
-        with partial.open('wb') as file:
-            np.savez(file, **arrays)
-        os.replace(partial, path)
+        content = BytesIO()
+        np.savez(content, **arrays)
+        write_whole(path, content.getbuffer())
 
     def frame_name(self, key: tuple[int, int]) -> str:
         """Name of a frame: of its street's seed and its number."""
