@@ -225,7 +225,7 @@ def soak(camera: Camera, folder: Path, minutes: float) -> dict[str, Any]:
         tracebacks = node.log.read_text(errors='replace').count('Traceback')
     growth = last - (first or last)
     good = growth <= MEMORY and not tracebacks and not camera.strange and len(camera.labels) > 0
-    return {'minutes': minutes, 'sent': number, 'labels': len(camera.labels),
+    return {'minutes': minutes, 'whole images': number, 'labels': len(camera.labels),
             'labels of no image': len(camera.strange), 'memory MB': round(last, 1),
             'growth MB': round(growth, 1), 'tracebacks': tracebacks, 'met': good}
 
