@@ -37,8 +37,9 @@ class ConfusionMatrix:
         return float(np.nanmean(iou)) if np.isfinite(iou).any() else float('nan')
 
     def accuracy(self) -> float:
-        """Return the share of the counted pixels that are right, in [0, 1]."""
-        return float(np.trace(self.counts) / max(1, self.counts.sum()))
+        """Return the share of the counted pixels that are right, in [0, 1]; NaN without any."""
+        total = self.counts.sum()
+        return float(np.trace(self.counts) / total) if total else float('nan')
 
     def mean_accuracy(self) -> float:
         """

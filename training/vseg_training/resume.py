@@ -1,11 +1,14 @@
 # Copyright 2026 The ros_vseg authors
 # SPDX-License-Identifier: Apache-2.0
 """Checkpoints that a run resumes from: written whole or not at all, and checked before use."""
+import logging
 import os
 from pathlib import Path
 from typing import Any
 import zipfile
 
+from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.plugins.io import TorchCheckpointIO
 import torch
 
@@ -14,6 +17,7 @@ from .recipe import from_dict, Recipe, to_dict
 
 # keys that change nothing of what is trained
 FREE = ('data.workers', 'optim.validate_every', 'optim.checkpoint_every')
+log = logging.getLogger(__name__)
 
 
 class WholeCheckpoints(TorchCheckpointIO):
@@ -50,6 +54,51 @@ class WholeCheckpoints(TorchCheckpointIO):
             partial.unlink(missing_ok=True)
 
 
+class BestCheckpoint(ModelCheckpoint):
+    """
+    Writes best.ckpt where a metric is higher than in all validations before.
+
+    A run that resumes asks the best.ckpt of its folder what the metric was: last.ckpt may be older
+    than the last validation, and Lightning forgets the metric where the folder was moved.
+
+    Args:
+        output: Folder of the run.
+        monitor: Name of the metric.
+    """
+
+    def __init__(self, output: Path, monitor: str) -> None:
+        super().__init__(output, 'best', monitor=monitor, mode='max',
+                         enable_version_counter=False)
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Take nothing from last.ckpt."""
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Read the metric of best.ckpt, where the run resumes; ValueError if it is damaged."""
+        super().on_train_start(trainer, pl_module)
+        path = Path(str(self.dirpath)) / 'best.ckpt'
+        if not trainer.global_step or not path.exists():
+            return
+        try:
+            states = read_whole(path)['callbacks'].values()
+            score = next(state['best_model_score'] for state in states
+                         if state.get('monitor') == self.monitor)
+        except Exception as error:
+            raise _damaged(path, error, 'remove it, and the best of what follows takes its place'
+                           ) from error
+        self.best_model_score = self.kth_value = score
+        self.best_model_path = self.kth_best_model_path = str(path)
+        self.best_k_models = {str(path): score}
+
+
+def set_aside(path: Path) -> None:
+    """Rename a best.ckpt of an earlier run, which the one that starts must not hand out."""
+    if path.exists():
+        aside = path.with_name(f'{path.stem}-before{path.suffix}')
+        log.warning('%s is of an earlier run: it is %s now', path, aside)
+        path.replace(aside)
+
+
 def _refuse_not_finite(checkpoint: dict[str, Any], path: Path) -> None:
     for name in ('current_model_state', 'state_dict'):
         for key, value in checkpoint.get(name, {}).items():
@@ -57,6 +106,11 @@ def _refuse_not_finite(checkpoint: dict[str, Any], path: Path) -> None:
                 raise ValueError(
                     f'{key} is not finite after step {checkpoint["global_step"]}: lower '
                     f'optim.lr or use precision 32-true; {path} of before is kept')
+
+
+def _damaged(path: Path, error: Exception, fix: str) -> ValueError:
+    return ValueError(f'{path} is damaged, or not a checkpoint of vseg-train fit '
+                      f'({type(error).__name__}): {fix}, or put a whole copy back')
 
 
 def _reason(error: BaseException) -> str:
@@ -94,10 +148,7 @@ def resume_step(path: Path, recipe: Recipe) -> int:
         step: int = checkpoint['global_step']
         old = _flat(to_dict(from_dict(checkpoint['hyper_parameters']['recipe'])))
     except Exception as error:
-        raise ValueError(
-            f'{path} is damaged, or not a checkpoint of vseg-train fit '
-            f'({type(error).__name__}): remove it to start anew, or put a whole copy back'
-        ) from error
+        raise _damaged(path, error, 'remove it to start anew') from error
     new = _flat(to_dict(recipe))
     for key in old | new:
         before, now = old.get(key), new.get(key)

@@ -49,6 +49,9 @@ def build_network(recipe: Recipe, pretrained: bool = False) -> Network:
             together.
     """
     num_classes = len(load_label_set(recipe.data.label_set).names)
+    if num_classes > PADDING:
+        raise ValueError(f'label set {recipe.data.label_set} has {num_classes} classes: at most '
+                         f'{PADDING} can be trained, as {PADDING} stands for padding')
     return build(recipe.model, num_classes, pretrained, recipe.tasks)
 
 
@@ -114,18 +117,6 @@ class SegmentationTask(lightning.LightningModule):
             refuse_frozen(self.recipe.terms)
             self.network.backbone.requires_grad_(False)
 
-    def on_train_epoch_start(self) -> None:
-        """Keep a frozen backbone in eval mode."""
-        self._freeze()
-
-    def on_validation_end(self) -> None:
-        """Keep a frozen backbone in eval mode."""
-        self._freeze()
-
-    def _freeze(self) -> None:
-        if self.recipe.model.frozen_backbone:
-            self.network.backbone.eval()  # its batch norms keep their statistics
-
     def on_fit_start(self) -> None:
         """Move teacher and opponents, which Lightning does not know, to the device."""
         for teacher in self._teacher:
@@ -161,6 +152,9 @@ class SegmentationTask(lightning.LightningModule):
         torch.manual_seed(
             self.recipe.seed * 1_000_003 + self.global_step + (self.global_rank << 32))
         self.terms.begin_step()
+        if self.recipe.model.frozen_backbone:
+            # its batch norms keep their statistics; here, as a resumed run begins no epoch
+            self.network.backbone.eval()
 
     def supervised(self, scores: Tensor, labels: Tensor) -> Tensor:
         """OHEM cross-entropy of scores [B, K, h, w] at the size of labels int64 [B, H, W]."""

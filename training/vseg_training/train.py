@@ -31,7 +31,7 @@ from .models.options import DepthTask, Model
 from .progress import ProgressBar, SpeedReport, WaitTimer
 from .recipe import Recipe, to_dict
 from .recipe_limits import check_limits
-from .resume import resume_step, WholeCheckpoints
+from .resume import BestCheckpoint, resume_step, set_aside, WholeCheckpoints
 from .task import class_ids, SegmentationTask
 from .terms import needs
 
@@ -101,7 +101,10 @@ def build_data(recipe: Recipe, cache: Path, start_step: int) -> tuple[DataLoader
     val = None
     if data.val is not None:
         source = build_source(data.val, recipe, cache)
-        source.frames()  # ValueError without labels to measure by
+        source.frames()  # ValueError without a frame
+        if not any(source.has_labels(key) for drive in source.drives for key in drive):
+            raise ValueError('no frame of data.val has labels to measure by: give it some, or set '
+                             'data.val to null')
         if learned and only_void([source]):
             raise ValueError(all_void('val'))
         val = DataLoader(_WholeSplit(source))
@@ -268,7 +271,10 @@ def fit(recipe: Recipe, output: str | Path) -> Path:
     if recipe.model.init and not start:
         classes = load_label_set(recipe.data.label_set).names
         _start(task.network, recipe.model.init, classes, dataset)
-    if not start:  # a checkpoint has what they learned
+    if not start:
+        if processes()[0] == 0:
+            set_aside(best)
+        # a checkpoint has what they learned
         prepare_terms(task.terms, teacher, dataset, trainer.strategy.root_device)
     if trainer.world_size > 1 and trainer.strategy.root_device.type == 'cpu':
         sync_batch_norm.convert(task)
@@ -284,7 +290,10 @@ def _resume(last: Path, recipe: Recipe) -> int:
     warnings.filterwarnings('ignore', '.*your dataloader is not resumable.*')
     metrics = last.parent / 'metrics' / 'metrics.csv'
     if metrics.exists() and processes()[0] == 0:  # the logger would delete it
-        metrics.rename(metrics.with_name(f'metrics-before-{start}.csv'))
+        moved, again = metrics.with_name(f'metrics-before-{start}.csv'), 2
+        while moved.exists():
+            moved, again = metrics.with_name(f'metrics-before-{start}-{again}.csv'), again + 1
+        metrics.rename(moved)
     return start
 
 
@@ -314,7 +323,5 @@ def _checkpoints(recipe: Recipe, output: Path, validated: bool) -> list[Callback
                         save_on_train_epoch_end=False) for number in steps]
     if validated:
         of_depth = recipe.tasks.depth and not recipe.loss.segmentation
-        callbacks.append(ModelCheckpoint(
-            output, 'best', monitor='val/delta1' if of_depth else 'val/mIoU', mode='max',
-            enable_version_counter=False))
+        callbacks.append(BestCheckpoint(output, 'val/delta1' if of_depth else 'val/mIoU'))
     return callbacks

@@ -68,7 +68,8 @@ def uncertainty_loss(scores: Tensor, probabilities: Tensor, uncertainty: Tensor,
     probabilities = resize(probabilities.float(), size)
     weight = counted.float()
     if class_weights is not None:
-        weight = weight * torch.einsum('bkhw,k->bhw', probabilities, class_weights)
+        weight = weight * torch.einsum(
+            'bkhw,k->bhw', probabilities, class_weights.float())
     logs = F.log_softmax(scores.float(), 1)
     divergence = -(torch.special.entr(probabilities) + probabilities * logs).sum(1)
     certainty = 1 - resize(uncertainty.float()[:, None], size)[:, 0]

@@ -115,11 +115,14 @@ class ESPHead(nn.Module):
     def __init__(self, num_classes: int) -> None:
         super().__init__()
         k = num_classes
+        pyramid = max(5, k)  # a channel for each branch
         self.score_3 = nn.Sequential(_conv(256, k, 1), nn.BatchNorm2d(k, eps=1e-3))
         self.score_2 = _conv(131, k, 1)
         self.up_3 = nn.ConvTranspose2d(k, k, 2, 2, bias=False)
-        self.fuse_2 = nn.Sequential(_norm_prelu(2 * k), SpatialPyramid(2 * k, k, residual=False))
-        self.up_2 = nn.Sequential(nn.ConvTranspose2d(k, k, 2, 2, bias=False), _norm_prelu(k))
+        self.fuse_2 = nn.Sequential(
+            _norm_prelu(2 * k), SpatialPyramid(2 * k, pyramid, residual=False))
+        self.up_2 = nn.Sequential(
+            nn.ConvTranspose2d(pyramid, k, 2, 2, bias=False), _norm_prelu(k))
         self.fuse_1 = nn.Sequential(_conv(19 + k, k, 3), _norm_prelu(k))
         self.classify = nn.ConvTranspose2d(k, k, 2, 2)
 
