@@ -1,14 +1,15 @@
 # Copyright 2026 The ros_vseg authors
 # SPDX-License-Identifier: Apache-2.0
 """Ctrl-C and SIGTERM: one way to end for every command and node, without a traceback."""
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 import os
 import signal
 import sys
 from types import FrameType
-from typing import NoReturn
+from typing import NoReturn, TypeVar
 
+Item = TypeVar('Item')
 NUMBERS = (signal.SIGINT, signal.SIGTERM)
 _asked = 0              # number of the signal that asked a node to end
 _interruptible = False
@@ -83,6 +84,28 @@ def _note(number: int, frame: FrameType | None) -> None:
     _asked = number
     if _interruptible:
         raise Interrupted(number)
+
+
+def raise_if_asked() -> None:
+    """Raise Interrupted if a signal came after ``defer``."""
+    with interruptible():
+        pass
+
+
+def until_interrupted(items: Iterable[Item]) -> Iterator[Item]:
+    """
+    Yield items until a signal has asked the process to end, after ``defer``.
+
+    An exception out of a signal may arise inside a library's C++: OpenCV crashes at times, and
+    then nothing is cleaned up.
+
+    Raises:
+        Interrupted: A signal came.
+    """
+    for item in items:
+        raise_if_asked()
+        yield item
+    raise_if_asked()
 
 
 def leave(code: int) -> NoReturn:

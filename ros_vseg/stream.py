@@ -152,7 +152,11 @@ class Stream:
             DeviceError: The backend's GPU failed, and there is no other backend to go on with.
         """
         cause = self._begin(image, stamp, frame_id)
-        made = self._stream.label(image, confidence)
+        try:
+            made = self._stream.label(image, confidence)
+        except Exception:
+            self._pending = cause   # the next result names it
+            raise
         context = self._stream.context_frames
         while len(self._stamps) > context:      # another backend took over, with an empty pool
             self._stamps.popleft()

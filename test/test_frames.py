@@ -7,7 +7,7 @@ import sys
 CODE = """
 import os, signal
 from ros_vseg import interrupts
-from ros_vseg.commands.frames import until_interrupted
+from ros_vseg.interrupts import until_interrupted
 interrupts.defer()
 done = []
 try:

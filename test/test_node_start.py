@@ -82,6 +82,23 @@ def test_arguments_that_ros_refuses_leave_no_traceback(tmp_path, arguments, reas
     assert reason in line
 
 
+@pytest.mark.parametrize('arguments', [['my.onnx'], ['--backend', 'openvino'],
+                                       ['bundle:=my.onnx', '--ros-args', '-p', 'threads:=1']])
+def test_arguments_of_no_meaning_are_refused(arguments):
+    """They named another network than the one that then labelled."""
+    done = run('-m', 'ros_vseg.nodes.vseg_node', *arguments)
+    line, = done.stderr.splitlines()
+    assert done.returncode == 2 and arguments[0] in line and '--ros-args -p NAME:=VALUE' in line
+
+
+def test_a_log_that_cannot_be_written_is_no_fault_of_the_arguments():
+    """Exit code 1: a launch file's respawn tries again."""
+    done = run('-m', 'ros_vseg.nodes.vseg_node', HOME='/dev/null', ROS_HOME='', ROS_LOG_DIR='')
+    assert done.returncode == 1 and 'Traceback' not in done.stderr
+    line, = [line for line in done.stderr.splitlines() if 'FATAL' in line]
+    assert 'set ROS_LOG_DIR' in line
+
+
 @pytest.mark.parametrize('parameters, reason', [
     ({'masks.people': '[pedestrain]'}, 'mask people: label set '),
     ({'masks.my.mask': '[car]'}, "mask 'my.mask' cannot be a topic"),

@@ -133,6 +133,17 @@ def test_held_back_frames_are_no_scene(watched):
     assert results[9].context_frames == 3
 
 
+def test_a_reset_is_told_by_the_next_result_where_its_frame_fails(watched, monkeypatch):
+    stream, backend = watched
+    drive(stream, [80] * 3)
+    monkeypatch.setattr(backend, 'label', lambda *given: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        stream.step(rated(3, 80), 100 * SECOND)
+    monkeypatch.undo()
+    assert stream.step(rated(4, 80), 100 * SECOND + PERIOD).reset == 'gap'
+    assert stream.step(rated(5, 80), 100 * SECOND + 2 * PERIOD).reset is None
+
+
 def test_rate_is_compared_with_the_bundles():
     tiny = info(context_frames=3)
     known = SimpleNamespace(**{name: getattr(tiny, name) for name in (

@@ -3,6 +3,7 @@
 """No frame is lost when a FAKE GPU fails: which failures there are, and what follows from each."""
 import gc
 import time
+import weakref
 
 from fake_backend import frame, on_processor
 import numpy as np
@@ -277,3 +278,17 @@ def test_gpus_of_the_fake_driver_are_chosen_by_index(fake):
     assert int(gpu.device) == 1 and fake.contexts == {1: 1}
     with pytest.raises(DeviceError, match='there is no GPU of this index: nvidia-smi -L'):
         cuda.Gpu(2)
+
+
+@pytest.mark.parametrize('lost', [False, True])
+def test_host_memory_of_a_lost_fake_gpu_is_kept(fake, lost):
+    """Work that hung may still write its labels there."""
+    gpu = cuda.Gpu()
+    pinned = gpu.pinned((64,))
+    owner = pinned.base.base
+    alive = weakref.ref(getattr(owner, 'obj', owner))
+    if lost:
+        failures.lose('test')
+    del pinned
+    gc.collect()
+    assert (alive() is not None) == lost

@@ -5,12 +5,13 @@ from html import escape
 import json
 from pathlib import Path
 import re
+from typing import Any
 
 ROOT = Path(__file__).resolve().parents[1]
 BEGIN, END = '<!-- parameters: begin (tools/parameter_table.py) -->', '<!-- parameters: end -->'
 
 
-def render(page):
+def render(page: str) -> str:
     """Return the page's text with the table as the schema has it."""
     schema = json.loads((ROOT / 'config/vseg.schema.json').read_text())
     node = schema['properties']['/**']['properties']['ros__parameters']
@@ -27,7 +28,7 @@ def render(page):
     return re.sub(f'{re.escape(BEGIN)}.*?{re.escape(END)}', lambda _: table, page, flags=re.S)
 
 
-def _allowed(entry):
+def _allowed(entry: dict[str, Any]) -> str:
     if 'enum' in entry:
         return ', '.join(entry['enum'])
     if 'minimum' in entry:

@@ -13,6 +13,7 @@ import sys
 import tempfile
 
 import numpy as np
+import onnx
 import onnxruntime
 from tqdm import tqdm
 
@@ -26,37 +27,37 @@ from ros_vseg.media.sources import open_source
 from ros_vseg.stream import Stream
 
 
-def main():
+def main() -> None:
     """Print the shares of equal labels."""
     frames, calibration = sys.argv[1:3]
     bundle = Bundle.load(sys.argv[3] if len(sys.argv) > 3 else default_bundle_path())
     with tempfile.TemporaryDirectory() as folder:
-        calibrate(bundle, open_source(calibration), folder)
+        calibrate(bundle, open_source(calibration), Path(folder))
         streams = {name: stream_of(bundle, graph_for(bundle, name, 'sm86', Path(folder)))
                    for name in ('fp32', 'fp16', 'int8')}
     try:
         streams['bf16'] = Stream(backends.load(bundle, 'openvino', precision='bf16'))
     except BackendError as error:
         print(f'bf16: {error}')
-    equal = {name: [] for name in streams if name != 'fp32'}
+    equal: dict[str, list[float]] = {name: [] for name in streams if name != 'fp32'}
     for frame in tqdm(open_source(frames), disable=None):
         labels = {name: stream.step(frame.image, frame.stamp, frame.frame_id).labels
                   for name, stream in streams.items()}
         for name, shares in equal.items():
-            shares.append(np.mean(labels[name] == labels['fp32']))
+            shares.append(float(np.mean(labels[name] == labels['fp32'])))
     for name, shares in equal.items():
         print(f'{name}: {100 * np.mean(shares):.2f} % of labels equal to fp32 on {len(shares)} '
               f'frames; the worst frame {100 * min(shares):.2f} %')
 
 
-def stream_of(bundle, model):
+def stream_of(bundle: Bundle, model: onnx.ModelProto) -> Stream:
     """Stream of a graph as it is: onnxruntime 1.31's fusions break Q/DQ with float16 scales."""
     options = onnxruntime.SessionOptions()
     options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
     options.log_severity_level = 3
-    session = onnxruntime.InferenceSession(
-        model.SerializeToString(), options, providers=['CPUExecutionProvider'])
-    return Stream(OnnxRuntimeBackend(bundle, session, 'onnxruntime', 'as it is'))
+    graph = model.SerializeToString()
+    session = onnxruntime.InferenceSession(graph, options, providers=['CPUExecutionProvider'])
+    return Stream(OnnxRuntimeBackend(bundle, graph, session, 'onnxruntime', 'as it is'))
 
 
 if __name__ == '__main__':

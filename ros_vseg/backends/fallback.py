@@ -112,9 +112,10 @@ class FallbackStream:
         self._stream.reset()
 
     def _do(self, work: Callable[[BackendStream], Made]) -> Made:
-        if self._backend is not self._owner.current:    # another camera found it out
-            self._backend = self._owner.current
-            self._stream = self._backend.stream(self._table)
+        current = self._owner.current
+        if self._backend is not current:    # another camera found it out
+            self._stream = current.stream(self._table)
+            self._backend = current
         try:
             return work(self._stream)
         except Exception as error:  # the libraries' errors have no common base

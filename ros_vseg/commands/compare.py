@@ -13,8 +13,8 @@ from onnx import shape_inference, TensorProto
 from ros_vseg import backends
 from ros_vseg.backends.base import Backend
 from ros_vseg.bundle import Bundle
-from ros_vseg.commands.frames import until_interrupted
 from ros_vseg.errors import VsegError
+from ros_vseg.interrupts import until_interrupted
 
 DEPARTS = 0.01      # difference that counts, of the largest value that a layer gives
 

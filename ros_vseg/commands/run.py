@@ -15,10 +15,10 @@ import numpy as np
 import numpy.typing as npt
 from tqdm import tqdm
 
-from ros_vseg.commands.frames import until_interrupted
 from ros_vseg.commands.journal import Journal, NAME, Replay
 from ros_vseg.commands.outputs import DepthPictures, Outputs, prepare
 from ros_vseg.errors import MediaError
+from ros_vseg.interrupts import until_interrupted
 from ros_vseg.labels import remap_table
 from ros_vseg.media.iou import ConfusionMatrix
 from ros_vseg.media.rerun_file import RerunWriter

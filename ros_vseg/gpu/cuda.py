@@ -208,11 +208,12 @@ class Gpu:
             try:
                 if self._is_capturing:
                     return
-                function, arguments, _kept = self._waste.popleft()
+                function, arguments, kept = self._waste.popleft()
                 self.call('cuCtxSetCurrent', self._context)
                 self.call(function, *arguments)
-            except Exception:
-                pass    # lost, or freed with its context
+            except Exception:   # lost, or freed with its context
+                if failures.lost():
+                    failures.keep(kept)
             finally:
                 self.lock.release()
 

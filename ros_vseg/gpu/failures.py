@@ -17,6 +17,9 @@ RESTART = 'this process cannot use the GPU again: restart the node, and see dmes
 LOOK = 'check the GPU with nvidia-smi and dmesg'
 
 
+_kept: list[object] = []
+
+
 class Failure(NamedTuple):
     """
     One row of the table.
@@ -129,6 +132,11 @@ def from_library(what: str, message: str) -> DeviceError:
     row = find(message) or OTHER
     reason = f'{what} ({message}): {row.advice}'
     return lose(reason) if row.lost else DeviceError(reason)
+
+
+def keep(memory: object) -> None:
+    """Never free ``memory`` of the host that work of a lost GPU may still write to."""
+    _kept.append(memory)
 
 
 def protect(owner: object, thing: object) -> None:

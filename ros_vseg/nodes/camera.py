@@ -40,6 +40,7 @@ class Camera:
             extras: masks and probabilities to publish.
         """
         self.name = name
+        self.priority = 1.0     # see scheduler.Served
         self.statistics = Statistics()
         self.inputs = Inputs(node, name, self._on_image,
                              lambda number: self.statistics.count('lost_in_transport', number))
@@ -65,11 +66,6 @@ class Camera:
     def topic(self) -> str:
         """Topic of its raw images."""
         return self.inputs.topic
-
-    @property
-    def priority(self) -> float:
-        """See scheduler.Served."""
-        return self._value('priority')
 
     def activate(self, scheduler: Scheduler) -> None:
         """Hand frames to ``scheduler``, which calls ``serve``."""
@@ -99,6 +95,7 @@ class Camera:
     def _on_image(self, message: Any) -> None:
         now, scheduler = time.monotonic(), self._scheduler
         self.statistics.count('received')
+        self.priority = self._value('priority')     # the scheduler's threads ask for it
         if scheduler is None:
             self.statistics.count('dropped_inactive')
         elif not self._limit.admits(now, self._value('max_rate')):
@@ -126,20 +123,22 @@ class Camera:
 
     def _refuse(self, message: Any, cause: str, reason: str) -> None:
         self.statistics.count(f'dropped_{cause}')
+        self._complain(cause, f'image on {self.inputs.topic_of(message)} not labelled: {reason}')
+
+    def _complain(self, cause: str, text: str) -> None:
         now = time.monotonic()
         if now - self._logged.get(cause, -LOG_PERIOD) >= LOG_PERIOD:
             self._logged[cause] = now
-            self._logger.error(
-                f'image on {self.inputs.topic_of(message)} not labelled: {reason}')
+            self._logger.error(text)
 
     def _label(self, message: Any, arrival: float) -> None:
         start = time.monotonic()
         image = self._reader.read_raw(message, self._stream.raw_encodings)
         converted = time.monotonic()
 
-        if self._reset_cause:
-            self._stream.reset(self._reset_cause)
-            self._reset_cause = None
+        cause, self._reset_cause = self._reset_cause, None  # a request may come meanwhile
+        if cause:
+            self._stream.reset(cause)
         self._stream.max_gap = self._node.get_parameter('max_gap').value
         stamp = message.header.stamp.sec * 10**9 + message.header.stamp.nanosec
         result = self._stream.step(
@@ -158,7 +157,11 @@ class Camera:
             **result.times,
             'publish': published - computed}, self._stream.rate.problem)
         self._warn_of_rate()
-        self.outputs.publish_rest(message.header, image, result, self.inputs.camera_info)
+        try:
+            self.outputs.publish_rest(message.header, image, result, self.inputs.camera_info)
+        except Exception:   # the frame is labelled all the same
+            self._complain('publish', f'{self.topic}: an output beside the label is not '
+                           f'published: {traceback.format_exc()}')
 
     def _warn_of_rate(self) -> None:
         problem = self._stream.rate.problem

@@ -94,9 +94,11 @@ class Statistics:
             times = {name: np.array(window) for name, window in self._times.items()}
             then, before = self._reported
             self._reported = (now, counts)
+            context_frames, oldest = self._context_frames, self._oldest
+            rate_problem = self._rate_problem
         values = {key: str(count) for key, count in counts.items()}
-        values['context_frames'] = str(self._context_frames)
-        values['oldest_context_s'] = '-' if self._oldest is None else f'{self._oldest:.3f}'
+        values['context_frames'] = str(context_frames)
+        values['oldest_context_s'] = '-' if oldest is None else f'{oldest:.3f}'
         for key, name in (('received', 'input_hz'), ('labelled', 'output_hz')):
             values[name] = f'{(counts[key] - before[key]) / (now - then):.1f}'
         for name in ('latency', 'processing'):
@@ -106,7 +108,7 @@ class Statistics:
                     values[f'{name}_p{q}_ms'] = f'{1e3 * np.percentile(window, q):.2f}'
         for name, window in times.items():
             values[f'stage_{name}_ms'] = f'{1e3 * np.median(window):.2f}'
-        return values, counts - before, self._rate_problem
+        return values, counts - before, rate_problem
 
 
 def camera_status(camera: Labeller, node_name: str, backend: Backend) -> DiagnosticStatus:

@@ -79,6 +79,8 @@ class Inputs:
         if wanted and not self._subscriptions:
             self._since = time.monotonic()
             self._last = {'raw': self._since, 'compressed': self._since}
+        if not wanted:
+            self.camera_info = None     # its camera may be another when it is wanted again
         names = {'camera_info', *self._transports()} if wanted else set()
         for name in names - self._subscriptions.keys():
             self._subscriptions[name] = self._subscribe(name)

@@ -16,7 +16,6 @@ from rclpy.executors import Executor
 from rclpy.impl.rcutils_logger import RcutilsLogger
 from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
 from rclpy.publisher import Publisher
-from rclpy.signals import SignalHandlerOptions
 from std_srvs.srv import Trigger
 
 from ros_vseg import backends, interrupts
@@ -73,9 +72,10 @@ class VsegNode(LifecycleNode):
         self._label_info: list[Publisher] = []
         self._problem = ''
         parameters.declare_vseg_node(self, self._may_change)
-        log = logging.getLogger('ros_vseg')
-        log.setLevel(logging.INFO)
-        log.addHandler(RosLogHandler(self.get_logger()))
+        self._log, self._log_handler = (
+            logging.getLogger('ros_vseg'), RosLogHandler(self.get_logger()))
+        self._log.setLevel(logging.INFO)
+        self._log.addHandler(self._log_handler)
         self.create_service(Trigger, '~/reset', self._on_reset)
         self._diagnostics = self.create_publisher(DiagnosticArray, '/diagnostics', 10)
         steady = Clock(clock_type=ClockType.STEADY_TIME)    # ticks while simulated time stands
@@ -126,6 +126,7 @@ class VsegNode(LifecycleNode):
     def destroy_node(self) -> None:
         """End as a lifecycle node is cleaned up."""
         self._clean_up()
+        self._log.removeHandler(self._log_handler)
         super().destroy_node()
         # rclpy forgets it, and with it the node would outlive all else
         self._state_machine.destroy_when_not_in_use()
@@ -246,11 +247,16 @@ def main(args: list[str] | None = None) -> int:
     if HELP.intersection(sys.argv[1:] if args is None else args):
         print(usage())
         return 0
+    unknown = start.plain(sys.argv[1:] if args is None else args)
+    if unknown:
+        print(f'vseg_node: error: arguments {" ".join(unknown)}: parameters are given by '
+              '--ros-args -p NAME:=VALUE, see --help', file=sys.stderr)
+        return 2
     interrupts.defer()
     node = executor = None
     code = 0
     try:
-        _init(args)
+        start.init(args)
         node, executor = VsegNode(), EventsExecutor()
         executor.add_node(node)
         code = _run(node, executor)
@@ -295,12 +301,3 @@ def _described(name: str, parameter: parameters.Parameter) -> list[str]:
     default = json.dumps(parameter.default)
     return [f'  {name}: {default}', *textwrap.wrap(
         parameter.description, 90, initial_indent=6 * ' ', subsequent_indent=6 * ' ')]
-
-
-def _init(args: list[str] | None) -> None:
-    # rclpy's own handlers end the context under the node's feet: interrupt like plain Python.
-    try:
-        rclpy.init(args=args, signal_handler_options=SignalHandlerOptions.NO)
-    except RuntimeError as error:   # without a common name in all distributions
-        reason = str(error).split(', at /')[0]      # of its C sources
-        raise parameters.ParameterError(f'ROS refuses the arguments: {reason}') from None

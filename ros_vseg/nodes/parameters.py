@@ -246,6 +246,8 @@ def _masks(node: Node) -> list[Parameter]:
 
 def _declare(node: Node, table: Iterable[Parameter], may_change: MayChange) -> None:
     parameters = {parameter.name: parameter for parameter in table}
+    if not parameters:  # a callback that checks nothing would stay for ever
+        return
 
     def check_change(changes: Sequence[RosParameter]) -> SetParametersResult:
         for change in changes:

@@ -20,9 +20,9 @@ from rosgraph_msgs.msg import Clock
 from sensor_msgs.msg import Image
 from std_msgs.msg import Header, UInt32
 
+from ros_vseg import interrupts
 from ros_vseg.errors import VsegError
 from ros_vseg.image import fill_image
-from ros_vseg.interrupts import Interrupted
 from ros_vseg.media.sources import Frame, open_source
 from ros_vseg.nodes.parameters import declare, Parameter
 from ros_vseg.nodes.start import Program
@@ -149,6 +149,7 @@ class Replay(Node):
         """Serve parameters for ``seconds``; /clock runs up to ``until_stamp`` (ns) meanwhile."""
         rate, deadline = self._value('rate'), time.monotonic() + seconds
         while True:
+            interrupts.raise_if_asked()
             left = deadline - time.monotonic()
             if self._sim_clock and until_stamp is not None:
                 now = max(0, until_stamp - max(0, round(left * rate * 1e9)))
@@ -159,9 +160,10 @@ class Replay(Node):
 
 
 def _run(replay: Replay) -> int:
+    interrupts.defer()
     try:
         print(f'replay: {replay.run()}', flush=True)
-    except Interrupted:
+    except interrupts.Interrupted:
         pass
     return 0
 

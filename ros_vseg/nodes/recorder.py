@@ -27,10 +27,10 @@ from rclpy.qos import DurabilityPolicy, qos_profile_sensor_data, QoSProfile
 from sensor_msgs.msg import Image
 from std_msgs.msg import String, UInt32
 
+from ros_vseg import interrupts
 from ros_vseg.errors import ImageError, LabelSetError, MediaError
 from ros_vseg.files import to_json, write_whole
 from ros_vseg.image import to_label_array, to_rgb
-from ros_vseg.interrupts import Interrupted
 from ros_vseg.labels import LabelSet
 from ros_vseg.media.contact_sheet import contact_sheet, Samples
 from ros_vseg.media.summary import Summary
@@ -79,7 +79,8 @@ class OverlayVideo:
         if self.problem:
             return
         self._images.append(image)
-        self._stamps.append(stamp)
+        if not self._writer:
+            self._stamps.append(stamp)
         if self._writer or len(self._images) == self.FRAMES_FOR_RATE:
             self._try(self._flush)
 
@@ -311,11 +312,10 @@ def _subtitle(result: dict[str, Any]) -> str:
 
 
 def _run(recorder: Recorder) -> int:
+    interrupts.defer()  # never in the middle of a message of the bag
     try:
-        while not recorder.done:
+        while not (recorder.done or interrupts.asked()):
             rclpy.spin_once(recorder, timeout_sec=0.2)
-    except Interrupted:
-        pass
     finally:
         result = recorder.close()
     problems = result['problems']

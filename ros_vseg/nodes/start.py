@@ -44,12 +44,12 @@ def run(load: Callable[[], Program], args: Sequence[str] | None = None) -> int:
     program = load()
     from rclpy.parameter import Parameter as Override
     argv = list(sys.argv if args is None else args)
-    value = _parse(program, _plain(argv[1:]))
+    value = _parse(program, plain(argv[1:]))
     overrides = [] if value is None else [Override(str(program.positional), value=value)]
     interrupts.raise_once()
     node = None
     try:
-        _init(argv)
+        init(argv)
         node = program.node(overrides)
         code = program.run(node)
     except VsegError as error:
@@ -78,17 +78,17 @@ def close(node: 'Node | None', executor: 'Executor | None' = None) -> None:
     rclpy.try_shutdown()
 
 
-def _plain(arguments: list[str]) -> list[str]:
+def plain(arguments: Sequence[str]) -> list[str]:
     """Return the arguments that are not between --ros-args and -- (or the end)."""
-    plain, is_ros = [], False
+    found, is_ros = [], False
     for argument in arguments:
         if argument == '--ros-args':
             is_ros = True
         elif is_ros:
             is_ros = argument != '--'
         else:
-            plain.append(argument)
-    return plain
+            found.append(argument)
+    return found
 
 
 def _parse(program: Program, arguments: list[str]) -> str | None:
@@ -112,15 +112,27 @@ def _parse(program: Program, arguments: list[str]) -> str | None:
     return value
 
 
-def _init(argv: list[str]) -> None:
-    """Start ROS without its signal handlers; VsegError with the reason and what helps."""
+def init(argv: list[str] | None) -> None:
+    """
+    Start ROS without its signal handlers, which end its context under the node's feet.
+
+    Args:
+        argv: The program's name and its arguments; None: those of the process.
+
+    Raises:
+        ParameterError: The arguments are wrong.
+        VsegError: The log cannot be written.
+    """
     import rclpy
     from rclpy.signals import SignalHandlerOptions
+
+    from ros_vseg.nodes.parameters import ParameterError
     try:
         rclpy.init(args=argv, signal_handler_options=SignalHandlerOptions.NO)
     except Exception as error:  # rclpy's errors have no common base
-        reason = ' '.join(str(error).split())
-        fix = 'correct the arguments after --ros-args'
+        reason = ' '.join(str(error).split(', at /')[0].split())  # of its C sources
         if 'log directory' in reason or 'logging' in reason:
-            fix = 'set ROS_LOG_DIR to a folder that can be written'
-        raise VsegError(f'ROS cannot start ({reason}): {fix}') from error
+            raise VsegError(f'ROS cannot start ({reason}): set ROS_LOG_DIR to a folder that can '
+                            'be written') from error
+        raise ParameterError(f'ROS cannot start ({reason}): correct the arguments after '
+                             '--ros-args') from error

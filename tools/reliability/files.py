@@ -63,7 +63,7 @@ def originals(folder: Path) -> dict[str, Path]:
     frames = [frame.image for frame in islice(open_source(demo_clip()), FRAMES)]
     cv2.imwrite(str(folder / 'image.jpg'), frames[0])
     writer = cv2.VideoWriter(
-        str(folder / 'video.mp4'), cv2.VideoWriter_fourcc(*'mp4v'), 15, frames[0].shape[1::-1])
+        str(folder / 'video.mp4'), cv2.VideoWriter.fourcc(*'mp4v'), 15, frames[0].shape[1::-1])
     for frame in frames:
         writer.write(frame)
     writer.release()
