@@ -1,7 +1,7 @@
 # Copyright 2026 The ros_vseg authors
 # SPDX-License-Identifier: Apache-2.0
 # PYTHON_ARGCOMPLETE_OK
-"""vseg: info, run, build, compare, bench, doctor."""
+"""vseg: info, run, wrap, build, compare, bench, doctor."""
 import argparse
 from collections.abc import Sequence
 import hashlib
