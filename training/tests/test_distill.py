@@ -283,6 +283,24 @@ def test_bad_soft_labels_are_named(stored, tmp_path):
         empty.read(source, key)
 
 
+@pytest.mark.parametrize('root', ['.', 'drives/..'])
+def test_soft_labels_of_a_root_without_a_name_stay_in_their_folder(tmp_path, monkeypatch, root):
+    write_folder(tmp_path / 'data', 1, 1)
+    (tmp_path / 'data/drives').mkdir()
+    monkeypatch.chdir(tmp_path / 'data')
+    source = FolderFrames(root, 5)
+    store, key = SoftLabels.create(tmp_path / 'soft', NAMES, [4, 16]), source.drives[0][0]
+    assert store.path(source, key) == tmp_path / 'soft/data/images/drive0/000.npz'
+
+
+@pytest.mark.parametrize('name', ['/images/000', 'a/../../000'])
+def test_names_that_lead_out_of_the_folder_are_refused(tmp_path, monkeypatch, name):
+    source = FolderFrames(write_folder(tmp_path / 'data', 1, 1), 5)
+    monkeypatch.setattr(source, 'frame_name', lambda key: name)
+    with pytest.raises(ValueError, match=f'{name} has no place in .*soft: set root'):
+        SoftLabels.create(tmp_path / 'soft', NAMES, [4, 16]).path(source, source.drives[0][0])
+
+
 def test_two_folders_of_one_name_are_refused(tmp_path):
     sources = [FolderFrames(write_folder(tmp_path / part / 'data', 1, 1), 5) for part in 'ab']
     with pytest.raises(ValueError, match='both called data'):

@@ -3,6 +3,7 @@
 """Frames from folders: a plain folder of one's own, and CamVid's layout."""
 from collections.abc import Iterator, Sequence
 from glob import iglob
+import os
 from pathlib import Path
 
 import numpy as np
@@ -156,7 +157,9 @@ class FolderFrames(ClipSource[Path]):
 
     def frame_name(self, key: Path) -> str:
         """Name of a frame: its path from the folder of the data on, without the ending."""
-        return f'{self.root.name}/{key.relative_to(self.root).with_suffix("")}'
+        # of '.' and '..' too, which say no name; links keep their own
+        folder = os.path.basename(os.path.abspath(self.root))
+        return f'{folder}/{key.relative_to(self.root).with_suffix("")}'
 
     def read_image(self, key: Path) -> npt.NDArray[np.uint8]:
         """Image uint8 [H, W, 3] RGB of one frame; errors as of ``image_files.read_image``."""

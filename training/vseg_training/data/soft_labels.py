@@ -97,8 +97,12 @@ class SoftLabels:
         return found
 
     def path(self, source: ClipSource[Key], key: Key) -> Path:
-        """File of a frame."""
-        return self.folder / f'{source.frame_name(key)}.npz'
+        """File of a frame; ValueError for a name that leads out of the folder."""
+        name = source.frame_name(key)
+        if Path(name).is_absolute() or '..' in Path(name).parts:
+            raise ValueError(f'the frame {name} has no place in {self.folder}: set root of its '
+                             'source to a folder with a name')
+        return self.folder / f'{name}.npz'
 
     def write(self, source: ClipSource[Key], key: Key, record: Record) -> None:
         """Write one frame, compactly: probabilities in 1/255, the projection times its area."""
