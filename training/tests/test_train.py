@@ -220,6 +220,13 @@ def test_metrics_of_data_without_labels_are_left_out(trained, tmp_path):
     assert Bundle.load(path).info.metrics == {}
 
 
+def test_metrics_of_a_bundle_name_the_data_that_were_measured(trained, tmp_path):
+    other = write_folder(tmp_path / 'night', drives=2, frames=1)
+    path = tmp_path / 'b.onnx'
+    assert main(['export', str(trained), '-o', str(path), '--data', f'folder:{other}']) == 0
+    assert list(Bundle.load(path).info.metrics) == ['folder night val']
+
+
 def test_metrics_of_a_bundle_are_at_its_own_size(trained, data, tmp_path):
     path = tmp_path / 'small.onnx'
     assert main(['export', str(trained), '-o', str(path), '--size', '32x48']) == 0

@@ -13,6 +13,7 @@ from ros_vseg import interrupts
 from ros_vseg.files import to_json, write_whole
 
 from .arguments import number, size, whole
+from .data_option import named_source, title_of
 from .recipe import load_recipe, Recipe
 
 if TYPE_CHECKING:
@@ -93,18 +94,9 @@ def _search(args: Namespace) -> None:
 
 
 def _source(recipe: Recipe, data: str | None) -> 'ClipSource[Any]':
-    """Source that --data names, KIND:FOLDER#SPLIT/DRIVE, or the recipe's val."""
+    """Open what --data names, or the recipe's val."""
     from .data import build_source
-    from .recipe import Source
-    spec = recipe.data.val
-    if data:
-        kind, _, place = data.partition(':')
-        root, _, part = place.partition('#')
-        split, _, drive = part.partition('/')
-        spec = Source(kind=kind, root=root, split=split or 'val', drives=[drive] if drive else [])
-    if spec is None:
-        raise ValueError('the recipe has no data.val: give --data camvid:FOLDER or folder:FOLDER')
-    return build_source(spec, recipe, CACHE)
+    return build_source(named_source(recipe, data), recipe, CACHE)
 
 
 def _evaluate(args: Namespace) -> None:
@@ -213,10 +205,10 @@ def _export(args: Namespace) -> None:
         temperature = calibrate(student, _source(recipe, args.calibrate or args.data),
                                 height_width)
         log.info('temperature of the confidence: %.3f', temperature)
-    if recipe.data.val is not None and not args.no_evaluate and not args.untrained:
+    if (args.data or recipe.data.val) and not args.no_evaluate and not args.untrained:
         confusion, _ = evaluate_stream(student, _source(recipe, args.data), height_width)
         if confusion.counts.any():      # else there is no number to give
-            metrics[f'{recipe.data.val.kind} {recipe.data.val.split}'] = summary(
+            metrics[title_of(recipe, args.data)] = summary(
                 confusion, load_label_set(recipe.data.label_set))
     export_bundle(student, recipe, args.output, height_width, metrics, temperature)
     print(f'{args.output}: {args.output.stat().st_size / 1e6:.1f} MB')
