@@ -4,7 +4,11 @@ import cv2
 import numpy as np
 import pytest
 
+from vseg_training.data import build_source
 from vseg_training.data.street import Street
+from vseg_training.data.street.clips import StreetClips
+from vseg_training.models.options import ESPNetOptions
+from vseg_training.recipe import Data, Recipe, Source
 
 
 CLASSES = set(range(11))
@@ -169,3 +173,19 @@ def test_a_clip_is_its_frames():
     clip = street.clip(4, 3, step=2)
     assert np.array_equal(clip[2].image, street.frame(8).image)
     assert (clip[0].image != clip[1].image).mean() > 0.1
+
+
+def test_frames_have_the_same_name_only_where_they_show_the_same(tmp_path):
+    sources = [StreetClips([1], length, tmp_path, size, step) for length, size, step in (
+        (2, (48, 64), 1), (4, (48, 64), 1), (2, (48, 64), 3), (2, (64, 48), 1))]
+    names = [source.frame_name((1, 1)) for source in sources]
+    assert names[0] == names[1] and len(set(names)) == 3
+
+
+@pytest.mark.parametrize('lengths, frames', [([4], 4), ([1, 2], 2), ([1], 1)])
+def test_clips_of_a_network_without_context_move(tmp_path, lengths, frames):
+    recipe = Recipe(model=ESPNetOptions(), data=Data(clip_lengths=lengths, size=(48, 64)))
+    source = build_source(Source('street', seeds=(0, 1)), recipe, tmp_path)
+    images = source.load(source.clip_keys(0, frames - 1, frames)).images
+    assert [len(drive) for drive in source.drives] == [frames]
+    assert (images[1:] != images[:-1]).any((1, 2, 3)).all()

@@ -85,9 +85,10 @@ def _open(source: Source, recipe: Recipe, cache: Path) -> ClipSource[Any]:
     if kind in LABEL_SETS:
         _check_label_set(kind, label_set)
     if kind == 'street':
-        return StreetClips(
-            range(*source.seeds), recipe.model.context_frames + 1, cache, recipe.data.size,
-            source.step, with_geometry=recipe.tasks.channels > 0)
+        # of training clips too: networks without context learn from pairs of frames as well
+        length = max(recipe.model.context_frames + 1, *recipe.data.clip_lengths)
+        return StreetClips(range(*source.seeds), length, cache, recipe.data.size, source.step,
+                           with_geometry=recipe.tasks.channels > 0)
     if kind == 'camvid':
         return CamVid(root, split, unlabelled, label_set)
     if kind.startswith('cityscapes'):

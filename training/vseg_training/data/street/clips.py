@@ -52,8 +52,9 @@ class StreetClips(ClipSource[tuple[int, int]]):
         write_whole(path, content.getbuffer())
 
     def frame_name(self, key: tuple[int, int]) -> str:
-        """Name of a frame: of its street's seed and its number."""
-        return f'street/{key[0]}-{key[1]}'
+        """Name of a frame: of what it shows, which is the size, step and seed, and its number."""
+        height, width = self.size
+        return f'street/{height}x{width}x{self.step}/{key[0]}-{key[1]}'
 
     def _clip(self, seed: int) -> dict[str, Any]:
         """Arrays of a street's clip, by name."""
