@@ -238,6 +238,22 @@ def test_soft_labels_are_warped_as_their_frame(stored):
         assert error.mean() < 0.05, seed
 
 
+@pytest.mark.parametrize('move', [8, 9, 10, 11])
+def test_soft_labels_at_the_border_of_a_frame_stay_probabilities(stored, move):
+    """Cells that are partly outside count as well."""
+    _, source, folder = stored
+    matrix = np.float32([[[1, 0, move], [0, 1, move]]])
+    got = SoftLabels(folder, NAMES).clip(source, source.drives[0][:1], (64, 96), matrix, (64, 96))
+    np.testing.assert_allclose(got['probabilities'].sum(1), 1, atol=0.02)
+
+
+def test_a_drive_of_two_sizes_is_named(tmp_path):
+    root = write_folder(tmp_path / 'data', drives=1, frames=2)
+    cv2.imwrite(str(root / 'images/drive0/001.png'), np.zeros((32, 48, 3), np.uint8))
+    with pytest.raises(ValueError, match='data/images/drive0/000 is .64, 96., but .*001 of the'):
+        write_soft_labels(tiny_teacher(), NAMES, [FolderFrames(root, 5)], tmp_path / 'soft')
+
+
 def test_frames_of_two_sizes_make_one_batch(stored, tmp_path):
     """Sources whose frames differ in size give maps of one grid for crops of one size."""
     teacher, source, folder = stored

@@ -148,7 +148,7 @@ class SoftLabels:
 
         Returns:
             Float32 arrays [L, ...] by the fields of ``Record``, on grids of the teacher's strides,
-            whatever the size of the frames was; 0 outside the frame.
+            whatever the size of the frames was; outside the frame what its border has.
         """
         records = [self.read(source, key) for key in keys]
         fine, coarse = (np.maximum(1, np.rint(np.divide(crop, stride))).astype(int)
@@ -174,6 +174,8 @@ def _warp(maps: Maps, frame: Sequence[int], matrix: Maps, crop: Sequence[int],
     offset = (offset + 0.5) / step_out - 0.5
     warp = np.column_stack([linear, offset]).astype(np.float32)
     size = (int(target[1]), int(target[0]))
-    flat = [cv2.warpAffine(plane, warp, size, flags=cv2.INTER_LINEAR)
+    # cells half outside count as well: mixed with 0, their probabilities would not sum to 1
+    flat = [cv2.warpAffine(plane, warp, size, flags=cv2.INTER_LINEAR,
+                           borderMode=cv2.BORDER_REPLICATE)
             for plane in maps.reshape(-1, *grid)]
     return np.stack(flat).reshape(*maps.shape[:-2], *target)

@@ -4,10 +4,10 @@
 from collections.abc import Sequence
 import hashlib
 import logging
+import os
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -78,6 +78,7 @@ def _refuse_namesakes(sources: Sequence[ClipSource]) -> None:
     for source in sources:
         name = source.frame_name(source.drives[0][0]).partition('/')[0]
         root = getattr(source, 'root', None)
+        root = root and os.path.abspath(root)
         if roots.setdefault(name, root) != root:
             raise ValueError(f'{roots[name]} and {root} are both called {name}: give the roots of '
                              'two sources different names')
@@ -137,7 +138,7 @@ def _fingerprint(network: Network) -> str:
 
 def _clip(network: Network, source: ClipSource, keys: Sequence[Any]) -> Tensor:
     """Frames of a drive as uint8 [1, L, 3, H, W] on the network's device."""
-    images = np.stack([source.read(key)[0] for key in keys])
+    images = source.load_images(keys)
     clip = torch.from_numpy(images.transpose(0, 3, 1, 2)[None].copy())
     return clip.to(network.mean.device)
 
