@@ -30,6 +30,9 @@ class Drives(ClipSource):
         image[0, 0] = [*key, 77]
         return image, np.zeros((48, 64), np.uint8)
 
+    def frame_name(self, key):
+        return f'{key[0]}/{key[1]}'
+
 
 class Recorder:
     """A LabelStream that is right on clean frames, wrong and unsure on bad ones."""
@@ -99,6 +102,17 @@ def test_other_pools_are_filled_anew_for_every_frame():
     assert pools['earlier'][60 + 55] == [(1, 2), (1, 3), (1, 4)]
     assert pools['earlier'][60 + 5] == [(1, 52), (1, 53), (1, 54)]
     assert pools['earlier'][60 + 50] == [(1, 0)] * 3  # nothing lies before the drive
+
+
+@pytest.mark.parametrize('count, measured', [(53, False), (54, True)])
+def test_drives_too_short_for_an_earlier_pool_are_not_measured(count, measured):
+    source = Drives()
+    source.drives = [source.drives[0], source.drives[1][:count]]
+    found = {pool: measure(Recorder(), case_of('clean', pool), source, 3, 2, OTHER)
+             for pool in ('emptied', 'earlier')}
+    assert found['emptied']['mIoU'] == 100
+    assert {bool(np.isfinite(found['earlier'][name])) for name in (
+        'mIoU', 'TC', 'VC8', 'ECE')} == {measured}
 
 
 @pytest.mark.parametrize('count', [1, 9, 60, 200])

@@ -178,6 +178,19 @@ class Drives(ClipSource):
         image = np.full((64, 64, 3), 80 * key[0], np.uint8)
         return image, labels if key[0] < 2 else np.full_like(labels, VOID)
 
+    def frame_name(self, key):
+        return f'{key[0]}/{key[1]}'
+
+
+def test_frames_of_a_drive_that_differ_in_size_are_named():
+    video, labels = VideoMetrics(2), np.zeros((48, 32), np.uint8)
+    for start, size in ((True, 48), (True, 32), (False, 32)):  # each drive has its own
+        if start:
+            video.begin()
+        video.update(np.zeros((size, 32, 3), np.uint8), labels[:size], labels[:size], 'a/1')
+    with pytest.raises(ValueError, match='a/1 is .32, 32., but a/2 of the same drive is .48, 32'):
+        video.update(np.zeros((48, 32, 3), np.uint8), labels, labels, 'a/2')
+
 
 def test_pairs_and_windows_do_not_join_drives():
     class Copy:

@@ -134,6 +134,11 @@ def earlier_frames(count: int, index: int, context: int) -> list[int]:
     return [min(max(0, place), count - 1) for place in range(middle - context, middle)]
 
 
+def _has_room(case: Case, source: ClipSource[Any], context: int) -> bool:
+    """Whether every drive has frames far enough from some others for the case's pool."""
+    return case.pool != 'earlier' or min(map(len, source.drives)) > EARLIER + context
+
+
 def _pool(case: Case, source: ClipSource[Any], drive: Sequence[Any], index: int, context: int,
           other: Sequence[Image]) -> Sequence[Image]:
     """Frames that the case puts into the pool of frame ``index``."""
@@ -161,12 +166,13 @@ def measure(stream: LabelStream, case: Case, source: ClipSource[Any], context: i
     Returns:
         In percent mIoU, TC, VC8, VC16 of all frames and ``bad`` (mIoU of the degraded frames);
         ``ECE`` of the frames that are not degraded and ``AUROC`` of those that are, in 0..1. NaN
-        where nothing was counted. TC's flow is that of the frames before degradation.
+        where nothing was counted, and of the pool 'earlier' where a drive has no more than 50 + T
+        frames. TC's flow is that of the frames before degradation.
     """
     every, bad = ConfusionMatrix(num_classes), ConfusionMatrix(num_classes)
     video = VideoMetrics(num_classes)
     good_confidence, bad_confidence = ConfidenceMetrics(), ConfidenceMetrics()
-    for drive in source.drives:
+    for drive in source.drives if _has_room(case, source, context) else ():
         stream.begin()
         video.begin()
         for index, kind in enumerate(case.plan(len(drive))):
@@ -176,7 +182,7 @@ def measure(stream: LabelStream, case: Case, source: ClipSource[Any], context: i
                 stream.step(shown) if case.pool == 'kept' else
                 stream.after(_pool(case, source, drive, index, context, other), shown)))
             every.update(truth, labels)
-            video.update(image, truth, labels)
+            video.update(image, truth, labels, source.frame_name(drive[index]))
             if kind:
                 bad.update(truth, labels)
             (bad_confidence if kind else good_confidence).update(

@@ -18,7 +18,7 @@ from ros_vseg.resize import resize_image
 from ros_vseg.stream import Stream
 
 from .confusion import confusion_rows
-from .data.clips import ClipSource, FRAME_NS, Key, Pixels
+from .data.clips import ClipSource, FRAME_NS, Key, Pixels, two_sizes
 from .export import summary
 from .geometry import evaluate_bundle_geometry, evaluate_geometry
 from .metrics import (
@@ -55,7 +55,7 @@ class VideoMetrics:
     def __init__(self, num_classes: int) -> None:
         self.temporal = TemporalConsistency(num_classes)
         self.windows = {f'VC{length}': VideoConsistency(length) for length in WINDOWS}
-        self._last: tuple[Pixels, Pixels] | None = None
+        self._last: tuple[Pixels, Pixels, str] | None = None
 
     def begin(self) -> None:
         """Start a new drive."""
@@ -64,13 +64,26 @@ class VideoMetrics:
         for window in self.windows.values():
             window.begin()
 
-    def update(self, image: Pixels, truth: Pixels, labels: Pixels) -> None:
-        """Add a frame: image uint8 [H, W, 3] RGB, truth and prediction uint8 [H, W]."""
+    def update(self, image: Pixels, truth: Pixels, labels: Pixels, name: str) -> None:
+        """
+        Add a frame.
+
+        Args:
+            image: uint8 [H, W, 3] RGB.
+            truth: uint8 [H, W].
+            labels: uint8 [H, W], the prediction.
+            name: Of the frame.
+
+        Raises:
+            ValueError: The frame differs in size from the one before it.
+        """
         if self._last is not None:
+            if image.shape != self._last[0].shape:
+                raise two_sizes(self._last[2], self._last[0].shape[:2], name, image.shape[:2])
             self.temporal.update(self._last[0], image, self._last[1], labels)
         for window in self.windows.values():
             window.update(truth, labels)
-        self._last = image, labels
+        self._last = image, labels, name
 
     def summary(self) -> dict[str, Any]:
         """Return the values in percent, NaN where no drive is long enough."""
@@ -109,7 +122,7 @@ def _run(source: ClipSource[Key], start: Callable[[], Step], num_classes: int, c
             seconds.append(time.perf_counter() - begin)
             confusion.update(truth, labels)
             if video:
-                video.update(image, truth, labels)
+                video.update(image, truth, labels, source.frame_name(key))
             if instances and source.has_labels(key):
                 instances.update(source.instances(key), labels)
     return confusion, np.array(seconds)
