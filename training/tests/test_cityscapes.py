@@ -116,6 +116,12 @@ def test_reports_have_category_iou(tree):
     assert report['mAcc'] == pytest.approx((rows[0][0] + rows[13][13]) / 2, abs=0.02)
 
 
+def test_an_empty_folder_of_sequences_hides_no_frames(tmp_path):
+    root = write_tree(tmp_path, sequence=False)
+    (root / 'leftImg8bit_sequence/train/aachen').mkdir(parents=True)
+    assert len(Cityscapes(root, 'train').frames()) == 4
+
+
 def test_recipes_read_it(tree, tmp_path):
     recipe = Recipe(data=Data(label_set='cityscapes'))
     source = build_source(Source('cityscapes', str(tree)), recipe, tmp_path)

@@ -246,6 +246,10 @@ def test_unknown_drives_are_named_once(root, kind):
 
 def test_nyuv2_of_the_older_script_is_read(tmp_path):
     write_nyuv2(tmp_path)
+    (tmp_path / 'train/labels_40').mkdir()  # empty, it hides nothing
+    source = open_it('nyuv2', tmp_path)
+    assert source.label_folder == 'train/semantic_40'
+    (tmp_path / 'train/labels_40').rmdir()
     (tmp_path / 'train/semantic_40').rename(tmp_path / 'train/labels_40')
     source = open_it('nyuv2', tmp_path)
     assert set(np.unique(source.read(source.drives[0][0])[1])) == {0, 11, 39, VOID}

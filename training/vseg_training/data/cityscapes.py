@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from .clips import VOID
-from .folders import FolderFrames, root_of
+from .folders import FolderFrames, has_images, root_of
 from .image_files import read_16_bit
 from .label_files import Table
 
@@ -42,7 +42,7 @@ class Cityscapes(FolderFrames):
         place, count = Path(root), len(_LABEL_IDS)
         self.annotation, self._split, labels = annotation, split, f'{annotation}/{split}'
         folders = [f'{name}/{split}' for name in ('leftImg8bit_sequence', 'leftImg8bit')]
-        images = next((f for f in folders if (place / f).is_dir()), folders[0])
+        images = next((f for f in folders if has_images(place / f)), folders[0])
         self._video = images == folders[0]
         self._label_ids, self._train_ids = np.full((2, 256), VOID, np.int16)
         self._label_ids[list(_LABEL_IDS)] = self._train_ids[:count] = range(count)

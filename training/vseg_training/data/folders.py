@@ -254,6 +254,12 @@ def _files(folder: Path, endings: tuple[str, ...]) -> list[Path]:
     return [folder / name for name in sorted(names, key=natural_key)]
 
 
+def has_images(folder: Path) -> bool:
+    """Whether there is any image in a folder, or in one below it."""
+    return any(name.lower().endswith(_IMAGES)
+               for name in iglob('**/*', root_dir=folder, recursive=True))
+
+
 def root_of(root: Path, part: str, layout: str) -> str:
     """
     Say what to do where a root lacks a part of its data set.

@@ -7,7 +7,7 @@ from pathlib import Path
 from ros_vseg.labels import LabelSet
 
 from .clips import VOID
-from .folders import FolderFrames, root_of
+from .folders import FolderFrames, has_images, root_of
 from .label_files import id_table, Table, UNKNOWN
 
 
@@ -147,7 +147,7 @@ class NyuV2(ShiftedStills):
         if split not in ('train', 'test'):
             raise ValueError(f'NYUv2 has no split {split!r}: use train or test')
         older = f'{split}/labels_40'
-        labels = older if (Path(root) / older).is_dir() else f'{split}/semantic_40'
+        labels = older if has_images(Path(root) / older) else f'{split}/semantic_40'
         super().__init__(root, 40, unlabelled, f'{split}/rgb', labels)
 
     def _layout(self) -> str:
