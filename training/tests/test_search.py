@@ -170,9 +170,13 @@ def test_a_search_gives_a_recipe_and_goes_on_where_it_ended(recipe, tmp_path, ca
     ('terms.overparameterised={weight: 1}', 'terms.overparameterised, which is searched for'),
     ('data.val=null', 'the recipe has no data.val: name frames'),
     ('data.val.drives=[blocks/images/drive0]', 'data.val has frames of data.train'),
-    ('data.val.drives=[]', 'data.val has frames of data.train (folder train)')])
+    ('data.val.drives=[]', 'data.val has frames of data.train (folder train)'),
+    # a folder without splits is the same under every name of a split
+    ('data.val={kind: folder, root: ROOT/images/.., split: val, drives: []}',
+     'has frames of data.train')])
 def test_searches_that_would_be_wrong_are_refused(recipe, tmp_path, capsys, override, message):
     samples = override.partition('=')[2] if override.startswith('samples') else '2'
+    override = override.replace('ROOT', load_recipe(recipe).data.val.root)
     settings = [] if override.startswith('samples') else ['--set', override]
     assert main(['search', '--config', str(recipe), '-o', str(tmp_path), '--batch', '2',
                  '--samples', samples, *settings]) == 2

@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Checks of a recipe's data before training: every file is read, by the readers of training."""
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass, field
 import logging
 from pathlib import Path
@@ -19,6 +19,7 @@ from .clips import all_void, two_sizes, VOID
 from .depth_check import DepthCount
 from .folders import FolderFrames
 from .image_files import is_16_bit
+from .same_frames import frames_of
 from ..recipe import Recipe, Source
 
 
@@ -73,14 +74,14 @@ def check_data(recipe: Recipe, cache: Path) -> Report:
     if not recipe.data.train:
         report.errors['no source'].append('the recipe has no data.train: list at least one source')
     val = [] if recipe.data.val is None else [recipe.data.val]
-    frames: dict[str, set[Path]] = {}
+    frames: dict[str, set[Hashable]] = {}
     for part, specs in (('train', recipe.data.train), ('val', val)):
         walks = [_check_source(part, spec, recipe, cache, report) for spec in specs]
         read = [walk for walk in walks if walk is not None]
         if read and len(read) == len(walks):
             counts = np.sum([walk.counts for walk in read], 0)
             _check_classes(part, counts, label_set, report, bool(recipe.loss.segmentation))
-        frames[part] = {key for walk in read for drive in walk.source.drives for key in drive}
+        frames[part] = {frame for walk in read for frame in frames_of(walk.source)}
     both = len(frames['train'] & frames['val'])
     if both:
         report.warnings['shared frames'].append(

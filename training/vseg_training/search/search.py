@@ -14,8 +14,10 @@ from ros_vseg.files import write_whole
 
 from .controller import cells_of, Controller, Ppo
 from ..ablate import measure
+from ..data import open_source
+from ..data.same_frames import frames_of
 from ..models.auxiliary import basic_cells, Cell
-from ..recipe import from_dict, Recipe, Source, to_dict
+from ..recipe import from_dict, Recipe, to_dict
 from ..task import build_network
 
 
@@ -59,8 +61,8 @@ def search(recipe: Recipe, output: str | Path, samples: int, batch: int = 4) -> 
         ValueError: The recipe has the term already or no data.val, shows frames of meta-val in
             training, or the numbers mean nothing.
     """
-    _check(recipe, samples, batch)
     output = Path(output)
+    _check(recipe, samples, batch, output / 'candidates' / 'cache')
     stages = len(build_network(recipe).backbone.channels)
     torch.manual_seed(recipe.seed)
     controller = Controller(stages, stages)
@@ -78,7 +80,7 @@ def search(recipe: Recipe, output: str | Path, samples: int, batch: int = 4) -> 
     return table(found)
 
 
-def _check(recipe: Recipe, samples: int, batch: int) -> None:
+def _check(recipe: Recipe, samples: int, batch: int, cache: Path) -> None:
     """Raise ValueError for what would make a search wrong or useless."""
     if batch < 2 or samples < batch or samples % batch:
         raise ValueError(f'{samples} samples in batches of {batch}: give batches of 2 or more, '
@@ -88,19 +90,12 @@ def _check(recipe: Recipe, samples: int, batch: int) -> None:
     val = recipe.data.val
     if val is None:
         raise ValueError('the recipe has no data.val: name frames to choose a module by')
-    for source in recipe.data.train:
-        if _overlap(source, val):
-            raise ValueError(f'data.val has frames of data.train ({val.kind} {val.split}): a '
-                             'module is chosen by frames that it did not learn from; name drives '
-                             'of its own for each')
-
-
-def _overlap(train: Source, val: Source) -> bool:
-    if (train.kind, train.root, train.split) != (val.kind, val.root, val.split):
-        return False
-    if train.kind == 'street':
-        return max(train.seeds[0], val.seeds[0]) < min(train.seeds[1], val.seeds[1])
-    return not train.drives or not val.drives or bool(set(train.drives) & set(val.drives))
+    learned = {frame for source in recipe.data.train
+               for frame in frames_of(open_source(source, recipe, cache))}
+    if learned & frames_of(open_source(val, recipe, cache)):
+        raise ValueError(f'data.val has frames of data.train ({val.kind} {val.split}): a module '
+                         'is chosen by frames that it did not learn from; name drives of its own '
+                         'for each')
 
 
 def _candidate(recipe: Recipe, cells: Sequence[Cell], output: Path) -> Candidate:
