@@ -7,7 +7,11 @@ import math
 import os
 from pathlib import Path
 import re
+import shutil
+import time
 from typing import Any
+
+ABANDONED = 60.0    # seconds after which a file of a process that is gone is nobody's
 
 
 def write_whole(path: Path, data: bytes | memoryview) -> None:
@@ -20,7 +24,7 @@ def write_whole(path: Path, data: bytes | memoryview) -> None:
         number = errno.EISDIR if path.is_dir() else errno.EEXIST
         reason = os.strerror(number) if path.is_dir() else 'it exists and is no regular file'
         raise OSError(number, reason, str(path))
-    partial = path.with_name(f'.{path.name}.{os.getpid()}')
+    partial = partial_path(path)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         partial.write_bytes(data)
@@ -28,6 +32,39 @@ def write_whole(path: Path, data: bytes | memoryview) -> None:
     finally:
         if partial.exists():
             partial.unlink()
+
+
+def partial_path(path: Path) -> Path:
+    """Return the name beside a path that this process writes to first."""
+    return path.with_name(f'.{os.getpid()}.{path.name}')
+
+
+def remove_abandoned(folder: Path, name: str = '*') -> None:
+    """
+    Remove what processes that were killed left under a temporary name of ``partial_path``.
+
+    Args:
+        folder: where it lies.
+        name: of the files that were to be, a glob pattern.
+    """
+    for path in folder.glob(f'.[0-9]*.{name}'):
+        number = path.name[1:].split('.')[0]
+        try:
+            if number.isdigit() and not _lives(int(number)) and (
+                    time.time() - path.lstat().st_mtime > ABANDONED):   # another machine's process
+                shutil.rmtree(path) if path.is_dir() else path.unlink()
+        except OSError:     # it is no worse than before
+            pass
+
+
+def _lives(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except (ProcessLookupError, OverflowError):
+        return False
+    except PermissionError:
+        pass
+    return True
 
 
 def natural_key(name: str) -> tuple[list[str | tuple[int, str]], str]:

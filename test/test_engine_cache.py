@@ -5,6 +5,7 @@ from dataclasses import asdict, replace
 import errno
 import fcntl
 import logging
+import os
 from pathlib import Path
 import platform
 import struct
@@ -253,3 +254,15 @@ def test_builder_that_hangs_is_named_in_the_end(tmp_path, monkeypatch):
         with pytest.raises(EngineError, match='another process holds .*lock for 0 s: end it'):
             obtain(tmp_path, 'tiny', KEY, make)
     assert obtain(tmp_path, 'tiny', KEY, make)[2] == ENGINE
+
+
+def test_what_a_killed_process_left_is_removed(path):
+    """Engines are large; the file of a process that lives stays."""
+    gone = subprocess.Popen([sys.executable, '-c', ''])
+    gone.wait()
+    left, own = (path.with_name(f'.{number}.other.engine') for number in (gone.pid, os.getpid()))
+    for each in (left, own):
+        each.write_bytes(ENGINE)
+        os.utime(each, (0, 0))
+    write_engine(path, KEY, ENGINE, REPORT)
+    assert not left.exists() and own.exists()

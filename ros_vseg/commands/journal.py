@@ -4,7 +4,6 @@
 from collections.abc import Collection, Mapping, Sequence
 import json
 import math
-import os
 from pathlib import Path
 from types import TracebackType
 from typing import Any, IO, NamedTuple
@@ -15,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ros_vseg.errors import MediaError
-from ros_vseg.files import to_json
+from ros_vseg.files import to_json, write_whole
 from ros_vseg.media.sources import Frame
 from ros_vseg.stream import Past, Result, Stream
 
@@ -80,14 +79,11 @@ class Journal:
         """Begin the file with the frames that are kept, once; MediaError if it cannot be."""
         if self._file:
             return
-        partial = self._path.with_name(f'.{os.getpid()}.{NAME}')
+        text = '\n'.join([self._head, *map(to_json, self.entries), ''])
         try:
-            partial.write_text(
-                '\n'.join([self._head, *map(to_json, self.entries), '']), encoding='utf-8')
-            os.replace(partial, self._path)
+            write_whole(self._path, text.encode())
             self._file = open(self._path, 'a', encoding='utf-8', buffering=1)
         except OSError as error:
-            partial.unlink(missing_ok=True)
             raise self._failed(error) from error
 
     def add(self, frame: Frame, result: Result) -> None:

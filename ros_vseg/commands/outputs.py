@@ -13,9 +13,10 @@ from ros_vseg.bundle import BundleInfo
 from ros_vseg.commands.journal import NAME
 from ros_vseg.depth import depth_image, in_millimetres
 from ros_vseg.errors import MediaError
+from ros_vseg.files import remove_abandoned
 from ros_vseg.labels import colorize, overlay
 from ros_vseg.media.sources import Frame
-from ros_vseg.media.writers import BagWriter, remove_abandoned, VideoWriter, write_png
+from ros_vseg.media.writers import BagWriter, VideoWriter, write_png
 from ros_vseg.stream import Result, Stream
 
 RESULTS = ('labels', 'color', 'depth', 'overlay.mp4', 'bag', NAME)   # names in the output folder

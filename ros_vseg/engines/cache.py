@@ -21,7 +21,7 @@ import time
 from typing import Any, Callable, Iterator
 
 from ros_vseg.errors import EngineError
-from ros_vseg.files import write_whole
+from ros_vseg.files import remove_abandoned, write_whole
 
 MAGIC = b'VSEGENG1'
 SUFFIX = '.engine'
@@ -77,6 +77,7 @@ def write_engine(path: Path, key: EngineKey, engine: bytes, report: dict[str, An
 
 def keep(path: Path, data: bytes) -> None:
     """Write a file of the cache, whole or not at all; EngineError if it cannot be written."""
+    remove_abandoned(path.parent)   # engines are large
     try:
         write_whole(path, data)
     except OSError as error:

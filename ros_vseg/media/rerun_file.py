@@ -12,8 +12,9 @@ import numpy as np
 import numpy.typing as npt
 
 from ros_vseg.errors import MediaError
+from ros_vseg.files import remove_abandoned
 from ros_vseg.labels import LabelSet
-from ros_vseg.media.writers import not_written, partial_path, remove_abandoned
+from ros_vseg.media.writers import begin, not_written
 
 QUALITY = 90        # of the images' JPEG: whole ones would take gigabytes
 CLOCK = 10**18      # ns from which a stamp is a time of day (2001 and later), not of a drive
@@ -43,7 +44,7 @@ class RerunWriter:
                              ) from error
         if path.exists():   # perhaps a recording of one's own: never replaced
             raise MediaError(f'{path} exists: remove it or choose another file')
-        self._sdk, self._path, self._partial = rerun, path, partial_path(path)
+        self._sdk, self._path, self._partial = rerun, path, begin(path)
         remove_abandoned(path.parent, glob.escape(path.name))
         self._recording = rerun.RecordingStream('ros_vseg')
         self._first: int | None = None

@@ -6,7 +6,6 @@ import glob
 import os
 from pathlib import Path
 import shutil
-import time
 from types import TracebackType
 from typing import Any
 
@@ -17,10 +16,10 @@ from rosbags.rosbag2 import StoragePlugin, Writer
 from rosbags.typesys import get_typestore, Stores
 
 from ros_vseg.errors import MediaError
+from ros_vseg.files import partial_path, remove_abandoned, write_whole
 
 SLOWEST = 1.0       # frames a second of a video: a time lapse is shown faster than it was
 LARGEST = 8190      # pixels of a side, of MPEG-4
-ABANDONED = 60.0    # seconds after which a file of a process that is gone is nobody's
 _TYPES = get_typestore(Stores.ROS2_HUMBLE)
 _Image = _TYPES.types['sensor_msgs/msg/Image']
 _Compressed = _TYPES.types['sensor_msgs/msg/CompressedImage']
@@ -28,43 +27,15 @@ _Header = _TYPES.types['std_msgs/msg/Header']
 _Time = _TYPES.types['builtin_interfaces/msg/Time']
 
 
-def partial_path(path: Path) -> Path:
-    """Return the temporary name beside a path, its folder made; MediaError where none can be."""
+def begin(path: Path) -> Path:
+    """Return the ``partial_path`` of a path, its folder made; MediaError where none can be."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
     except (OSError, ValueError) as error:      # ValueError: a NUL in the path
         raise not_written(path, error) from error
     if path.exists() and not (path.is_file() or path.is_dir()):
         raise not_written(path, 'it exists and is a device or a pipe')
-    return path.with_name(f'.{os.getpid()}.{path.name}')
-
-
-def remove_abandoned(folder: Path, name: str = '*') -> None:
-    """
-    Remove what processes that were killed left under a temporary name of ``partial_path``.
-
-    Args:
-        folder: where it lies.
-        name: of the files that were to be, a glob pattern.
-    """
-    for path in folder.glob(f'.[0-9]*.{name}'):
-        number = path.name[1:].split('.')[0]
-        try:
-            if number.isdigit() and not _lives(int(number)) and (
-                    time.time() - path.lstat().st_mtime > ABANDONED):   # another machine's process
-                shutil.rmtree(path) if path.is_dir() else path.unlink()
-        except OSError:     # it is no worse than before
-            pass
-
-
-def _lives(process: int) -> bool:
-    try:
-        os.kill(process, 0)
-    except (ProcessLookupError, OverflowError):
-        return False
-    except PermissionError:
-        pass
-    return True
+    return partial_path(path)
 
 
 def hold_folder(folder: Path) -> int:
@@ -112,7 +83,7 @@ class BagWriter:
 
     def __init__(self, path: str | Path) -> None:
         self._path = Path(path)
-        self._partial = partial_path(self._path)
+        self._partial = begin(self._path)
         self._is_file = self._path.suffix == '.mcap'
         if self._path.exists() and self._is_file:  # perhaps a recording: never replaced
             raise MediaError(f'{path} exists: remove it or choose another output')
@@ -210,7 +181,7 @@ class VideoWriter:
 
     def __init__(self, path: str | Path, fps: float) -> None:
         self._path, self._fps = Path(path), _encodable(fps)
-        self._partial = partial_path(self._path)
+        self._partial = begin(self._path)
         remove_abandoned(self._path.parent, glob.escape(self._path.name))
         self._writer: Any = None
         self._size = (0, 0)
@@ -296,11 +267,10 @@ def write_png(path: str | Path, pixels: npt.NDArray[np.uint8] | npt.NDArray[np.u
     """Write labels uint8 or uint16 [H, W], or RGB uint8 [H, W, 3], as PNG; MediaError if not."""
     if pixels.ndim == 3:
         pixels = cv2.cvtColor(pixels, cv2.COLOR_RGB2BGR)
-    partial = partial_path(Path(path))
     try:
-        partial.write_bytes(cv2.imencode('.png', pixels)[1].tobytes())
-        os.replace(partial, path)
+        write_whole(Path(path), cv2.imencode('.png', pixels)[1].tobytes())
     except OSError as error:
-        partial.unlink(missing_ok=True)
         raise MediaError(f'{path} cannot be written ({error.strerror}): free some space or choose '
                          'another output') from error
+    except ValueError as error:     # a NUL in the path
+        raise not_written(Path(path), error) from error
