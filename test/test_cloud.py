@@ -4,6 +4,7 @@
 import math
 import struct
 
+from diagnostic_msgs.msg import DiagnosticArray
 import numpy as np
 import pytest
 import ros_helpers as ros
@@ -166,6 +167,7 @@ def test_node_publishes_points_while_somebody_listens(probe, tmp_path):
         infos = probe.node.create_publisher(CameraInfo, '/rig/camera_info', ros.RELIABLE)
         assert not publishers['label'].get_subscription_count()
         clouds = probe.collect('/cloud/points', PointCloud2)
+        reports = probe.collect('/diagnostics', DiagnosticArray)
         everything = [*publishers.values(), infos]
         probe.wait(lambda: all(p.get_subscription_count() for p in everything), 'subscriptions')
         stamp = next(ros.stamps)
@@ -188,4 +190,13 @@ def test_node_publishes_points_while_somebody_listens(probe, tmp_path):
         child.wait_for_line('stamps are 0: /rig/', 30)
         probe.spin(0.5)
         assert len(clouds) == 2 and child.log.read_text().count('stamps are 0') == 1
+
+        def told():
+            values = {item.key: item.value for item in reports[-1].status[0].values}
+            return values == {
+                'published': '2', 'refused': '1', 'without_camera_info': '0',
+                **{f'unmatched_{name}': '1' for name in publishers}}
+
+        probe.wait(lambda: reports and told(), 'what was lost')
+        assert 'no points: refused' in [report.status[0].message for report in reports]
         assert 'Traceback' not in child.log.read_text()

@@ -41,8 +41,8 @@ def _build(options: argparse.Namespace) -> int:
         print(f'{path}: calibrated with {frames} frames')
     for target in targets:
         path, header, engine = engine_for(
-            bundle, target, options.precision, folder=options.engines, batch=options.batch,
-            progress=True, device=options.device, workspace=options.workspace)
+            bundle, target, options.precision, folder=options.engines, progress=True,
+            device=options.device, workspace=options.workspace)
         layers = ', '.join(f'{count} {kind}' for kind, count in header['layers'].items())
         print(f'{path}\n  {len(engine) / 1e6:.1f} MB, {len(engine) / len(bundle.model):.1f} x the '
               f'bundle, built in {header["seconds"]:.1f} s\n  {layers}')
@@ -84,7 +84,6 @@ def add_build(commands: Commands) -> None:
     build.add_argument('bundle', nargs='?', type=Path, help='default: the shipped one')
     build.add_argument('--precision', default='auto', choices=['auto', 'fp32', 'fp16', 'bf16',
                                                                'int8'], help='default: fp16')
-    build.add_argument('--batch', type=int, default=1, help='images at once (default: 1)')
     build.add_argument('--size', metavar='HxW', help="the network's size (default: the bundle's)")
     build.add_argument('--for', dest='targets', metavar='sm86,...',
                        help='GPUs to build for, by compute capability (default: the one here), or '

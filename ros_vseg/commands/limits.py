@@ -6,7 +6,7 @@ import argparse
 from ros_vseg.errors import VsegError
 
 LIMITS: dict[str, tuple[float, float]] = {
-    'batch': (1, 1024), 'device': (0, 63), 'focal': (1, 1_000_000), 'limit': (1, 10**9),
+    'device': (0, 63), 'focal': (1, 1_000_000), 'limit': (1, 10**9),
     'max_gap': (0.001, 3600), 'rounds': (1, 1_000_000), 'threads': (0, 256),
     'workspace': (0, 1_000_000)}    # fps: see open_source
 

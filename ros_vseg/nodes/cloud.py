@@ -8,11 +8,14 @@ camera while somebody listens to ``~/points``; ``camera_info`` is the depth's. S
 the points are the depth's.
 ``ros2 run ros_vseg cloud --ros-args -r label:=/vseg_node/camera/label``
 """
+from collections import Counter
 import math
 import sys
 from typing import Any
 
+from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
 import rclpy
+from rclpy.clock import Clock, ClockType
 from rclpy.node import Node
 from rclpy.qos import QoSProfile, ReliabilityPolicy
 from sensor_msgs.msg import CameraInfo, Image, PointCloud2, PointField
@@ -23,6 +26,7 @@ from ros_vseg.errors import ImageError
 from ros_vseg.image import to_label_array, to_rgb
 from ros_vseg.nodes import start
 from ros_vseg.nodes.calibration import intrinsics
+from ros_vseg.nodes.diagnostics import status
 from ros_vseg.nodes.matching import Matcher
 from ros_vseg.nodes.parameters import declare, Parameter
 from ros_vseg.nodes.start import Program
@@ -56,8 +60,13 @@ class Cloud(Node):
         self._inputs: list[Any] = []
         self._unstamped: set[str] = set()
         self._matcher = Matcher(self._topics, self._slop)
+        self._counts = Counter(published=0, refused=0, without_camera_info=0)
+        self._reported = self._counts.copy()
         self._last = self._now()
-        self.create_timer(LOOK, self._look)
+        self._diagnostics = self.create_publisher(DiagnosticArray, '/diagnostics', 10)
+        steady = Clock(clock_type=ClockType.STEADY_TIME)    # ticks while simulated time stands
+        self.create_timer(LOOK, self._look, clock=steady)
+        self.create_timer(1.0, self._publish_diagnostics, clock=steady)
         self.get_logger().info(f'points on {self._points.topic_name}')
 
     def _now(self) -> float:
@@ -75,8 +84,24 @@ class Cloud(Node):
         elif wanted and self._now() - self._last > PATIENCE:
             self._warn_of_silence()
 
+    def _publish_diagnostics(self) -> None:
+        """Tell how many clouds were published, and what was lost."""
+        counts = {key: str(count) for key, count in self._counts.items()}
+        unmatched = {f'unmatched_{topic}': str(count)
+                     for topic, count in self._matcher.unmatched.items()}
+        recent, self._reported = self._counts - self._reported, self._counts.copy()
+        lost = [key for key in ('refused', 'without_camera_info') if recent[key]]
+        level = DiagnosticStatus.WARN if lost else DiagnosticStatus.OK
+        message = DiagnosticArray(status=[status(
+            f'{self.get_name()}: points', level,
+            f'no points: {", ".join(lost)}' if lost else 'points' if self._inputs else
+            'nobody listens', counts | unmatched)])
+        message.header.stamp = self.get_clock().now().to_msg()
+        self._diagnostics.publish(message)
+
     def _subscribe(self) -> None:
-        self._matcher, self._last = Matcher(self._topics, self._slop), self._now()
+        self._matcher.forget()
+        self._last = self._now()
         self._inputs = [self.create_subscription(CameraInfo, 'camera_info', self._on_info, SENSOR)]
         for topic in self._topics:
             self._inputs.append(self.create_subscription(
@@ -107,12 +132,17 @@ class Cloud(Node):
             self._unstamped.add(topic)
             self.get_logger().warning(self._stamps_are_0(), once=True)
         found = self._matcher.add(topic, stamp, message)
-        if found is None or self._info is None:
+        if found is None:
+            return
+        if self._info is None:
+            self._counts['without_camera_info'] += 1
             return
         try:
             self._points.publish(cloud_message(found, self._info))
+            self._counts['published'] += 1
             self._last = self._now()
         except ImageError as error:
+            self._counts['refused'] += 1
             self.get_logger().error(str(error), throttle_duration_sec=PATIENCE)
 
 

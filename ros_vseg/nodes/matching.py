@@ -30,7 +30,7 @@ class Matcher:
             self.unmatched[topic] += 1
             return None
         if stamp < self._newest.get(topic, stamp) - JUMP:
-            self._forget()
+            self.forget()
         self._newest[topic] = max(stamp, self._newest.get(topic, stamp))
         waiting = self._waiting[topic]
         if stamp in waiting:
@@ -60,7 +60,8 @@ class Matcher:
         del self._waiting[topic][stamp]
         self.unmatched[topic] += 1
 
-    def _forget(self) -> None:
+    def forget(self) -> None:
+        """Drop all that waits."""
         self._newest.clear()
         for topic, waiting in self._waiting.items():
             self.unmatched[topic] += len(waiting)
