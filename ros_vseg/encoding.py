@@ -65,6 +65,15 @@ def _code(code: int) -> Convert:
     return lambda pixels: cv2.cvtColor(pixels, code)
 
 
+def _bayer(code: int) -> Convert:
+    def convert(pixels: Pixels) -> Rgb:
+        if min(pixels.shape) < 3:   # OpenCV makes black of them
+            raise ImageError(f'a Bayer image of {pixels.shape[0]}x{pixels.shape[1]} has no whole '
+                             'pattern: it takes 3 rows and columns', 'size')
+        return cv2.cvtColor(pixels, code)
+    return convert
+
+
 def _nv24(rows: npt.NDArray[np.uint8]) -> Rgb:
     """Rows [3 * H, W]: Y, then pairs of U and V; ITU-R BT.601 of 16..235, as OpenCV's NV12."""
     height, width = len(rows) // 3, rows.shape[1]
@@ -82,8 +91,8 @@ _I420 = Layout('u1', 1, _code(cv2.COLOR_YUV2RGB_I420),
                (Plane(1, 1), Plane(0.5, 0.5), Plane(0.5, 0.5)), (2, 2))
 _PAIRS = (Plane(1, 1), Plane(0.5, 1))
 # OpenCV names a Bayer pattern by the second row's second and third pixel, ROS by the first two
-BAYER = {'rggb': _code(cv2.COLOR_BayerBG2RGB), 'bggr': _code(cv2.COLOR_BayerRG2RGB),
-         'gbrg': _code(cv2.COLOR_BayerGR2RGB), 'grbg': _code(cv2.COLOR_BayerGB2RGB)}
+BAYER = {'rggb': _bayer(cv2.COLOR_BayerBG2RGB), 'bggr': _bayer(cv2.COLOR_BayerRG2RGB),
+         'gbrg': _bayer(cv2.COLOR_BayerGR2RGB), 'grbg': _bayer(cv2.COLOR_BayerGB2RGB)}
 
 # REP 118: distances, in millimetres and in metres
 DEPTH = ('16UC1', '32FC1')

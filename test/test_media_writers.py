@@ -231,3 +231,13 @@ def test_a_pipe_is_never_replaced(write, tmp_path):
     with pytest.raises(MediaError, match='it exists and is'):
         write(path)
     assert path.is_fifo() and list(tmp_path.iterdir()) == [path]
+
+
+@pytest.mark.parametrize('stamp', [-2**31 * 10**9, (2**31 - 1) * 10**9 + 2**32 - 1])
+def test_any_stamp_of_a_message_can_be_written(stamp, tmp_path):
+    with BagWriter(tmp_path / 'a.mcap') as bag:
+        bag.image('label', np.zeros((2, 2), np.uint8), 'mono8', stamp)
+    with AnyReader([tmp_path / 'a.mcap']) as reader:
+        connection, _, data = next(reader.messages())
+        found = reader.deserialize(data, connection.msgtype).header.stamp
+    assert found.sec * 10**9 + found.nanosec == stamp

@@ -40,6 +40,41 @@ def test_compressed_images_follow_a_remap_of_the_raw_ones(inner):
     assert camera.inputs.topic_of(ros.compressed(DATA, 1)) == '/usb/image_raw/compressed'
 
 
+def test_the_rule_of_a_remap_is_applied_once(inner):
+    """Cables swapped: the topic that an image is remapped to is the name of another rule."""
+    camera, seen = inner('-r', 'inner/image:=/other/image', '-r', '/other/image:=/inner/image',
+                         topic='/other/image')
+    assert camera.inputs.topic == '/other/image'
+    seen.label(ros.image(GOOD, next(stamps)))
+
+
+def test_an_image_that_comes_both_ways_is_labelled_once(inner, probe, monkeypatch):
+    """Raw images so slow that compressed ones are taken too."""
+    monkeypatch.setattr('ros_vseg.nodes.inputs.SILENCE', 0.2)
+    camera, seen = inner()
+    probe.spin(0.5)     # the raw ones are silent
+    probe.wait(seen.compressed.get_subscription_count, 'compressed images to be wanted')
+    for _ in range(3):
+        stamp = next(stamps)
+        seen.compressed.publish(ros.compressed(DATA, stamp))
+        probe.spin(0.1)
+        seen.images.publish(ros.image(GOOD, stamp))
+        probe.spin(0.6)
+    labelled = list(map(ros.stamp_of, seen.received['label']))
+    assert len(labelled) == len(set(labelled)) == 3
+
+
+@pytest.mark.parametrize('override', [
+    'front/image.subscription.reliability:=foo', 'front/image.subscription.depth:=abc',
+    'vseg_node/front/label.publisher.reliability:=foo'])
+def test_wrong_qos_overrides_are_told_when_the_node_configures(bundle, tmp_path, override):
+    with ros.start('vseg_node', tmp_path / 'log', '-p', f'qos_overrides./{override}',
+                   bundle=bundle, cameras='[front]') as child:
+        child.wait_for_line('cannot configure', 60)
+        text = child.log.read_text()
+    assert 'correct its qos_overrides' in text and 'Traceback' not in text
+
+
 def test_compressed_images_can_be_remapped_by_themselves(inner, probe):
     publisher = probe.node.create_publisher(CompressedImage, '/zip', ros.RELIABLE)
     _, seen = inner('-r', 'inner/image:=/usb/image_raw', '-r', 'inner/image/compressed:=/zip',

@@ -95,6 +95,13 @@ def test_contact_sheet_shows_image_labels_and_overlay():
         assert (legend == CAMVID.colors[index]).all(axis=2).any() == expected
 
 
+@pytest.mark.parametrize('shape', [(1, 2048), (2048, 1)])
+def test_contact_sheet_of_a_line_camera(shape):
+    sheet = contact_sheet([Row('', np.zeros((*shape, 3), np.uint8), np.zeros(shape, np.uint8))],
+                          CAMVID, 'title')
+    assert sheet.shape[0] < 6 * WIDTH
+
+
 @pytest.mark.parametrize('level', [4, 40, 63, 100, 200])
 def test_dark_frames_are_shown_brighter_and_others_as_they_are(level):
     image = np.full((60, 80, 3), level, np.uint8)

@@ -104,6 +104,18 @@ def test_shares_follow_the_priorities(start, priorities):
         assert abs(counts[camera.name] - due) <= 1
 
 
+def test_a_higher_priority_applies_at_once(start):
+    a, b = Stand('a'), Stand('b', 0.01)
+    device = start(a, b)
+    serve(device, [a, b], 4)
+    b.priority, names = 1.0, []
+    for _ in range(20):
+        for camera in (a, b):
+            device.scheduler.put(camera, Arrival(0, 0.0))
+        names.append(device.finish()[0])
+    assert names.count('b') >= 9
+
+
 def test_a_camera_that_stalls_has_no_claim_when_it_returns(start):
     a, b = Stand('a'), Stand('b')
     device = start(a, b)
@@ -148,6 +160,12 @@ def test_rate_limit_keeps_the_average(camera_hz, limit, expected):
     rate = RateLimit()
     passed = sum(rate.admits(100 + number / camera_hz, limit) for number in range(20 * camera_hz))
     assert abs(passed - 20 * expected) <= 2
+
+
+def test_a_higher_rate_applies_at_once():
+    rate = RateLimit()
+    assert rate.admits(100.0, 0.001) and not rate.admits(100.5, 0.001)
+    assert sum(rate.admits(101 + number / 10, 10.0) for number in range(20)) >= 19
 
 
 def test_rate_limit_saves_nothing_up_for_a_burst():

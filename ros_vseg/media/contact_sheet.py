@@ -98,6 +98,7 @@ def _header(width: int, title: str, subtitle: str) -> Pixels:
 
 def _row(row: Row, label_set: LabelSet) -> Pixels:
     height = round(WIDTH * row.labels.shape[0] / row.labels.shape[1])
+    height = min(max(1, height), 4 * WIDTH)     # of a line camera
     labels = cv2.resize(row.labels, (WIDTH, height), interpolation=cv2.INTER_NEAREST)
     image, is_dark = _readable(
         cv2.resize(row.image, (WIDTH, height), interpolation=cv2.INTER_AREA))

@@ -167,7 +167,8 @@ class BagWriter:
 
 
 def _header(stamp: int, frame_id: str) -> Any:
-    return _Header(_Time(*divmod(stamp, 10**9)), frame_id)
+    seconds = min(stamp // 10**9, 2**31 - 1)    # nanosec may hold more than a second
+    return _Header(_Time(seconds, stamp - seconds * 10**9), frame_id)
 
 
 class VideoWriter:

@@ -9,6 +9,8 @@ from rclpy.qos import QoSProfile, ReliabilityPolicy
 from rclpy.qos_overriding_options import QoSOverridingOptions
 from rclpy.subscription import Subscription
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image
+
+from ros_vseg.errors import VsegError
 try:
     from rclpy.event_handler import SubscriptionEventCallbacks
 except ImportError:     # Humble
@@ -44,13 +46,20 @@ class Inputs:
         relative = f'{name}/image/compressed'
         compressed = node.resolve_topic_name(relative)
         if compressed == node.resolve_topic_name(relative, only_expand=True):
-            compressed = f'{self.topic}/compressed'
-        self._topics = {'raw': self.topic, 'compressed': compressed,
-                        'camera_info': f'{name}/camera_info'}
+            relative = f'{self.topic}/compressed'
+            compressed = node.resolve_topic_name(relative)
+        self._topics = {'raw': self.topic, 'compressed': compressed}
+        # to subscribe by: a topic that is remapped already may be the name of another rule
+        self._names = {'raw': f'{name}/image', 'compressed': relative,
+                       'camera_info': f'{name}/camera_info'}
         self.camera_info: Any | None = None     # the newest
         self._subscriptions: dict[str, Subscription] = {}
         self._since = 0.0                       # time.monotonic() of the subscription
         self._last = {'raw': 0.0, 'compressed': 0.0}    # of the newest image, or as _since
+        self._taken = (0, '')                   # stamp of the newest image, and its transport
+        if any(key.startswith('qos_overrides.') for key in node._parameter_overrides):
+            for kind in KINDS:  # wrong ones are told now, and not when somebody listens
+                node.destroy_subscription(self._subscribe(kind))
 
     @property
     def subscribed(self) -> bool:
@@ -109,11 +118,14 @@ class Inputs:
             callback = self._take_image
             events = SubscriptionEventCallbacks(
                 message_lost=lambda event: self._on_lost(event.total_count_change))
-        return self._node.create_subscription(
-            KINDS[name], self._topics[name], callback,
-            QoSProfile(depth=5, reliability=ReliabilityPolicy.BEST_EFFORT),
-            event_callbacks=events,
-            qos_overriding_options=QoSOverridingOptions.with_default_policies())
+        try:
+            return self._node.create_subscription(
+                KINDS[name], self._names[name], callback,
+                QoSProfile(depth=5, reliability=ReliabilityPolicy.BEST_EFFORT),
+                event_callbacks=events,
+                qos_overriding_options=QoSOverridingOptions.with_default_policies())
+        except Exception as error:  # rclpy's errors have no common base
+            raise not_made(self._names[name], error) from error
 
     def _take_camera_info(self, message: Any) -> None:
         self.camera_info = message
@@ -124,7 +136,18 @@ class Inputs:
                 'raw'] > max(self._since, time.monotonic() - SILENCE):
             return      # the same image came raw
         self._last[transport] = time.monotonic()
-        self._on_image(message)
+        stamp = message.header.stamp.sec * 10**9 + message.header.stamp.nanosec
+        is_twin = stamp and stamp == self._taken[0] and transport != self._taken[1]
+        self._taken = stamp, transport
+        if not is_twin:     # one image that came both ways
+            self._on_image(message)
+
+
+def not_made(topic: str, error: Exception) -> VsegError:
+    """Return the error of a topic that ROS refuses."""
+    reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+    return VsegError(f'{topic} cannot be a topic ({reason}): correct its qos_overrides, or choose '
+                     'a shorter name')
 
 
 def _transport(message: Any) -> str:

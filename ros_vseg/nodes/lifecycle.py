@@ -1,6 +1,7 @@
 # Copyright 2026 The ros_vseg authors
 # SPDX-License-Identifier: Apache-2.0
 """The lifecycle node ``vseg_node``: camera images in, label images out."""
+import gc
 import json
 import logging
 from pathlib import Path
@@ -211,6 +212,7 @@ class VsegNode(LifecycleNode):
         for publisher in self._label_info:
             self.destroy_publisher(publisher)
         self._cameras, self._label_info, self._backend = [], [], None
+        gc.collect()    # cameras refer to themselves, and hold the network
 
     def _on_reset(self, request: Trigger.Request, response: Trigger.Response) -> Trigger.Response:
         for camera in self._cameras:

@@ -9,7 +9,6 @@ from typing import Any, Callable, Mapping, NamedTuple, Sequence
 import cv2
 import numpy as np
 import numpy.typing as npt
-from rclpy.exceptions import InvalidTopicNameException
 from rclpy.node import Node
 from rclpy.publisher import Publisher
 from rclpy.qos import QoSProfile
@@ -20,10 +19,11 @@ from std_msgs.msg import Header
 from ros_vseg.bundle import BundleInfo
 from ros_vseg.depth import depth_image, DepthRange
 from ros_vseg.encoding import Picture, to_rgb_pixels
-from ros_vseg.errors import LabelSetError, VsegError
+from ros_vseg.errors import LabelSetError
 from ros_vseg.image import fill_image
 from ros_vseg.labels import colorize, LabelSet, overlay, remap_table
 from ros_vseg.nodes.calibration import intrinsics
+from ros_vseg.nodes.inputs import not_made
 from ros_vseg.probabilities import class_probabilities
 from ros_vseg.stream import Result
 
@@ -121,9 +121,8 @@ class Outputs:
             return self._node.create_publisher(
                 kind, topic, QoSProfile(depth=5),
                 qos_overriding_options=QoSOverridingOptions.with_default_policies())
-        except InvalidTopicNameException as error:      # too long: the rest was checked before
-            raise VsegError(f'{topic} cannot be a topic ({str(error).splitlines()[0]}): choose a '
-                            'shorter name') from None
+        except Exception as error:  # rclpy's errors have no common base
+            raise not_made(topic, error) from error
 
     def destroy(self) -> None:
         """Take the topics away."""

@@ -41,6 +41,7 @@ REPLAY = (
               'Longest pause between two images, in seconds of the recording; a longer one, or a '
               'jump of the stamps, is shortened to it.', minimum=0.0, maximum=1e9),
 )
+PERIOD = 1 / 15         # seconds from a single image to itself, played in a loop
 SETTLE = 0.5            # seconds from the first subscriber to the first image, for the others;
 #                         and from the last image to the end: best effort readers never confirm
 LATE = 2.0              # seconds; how late a recorder may be discovered
@@ -111,15 +112,18 @@ class Replay(Node):
 
     def _play(self) -> None:
         """Send every frame at its time; late ones at once, none is left out."""
-        rate, due = self._value('rate'), time.monotonic()
+        rate, due, pause = self._value('rate'), time.monotonic(), PERIOD
         last: int | None = None
         for frame in self._source:
             if last is not None:
-                due += self._pause((frame.stamp - last) / 1e9) / rate
+                pause = self._pause((frame.stamp - last) / 1e9)
+                due += pause / rate
             last = frame.stamp
             self._sleep(due - time.monotonic(), frame.stamp)
             self._send(frame)
             self._sent += 1
+        if self._value('loop') and self._sent:
+            self._sleep(due + pause / rate - time.monotonic())  # as to a next image
 
     def _pause(self, seconds: float) -> float:
         """Return how long to wait for the next image, in seconds of the recording."""

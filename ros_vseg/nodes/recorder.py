@@ -22,6 +22,7 @@ from diagnostic_msgs.msg import DiagnosticArray
 import numpy as np
 import numpy.typing as npt
 import rclpy
+from rclpy.clock import Clock, ClockType
 from rclpy.node import Node
 from rclpy.qos import DurabilityPolicy, qos_profile_sensor_data, QoSProfile
 from sensor_msgs.msg import Image
@@ -147,8 +148,9 @@ class Recorder(Node):
         self.create_subscription(String, 'label_info_json', self._on_label_info, LATCHED)
         self.create_subscription(UInt32, 'ended', self._on_ended, LATCHED)
         self.create_subscription(DiagnosticArray, '/diagnostics', self._on_diagnostics, 10)
-        self.create_timer(0.1, self._watch)
-        self.create_timer(1.0, self._tell)
+        steady = Clock(clock_type=ClockType.STEADY_TIME)    # ticks while simulated time stands
+        self.create_timer(0.1, self._watch, clock=steady)
+        self.create_timer(1.0, self._tell, clock=steady)
 
     def _read(self, topic: str, read: Callable[[Image], Pixels], msg: Image) -> Pixels | None:
         """Return the pixels of a message, None if it is damaged: counted, and the first told."""

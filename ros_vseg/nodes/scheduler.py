@@ -49,7 +49,7 @@ class Scheduler:
         self._changed = threading.Condition()
         self._waiting: dict[Served, Arrival] = {}
         self._busy: set[Served] = set()
-        self._next_turn: dict[Served, float] = {}     # in virtual time
+        self._begun: dict[Served, float] = {}     # the last turn, in virtual time
         self._served: dict[Served, int] = {}          # number of its last turn
         self._now, self._turns = 0.0, 0
         self._closed = False
@@ -100,7 +100,7 @@ class Scheduler:
             camera = min(self._ready(), key=self._place)
             self._now, _ = self._place(camera)
             self._turns += 1
-            self._next_turn[camera] = self._now + 1 / camera.priority
+            self._begun[camera] = self._now
             self._served[camera] = self._turns
             self._busy.add(camera)
             return camera, self._waiting.pop(camera)
@@ -113,7 +113,9 @@ class Scheduler:
 
     def _place(self, camera: Served) -> tuple[float, int]:
         """Return what orders the cameras: virtual time of the turn, then the longest unserved."""
-        start = max(self._next_turn.get(camera, 0.0), self._now)
+        begun, start = self._begun.get(camera), self._now
+        if begun is not None:
+            start = max(begun + 1 / camera.priority, start)
         return start, self._served.get(camera, 0)
 
 
@@ -136,8 +138,9 @@ class RateLimit:
         """
         if not rate:
             return True
+        period = 1 / rate   # from the time it was due, so that the average is the rate
+        self._due = min(self._due, now + period)    # the rate may have been lower
         if now < self._due:
             return False
-        period = 1 / rate   # from the time it was due, so that the average is the rate
         self._due = max(self._due, now - period) + period
         return True
