@@ -45,7 +45,7 @@ def test_a_thumbnail_of_a_raw_image_is_that_of_its_rgb():
 
 def test_what_is_not_taken_raw_is_read_as_rgb():
     for message, encodings in [(raw_message('bgr8', (8, 8)), ()),
-                               (raw_message('bayer_rggb8', (8, 2)), RAW),
+                               (raw_message('bayer_rggb8', (8, 3)), RAW),
                                (raw_message('rgb8', (8, 8)), RAW)]:
         np.testing.assert_array_equal(READER.read_raw(message, encodings), to_rgb(message))
     message = raw_message('bgr8', (8, 8))
