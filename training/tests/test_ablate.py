@@ -45,6 +45,15 @@ def suite(tmp_path_factory):
     return path
 
 
+@pytest.mark.parametrize('text', [
+    'set: [seed=7]\nrows: [{name: one}]', 'rows: [{name: one, set: ["seed=7"]}]'])
+def test_a_seed_in_set_would_have_no_effect(tmp_path, text):
+    path = tmp_path / 'suite.yaml'
+    path.write_text(f'recipe: street_tasks\n{text}')
+    with pytest.raises(ValueError, match='suite.yaml: set seed has no effect: a suite lists its'):
+        load_suite(path)
+
+
 def test_a_suite_becomes_a_table_and_a_plot(suite, tmp_path, capsys):
     assert main(['ablate', str(suite), '-o', str(tmp_path)]) == 0
     text = (tmp_path / 'small.md').read_text()

@@ -25,7 +25,7 @@ from .models.kinds import Network
 from .recipe import load_recipe, Recipe, to_dict
 from .task import NonFiniteLoss
 from .train import fit
-from .yaml_files import load_yaml
+from .yaml_files import load_yaml, overrides_of
 
 
 log = logging.getLogger(__name__)
@@ -84,10 +84,19 @@ def load_suite(path: str | Path) -> Suite:
     except TypeError as error:  # a list or a word where keys are wanted
         raise ValueError(f'suite {path}: {error}; it has the keys '
                          f'{", ".join(entry.name for entry in fields(Suite))}') from error
+    changes = [*suite.set, *(change for row in suite.rows for change in row.set)]
+    refuse_seed(changes, f'suite {path}: set')
     names = [row.name for row in suite.rows]
     if not names or not all(names) or len(set(names)) < len(names):
         raise ValueError(f'suite {path}: rows must have names, each its own')
     return suite
+
+
+def refuse_seed(overrides: Sequence[str], where: str) -> None:
+    """Raise ValueError for an override of the seed, in whose place those of the suite come."""
+    if 'seed' in overrides_of(overrides, where):
+        raise ValueError(f'{where} seed has no effect: a suite lists its seeds, write them '
+                         'there (seeds: [0, 1])')
 
 
 def measure(recipe: Recipe, runs: Path, degrade: bool = False) -> dict[str, Any]:

@@ -76,13 +76,12 @@ def _soft_labels(args: Namespace) -> None:
 
 
 def _ablate(args: Namespace) -> None:
-    from .ablate import ablate, load_suite
+    from .ablate import ablate, load_suite, refuse_seed
     suites = {Path(path).stem: load_suite(path) for path in args.suites}  # errors come first
     if len(suites) < len(args.suites):
         raise ValueError('two of the suites have one name, which their tables would share: rename '
                          'one of the files')
-    if any(override.partition('=')[0].strip() == 'seed' for override in args.set):
-        raise ValueError('--set seed has no effect: a suite lists its seeds, write them there')
+    refuse_seed(args.set, '--set')
     for name, suite in suites.items():
         print(ablate(name, suite, args.output, args.set), end='\n\n')
 
