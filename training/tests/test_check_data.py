@@ -161,8 +161,41 @@ def test_labels_that_are_all_void_are_refused_by_both(data, tmp_path, part):
         f'all labels of {part} are void: no pixel of '[:40]]
     with pytest.raises(ValueError, match=f'all labels of {part} are void'):
         fit(recipe, tmp_path / 'run')
-    recipe.loss.segmentation = 0.0  # what is learned needs no classes
+    recipe.loss.segmentation = 0.0  # what is learned needs no classes, but its mIoU does
+    assert bool(check_data(recipe, tmp_path).errors) is (part == 'val')
+    recipe.tasks.depth = DepthTask()  # by which the best is chosen
     assert not check_data(recipe, tmp_path).errors
+
+
+@pytest.mark.parametrize('hide', ['unlabelled', 'ignore_labels'])
+def test_a_val_without_labels_is_an_error(data, tmp_path, hide):
+    bare = write_folder(tmp_path / 'bare')
+    if hide == 'unlabelled':
+        (bare / 'labels').rename(bare / 'masks')
+    recipe = recipe_of(data)
+    recipe.data.val = Source('folder', str(bare), **{hide: True})
+    assert check_data(recipe, tmp_path).errors == {'no labels': [
+        'no frame of data.val has labels to measure by: give it some, or set data.val to null']}
+
+
+def test_frames_that_are_linked_to_are_known_in_val(data, tmp_path):
+    """A folder of links, or links to the files, as splits are often made."""
+    (tmp_path / 'folders').symlink_to(data)
+    for path in data.glob('*/*/*.png'):
+        link = tmp_path / 'files' / path.relative_to(data)
+        link.parent.mkdir(parents=True, exist_ok=True)
+        link.symlink_to(path)
+    recipe = recipe_of(data)
+    for root in ('folders', 'files'):
+        recipe.data.val = Source('folder', str(tmp_path / root))
+        assert '8 frames of val are in train' in '\n'.join(check_data(recipe, tmp_path).lines())
+
+
+@pytest.mark.parametrize('seeds, shared', [((1, 3), True), ((2, 3), False)])
+def test_streets_of_train_are_known_in_val(tmp_path, seeds, shared):
+    recipe = Recipe(data=Data(train=[Source('street', seeds=(0, 2))],
+                              val=Source('street', seeds=seeds, step=1)))
+    assert ('shared frames' in check_data(recipe, tmp_path).warnings) is shared
 
 
 def test_void_labels_beside_others_are_no_error(data, tmp_path):

@@ -8,16 +8,17 @@ import pytest
 from test_train import write_recipe
 import torch
 
-from folders import write_folder
+from folders import depth_folder, write_folder
 from vseg_training import task as task_module
 from vseg_training.cli import main
+from vseg_training.data.check import check_data
 from vseg_training.distill.uncertainty import uncertainty_loss
 from vseg_training.metrics import ConfusionMatrix
 from vseg_training.models.kinds import build
 from vseg_training.models.options import KINDS
 from vseg_training.recipe import load_recipe, Recipe
 from vseg_training.task import SegmentationTask
-from vseg_training.train import fit
+from vseg_training.train import build_data, fit
 
 SCORES = {2: 0.5, 4: 0.1, 6: 0.2}  # of the validations at these steps
 
@@ -124,9 +125,22 @@ def test_a_val_without_labels_is_refused(run, tmp_path):
     bare = write_folder(tmp_path / 'bare', drives=1, frames=2)
     for path in (bare / 'labels').rglob('*.png'):
         path.unlink()
-    with pytest.raises(ValueError, match='no frame of data.val has labels'):
-        run(tmp_path / 'run', None,
-            f'data.val={{kind: folder, root: {bare}, unlabelled: true}}')
+    val = f'data.val={{kind: folder, root: {bare}, unlabelled: true}}'
+    for weight in (1, 0):  # a network that learns from a teacher alone is measured by labels too
+        with pytest.raises(ValueError, match='no frame of data.val has labels'):
+            run(tmp_path / 'run', None, val, f'loss.segmentation={weight}')
+
+
+def test_a_val_of_depth_alone_needs_no_labels(tmp_path):
+    data = depth_folder(tmp_path / 'data')
+    for path in (data / 'labels').rglob('*.png'):
+        path.unlink()
+    source = f'{{kind: folder, root: {data}, unlabelled: true, focal: 100}}'
+    recipe = load_recipe(write_recipe(tmp_path, data, 1), [
+        f'data.train=[{source}]', f'data.val={source}', 'loss.segmentation=0',
+        'tasks={depth: {bins: 8, farthest: 60}}'])
+    assert build_data(recipe, tmp_path, 0)[1] is not None
+    assert not check_data(recipe, tmp_path).errors
 
 
 def test_accuracy_of_nothing_is_none():
@@ -142,9 +156,11 @@ def test_the_id_of_padding_is_no_class(tmp_path, classes, fits):
     recipe.data.label_set = str(path)
     if fits:
         assert task_module.build_network(recipe).num_classes == 254
-    else:
+        check_data(recipe, tmp_path)
+        return
+    for refuses in (task_module.build_network, lambda given: check_data(given, tmp_path)):
         with pytest.raises(ValueError, match='has 255 classes: at most 254 can be trained'):
-            task_module.build_network(recipe)
+            refuses(recipe)
 
 
 @pytest.mark.parametrize('classes', [1, 2, 4, 5, 11])

@@ -169,6 +169,11 @@ class Recipe:
     optim: Optimisation = field(default_factory=Optimisation)
 
 
+def chosen_by(recipe: Recipe) -> str:
+    """Name of the figure of val by which best.ckpt is chosen: mIoU, or delta1 of depth alone."""
+    return 'delta1' if recipe.tasks.depth and not recipe.loss.segmentation else 'mIoU'
+
+
 def load_recipe(path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
     """
     Read a recipe; ``${oc.env:NAME}`` in it stands for an environment variable.

@@ -11,6 +11,7 @@ from torch import Tensor
 from ros_vseg.labels import load_label_set
 
 from .data import class_frequency, PADDING
+from .data.clips import refuse_padding_as_class
 from .distill import (
     distillation_terms, maps_of, monte_carlo, stored_maps, Targets, teacher_maps,
     teacher_targets)
@@ -46,13 +47,11 @@ def build_network(recipe: Recipe, pretrained: bool = False) -> Network:
 
     Raises:
         ValueError: ``model`` or ``tasks`` has an unknown value, or values that do not fit
-            together.
+            together, or the label set has too many classes.
     """
-    num_classes = len(load_label_set(recipe.data.label_set).names)
-    if num_classes > PADDING:
-        raise ValueError(f'label set {recipe.data.label_set} has {num_classes} classes: at most '
-                         f'{PADDING} can be trained, as {PADDING} stands for padding')
-    return build(recipe.model, num_classes, pretrained, recipe.tasks)
+    label_set = load_label_set(recipe.data.label_set)
+    refuse_padding_as_class(label_set)
+    return build(recipe.model, len(label_set.names), pretrained, recipe.tasks)
 
 
 def class_ids(names: Sequence[str], label_set: str, key: str) -> list[int]:

@@ -22,14 +22,14 @@ from ros_vseg.labels import load_label_set
 
 from .checkpoint import initialise, load_network
 from .data import Augmentation, build_loader, build_source, ClipDataset, ClipSource, SoftLabels
-from .data.clips import all_void, only_void
+from .data.clips import all_void, not_measured, only_void
 from .distill import prepare_terms
 from .from_bundle import initialise_from_bundle
 from .models import sync_batch_norm
 from .models.kinds import Network
 from .models.options import DepthTask, Model
 from .progress import ProgressBar, SpeedReport, WaitTimer
-from .recipe import Recipe, to_dict
+from .recipe import chosen_by, Recipe, to_dict
 from .recipe_limits import check_limits
 from .resume import BestCheckpoint, resume_step, set_aside, WholeCheckpoints
 from .task import class_ids, SegmentationTask
@@ -86,8 +86,8 @@ def build_data(recipe: Recipe, cache: Path, start_step: int) -> tuple[DataLoader
     soft_labels = None
     if teacher is not None and _on_disk(teacher):
         soft_labels = SoftLabels(teacher, load_label_set(data.label_set).names)
-    sources, learned = training_sources(recipe, cache), bool(recipe.loss.segmentation)
-    if learned and only_void(sources):
+    sources = training_sources(recipe, cache)
+    if recipe.loss.segmentation and only_void(sources):
         raise ValueError(all_void('train'))
     dataset = ClipDataset(
         sources, [s.weight for s in data.train],
@@ -102,11 +102,8 @@ def build_data(recipe: Recipe, cache: Path, start_step: int) -> tuple[DataLoader
     if data.val is not None:
         source = build_source(data.val, recipe, cache)
         source.frames()  # ValueError without a frame
-        if not any(source.has_labels(key) for drive in source.drives for key in drive):
-            raise ValueError('no frame of data.val has labels to measure by: give it some, or set '
-                             'data.val to null')
-        if learned and only_void([source]):
-            raise ValueError(all_void('val'))
+        if chosen_by(recipe) == 'mIoU':
+            _refuse_unmeasured(source)
         val = DataLoader(_WholeSplit(source))
     return build_loader(dataset, start_step, data.workers, *processes()), val
 
@@ -132,6 +129,14 @@ def _refuse_without_labels(recipe: Recipe) -> None:
     if data.train and data.train[0].ignore_labels and recipe.loss.class_balance:
         raise ValueError('loss.class_balance counts the classes of the first source in '
                          'data.train, which ignores its labels: list one with labels first')
+
+
+def _refuse_unmeasured(val: ClipSource) -> None:
+    """Raise ValueError where the mIoU would be NaN, of which the first stays the best."""
+    if not any(val.has_labels(key) for drive in val.drives for key in drive):
+        raise ValueError(not_measured())
+    if only_void([val]):
+        raise ValueError(all_void('val'))
 
 
 def _focal(recipe: Recipe) -> float | None:
@@ -322,6 +327,5 @@ def _checkpoints(recipe: Recipe, output: Path, validated: bool) -> list[Callback
         ModelCheckpoint(output, 'last', every_n_train_steps=number, enable_version_counter=False,
                         save_on_train_epoch_end=False) for number in steps]
     if validated:
-        of_depth = recipe.tasks.depth and not recipe.loss.segmentation
-        callbacks.append(BestCheckpoint(output, 'val/delta1' if of_depth else 'val/mIoU'))
+        callbacks.append(BestCheckpoint(output, f'val/{chosen_by(recipe)}'))
     return callbacks

@@ -15,12 +15,13 @@ import numpy.typing as npt
 from ros_vseg.labels import LabelSet, load_label_set
 
 from . import open_source
-from .clips import all_void, two_sizes, VOID
+from .clips import (
+    all_void, ClipSource, not_measured, refuse_padding_as_class, two_sizes, VOID)
 from .depth_check import DepthCount
 from .folders import FolderFrames
 from .image_files import is_16_bit
 from .same_frames import frames_of
-from ..recipe import Recipe, Source
+from ..recipe import chosen_by, Recipe, Source
 
 
 log = logging.getLogger(__name__)
@@ -68,20 +69,26 @@ def check_data(recipe: Recipe, cache: Path) -> Report:
         cache: Folder of rendered streets, which are not checked.
 
     Raises:
-        ValueError: The recipe's label set cannot be read.
+        ValueError: The recipe's label set cannot be read, or has too many classes.
     """
     label_set, report = load_label_set(recipe.data.label_set), Report()
+    refuse_padding_as_class(label_set)
     if not recipe.data.train:
         report.errors['no source'].append('the recipe has no data.train: list at least one source')
     val = [] if recipe.data.val is None else [recipe.data.val]
     frames: dict[str, set[Hashable]] = {}
+    needed = {'train': bool(recipe.loss.segmentation), 'val': chosen_by(recipe) == 'mIoU'}
     for part, specs in (('train', recipe.data.train), ('val', val)):
-        walks = [_check_source(part, spec, recipe, cache, report) for spec in specs]
-        read = [walk for walk in walks if walk is not None]
-        if read and len(read) == len(walks):
-            counts = np.sum([walk.counts for walk in read], 0)
-            _check_classes(part, counts, label_set, report, bool(recipe.loss.segmentation))
-        frames[part] = {frame for walk in read for frame in frames_of(walk.source)}
+        opened, walks = [], []
+        for spec in specs:
+            source = _open(part, spec, recipe, cache, report)
+            opened += [] if source is None else [source]
+            if isinstance(source, FolderFrames):
+                walks.append(_check_source(part, spec.kind, source, recipe, report))
+        if walks and len(walks) == len(specs):
+            counts = np.sum([walk.counts for walk in walks], 0)
+            _check_classes(part, counts, label_set, report, needed[part])
+        frames[part] = {frame for source in opened for frame in frames_of(source)}
     both = len(frames['train'] & frames['val'])
     if both:
         report.warnings['shared frames'].append(
@@ -89,9 +96,9 @@ def check_data(recipe: Recipe, cache: Path) -> Report:
     return report
 
 
-def _check_source(part: str, spec: Source, recipe: Recipe, cache: Path, report: Report
-                  ) -> '_Walk | None':
-    """Walk over a source; None where there is nothing to walk over."""
+def _open(part: str, spec: Source, recipe: Recipe, cache: Path, report: Report
+          ) -> ClipSource[Any] | None:
+    """Open a source; None, with an error in the report, where that fails."""
     title = f'{part}: {spec.kind}'
     try:
         source = open_source(spec, recipe, cache)
@@ -101,12 +108,17 @@ def _check_source(part: str, spec: Source, recipe: Recipe, cache: Path, report: 
         return None
     if not isinstance(source, FolderFrames):
         report.summary.append(f'{title}: rendered, nothing to check')
-        return None
+    return source
+
+
+def _check_source(part: str, kind: str, source: FolderFrames, recipe: Recipe, report: Report
+                  ) -> '_Walk':
+    """Walk over the files of a source."""
     walk = _Walk(source, report, DepthCount(recipe.tasks.depth))
     # validation shows whole images at the size of the network's input
     walk.run(max(recipe.data.clip_lengths), recipe.data.scale if part == 'train' else None,
              recipe.data.size[0])
-    report.summary.append(f'{title} {walk.summary()}')
+    report.summary.append(f'{part}: {kind} {walk.summary()}')
     return walk
 
 
@@ -115,8 +127,10 @@ def _check_classes(part: str, counts: npt.NDArray[np.int64], label_set: LabelSet
     """Sum up the pixels by class of train or val, int64 [256]; needed: whether some must count."""
     names, total = label_set.names, counts[:VOID].sum()
     if not total:
-        if counts[VOID] and needed:  # without label files there are no counts at all
+        if counts[VOID] and needed:
             report.errors['no classes'].append(all_void(part))
+        elif needed and part == 'val':  # without label files there are no counts at all
+            report.errors['no labels'] = [not_measured()]
         return
     shares = [f'{name} {100 * count / total:.1f} %' for name, count in zip(names, counts) if count]
     report.summary.append(f'{part} classes: {", ".join(shares)}')

@@ -7,6 +7,8 @@ from typing import Any, Generic, NamedTuple, TypeVar
 import numpy as np
 import numpy.typing as npt
 
+from ros_vseg.labels import LabelSet
+
 
 VOID = 255  # a pixel that no one labelled
 PADDING = 254  # a pixel outside the frame, which augmentation filled in
@@ -150,6 +152,19 @@ def two_sizes(first: str, size: tuple[int, ...], other: str, other_size: tuple[i
     """Error of two frames of one drive whose sizes (height, width) differ."""
     return ValueError(f'{first} is {size}, but {other} of the same drive is {other_size}: put '
                       'frames of one size into a drive')
+
+
+def refuse_padding_as_class(label_set: LabelSet) -> None:
+    """Raise ValueError for a label set in which the id of padding is a class."""
+    count = len(label_set.names)
+    if count > PADDING:
+        raise ValueError(f'label set {label_set.name} has {count} classes: at most {PADDING} can '
+                         f'be trained, as {PADDING} stands for padding')
+
+
+def not_measured() -> str:
+    """Error of a val of which no frame has labels."""
+    return ('no frame of data.val has labels to measure by: give it some, or set data.val to null')
 
 
 def all_void(part: str) -> str:

@@ -12,7 +12,13 @@ from .clips import ClipSource
 
 def frames_of(source: ClipSource[Any]) -> set[Hashable]:
     """Tell all frames of a source from those of others: real paths, or the seeds of streets."""
-    keys = {key for drive in source.drives for key in drive}
     real = cache(os.path.realpath)
-    return {(real(key.parent), key.name) if isinstance(key, Path) else ('street', key[0])
-            for key in keys}
+
+    def place(key: Any) -> Hashable:
+        """What is the same for one frame in two sources; links to files make splits."""
+        if not isinstance(key, Path):
+            return 'street', key[0]
+        return os.path.realpath(key) if key.is_symlink() else os.path.join(
+            real(key.parent), key.name)
+
+    return {place(key) for drive in source.drives for key in drive}
