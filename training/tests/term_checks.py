@@ -60,6 +60,14 @@ def check_gradients(term, *given):
     assert torch.autograd.gradcheck(lambda x: term(x, *given[1:]), student)
 
 
+def check_precisions(term, student, *rest):
+    """Weights are float64 or bfloat16 where optim.precision says so; maps may be float32."""
+    for kind, tolerance in ((torch.float64, 1e-4), (torch.bfloat16, 0.05)):
+        expected = term.float()(student.float(), *rest).item()
+        assert term.to(kind)(student.float(), *rest).item() == pytest.approx(
+            expected, rel=tolerance)
+
+
 def check_teacher_without_gradient(term, student, teacher, *rest):
     """Only the student learns."""
     student, teacher = student.clone().requires_grad_(), teacher.clone().requires_grad_()

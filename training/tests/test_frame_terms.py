@@ -7,7 +7,7 @@ import torch
 
 from term_checks import (
     arrays, check_equal_maps, check_gradients, check_half_precision, check_padding,
-    check_teacher_without_gradient, convolve, cosine, maps, patches_of)
+    check_precisions, check_teacher_without_gradient, convolve, cosine, maps, patches_of)
 from vseg_training.terms import MultiFrame, PairwiseFrames
 
 
@@ -93,6 +93,7 @@ def test_what_every_term_must_stand(multi_frame):
         check_padding(term, STUDENT, teacher, COUNTED)
     check_half_precision(PairwiseFrames(9), STUDENT, TEACHER, COUNTED)
     check_half_precision(MultiFrame(9), STUDENT, WIDE, COUNTED)
+    check_precisions(MultiFrame(9), STUDENT, WIDE.float(), COUNTED)
 
 
 def test_clips_of_one_frame_have_no_dependencies(multi_frame):

@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from term_checks import (
-    arrays, check_gradients, check_half_precision, check_padding, check_teacher_without_gradient,
-    convolve, maps, mask)
+    arrays, check_gradients, check_half_precision, check_padding, check_precisions,
+    check_teacher_without_gradient, convolve, maps, mask)
 from vseg_training.terms import PositionInformation
 from vseg_training.terms.position import positions
 
@@ -50,6 +50,13 @@ def test_what_every_term_must_stand(term):
     check_teacher_without_gradient(term, STUDENT, TEACHER, COUNTED)
     check_padding(term, STUDENT, TEACHER, COUNTED)
     check_half_precision(term.float(), STUDENT, TEACHER, COUNTED)
+
+
+def test_the_head_may_have_any_precision():
+    torch.manual_seed(0)
+    term = PositionInformation((7, 7))
+    term.adapter = torch.nn.Identity()
+    check_precisions(term, TEACHER.flip(0), TEACHER.float(), COUNTED)
 
 
 def test_a_student_that_equals_its_teacher_costs_nothing():

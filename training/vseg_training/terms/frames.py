@@ -5,7 +5,8 @@ import torch
 from torch import nn, Tensor
 from torch.nn import functional as F
 
-from .maps import nodes_of, on_one_grid, product, shrink, side_of_patches
+from .maps import (
+    full_precision, nodes_of, on_one_grid, product, shrink, side_of_patches)
 from ..losses.mean import mean_over_processes
 
 
@@ -142,6 +143,7 @@ class ConvLSTM(nn.Module):
         Returns:
             Cell state E and output H after the last image, float [B, 4, N, N] each.
         """
+        images = images.to(self.gates.weight.dtype)  # that of the training
         cell = hidden = images.new_zeros(len(images), HIDDEN, *images.shape[3:])
         to_in, to_forget, to_out = self.from_cell
         with torch.autocast(images.device.type, enabled=False):
@@ -150,7 +152,7 @@ class ConvLSTM(nn.Module):
                 kept = torch.sigmoid(forget + to_forget * cell) * cell
                 cell = kept + torch.sigmoid(into + to_in * cell) * torch.tanh(new)
                 hidden = torch.sigmoid(out + to_out * cell) * torch.tanh(cell)
-        return cell, hidden
+        return full_precision(cell), full_precision(hidden)
 
 
 def _by_frames(student: Tensor, teacher: Tensor, counted: Tensor | None

@@ -4,7 +4,7 @@
 import torch
 from torch import nn, Tensor
 
-from .maps import on_one_grid, shrink
+from .maps import full_precision, on_one_grid, shrink
 from ..losses.mean import mean_over_processes
 
 
@@ -87,8 +87,10 @@ class PositionInformation(nn.Module):
     def _found(self, features: Tensor, inside: Tensor) -> Tensor:
         """X and y that the head finds in features [B, C', h, w], float [B, 2, h, w]."""
         with torch.autocast(features.device.type, enabled=False):
-            found: Tensor = self.head(features.masked_fill(~inside[:, None], 0))
-        return found
+            # the head is in the precision of the training, the features need not be
+            kept = features.masked_fill(~inside[:, None], 0).to(next(self.head.parameters()).dtype)
+            found: Tensor = self.head(kept)
+        return full_precision(found)
 
 
 def positions(like: Tensor) -> Tensor:
