@@ -47,7 +47,7 @@ def check(context: LaunchContext) -> None:
     """Refuse values of the wrong type with the argument's name, before anything is started."""
     for name in ('loop', 'use_sim_time', 'rviz'):
         text = LaunchConfiguration(name).perform(context)
-        if text.lower() not in ('true', 'false', '1', '0'):
+        if text not in ('true', 'false', 'True', 'False'):   # what launch and YAML both read so
             raise RuntimeError(f"argument {name} is '{text}': it must be true or false")
     rate = LaunchConfiguration('rate').perform(context)
     try:

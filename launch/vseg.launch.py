@@ -12,8 +12,10 @@ from launch.events.process import ProcessExited
 from launch.substitutions import LaunchConfiguration
 from launch_ros.actions import Node
 from launch_ros.parameter_descriptions import ParameterValue
+from launch_ros.utilities import make_namespace_absolute, prefix_namespace
 import yaml
 
+from ros_vseg.nodes.parameter_files import cameras_of
 from ros_vseg.nodes.parameters import Parameter, VSEG_NODE
 from ros_vseg.processes import PROFILE_VARIABLES
 
@@ -67,8 +69,7 @@ def value_of(parameter: Parameter, text: str) -> Any:
             value = yaml.safe_load(text)
         except yaml.YAMLError:
             value = None
-    kind = list if isinstance(parameter.default, tuple) else type(parameter.default)
-    if type(value) is not kind or not parameter.allows(value):
+    if not parameter.accepts(value):
         raise RuntimeError(f"argument {parameter.name} is '{text}': it must be "
                            f'{parameter.constraint()}')
     return value
@@ -76,7 +77,13 @@ def value_of(parameter: Parameter, text: str) -> Any:
 
 def topics(argument: str, text: str, cameras: list[str]) -> dict[str, str]:
     """Return the topic of each camera, by the camera's name; RuntimeError if they do not fit."""
-    names = [name.strip() for name in text.strip('[] ').split(',')] if text else []
+    try:
+        names = yaml.safe_load(f'[{text.strip("[] ")}]')
+    except yaml.YAMLError:
+        names = [None]
+    if not all(isinstance(name, str) and name for name in names):
+        raise RuntimeError(f"argument {argument} is '{text}': it must be a topic, or a list such "
+                           'as [/front/image_raw, /rear/image_raw]')
     if len(names) == 1 and 'camera' in cameras:     # the only one, or the one of that name
         return {'camera': names[0]}
     if names and len(names) != len(cameras):
@@ -93,7 +100,10 @@ def vseg_node(context: LaunchContext) -> list[Node]:
         raise RuntimeError(f"argument params_file is '{given['params_file']}', which is not there")
     values = {name: value_of(parameter, given[name])
               for name, parameter in PARAMETERS.items() if given[name]}
-    cameras = values.get('cameras', ['camera'])
+    namespace = make_namespace_absolute(prefix_namespace(
+        context.launch_configurations.get('ros_namespace'), given['namespace'])) or ''
+    cameras = values.get('cameras') or cameras_of(
+        given['params_file'], f'{namespace.rstrip("/")}/vseg_node')
     remaps = [(f'{camera}/{topic}', name)
               for argument, topic in (('image', 'image'), ('camera_info', 'camera_info'))
               for camera, name in topics(argument, given[argument], cameras).items()]

@@ -11,6 +11,8 @@ import shutil
 import time
 from typing import Any
 
+from ros_vseg.errors import MediaError
+
 ABANDONED = 60.0    # seconds after which a file of a process that is gone is nobody's
 
 
@@ -65,6 +67,22 @@ def _lives(process: int) -> bool:
     except PermissionError:
         pass
     return True
+
+
+def for_opencv(path: Path) -> str:
+    """
+    Return a path as OpenCV takes it; MediaError where it cannot.
+
+    It is absolute, as FFmpeg takes what has a colon for a URL, and UTF-8, without which OpenCV
+    crashes.
+    """
+    text = str(path.absolute())
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        raise MediaError(f'{text!r} is not a name in UTF-8, as videos need it: rename it'
+                         ) from None
+    return text
 
 
 def natural_key(name: str) -> tuple[list[str | tuple[int, str]], str]:

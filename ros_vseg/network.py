@@ -198,11 +198,12 @@ def freeze(model: onnx.ModelProto, inputs: Sequence[dict[str, Array]], path: Pat
     frozen = _fold(model)
     version = next((entry.version for entry in frozen.opset_import if not entry.domain), OPSET)
     try:
+        # first: before version 4 all weights would have to be inputs too
+        frozen.ir_version = max(frozen.ir_version, IR_VERSION)
         if version < OPSET:
             frozen = version_converter.convert_version(frozen, OPSET)
-        frozen.ir_version = max(frozen.ir_version, IR_VERSION)
         after = run_network(frozen, inputs, path)
-    except (BundleError, RuntimeError) as error:
+    except Exception as error:  # the converter's errors have no common base
         raise BundleError(f'{path} is of opset {version} and cannot be brought to {OPSET} '
                           f'({first_line(error)}): export it with opset {OPSET}') from error
     if min(map(_alike, before, after)) < ALIKE:

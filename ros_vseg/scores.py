@@ -117,6 +117,9 @@ def recognise(values: Sequence[Array], classes: int, layout: str, kind: Optional
     Raises:
         BundleError: It is neither scores nor labels of so many classes.
     """
+    if classes == 1:
+        raise BundleError(f'{where} would be of the one class everywhere: give --classes two, '
+                          'first what is not it')
     shape = values[0].shape
     is_whole = values[0].dtype.kind in 'iub'
     if not all(np.isfinite(array).all() for array in values):

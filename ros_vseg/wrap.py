@@ -74,6 +74,8 @@ def wrap(path: Path, output: Path, label_set: LabelSet, options: Options, *,
         BundleError: The network is not of this kind, or not as the options say.
     """
     path = Path(path)
+    if Path(output).exists() and Path(output).samefile(path):
+        raise BundleError(f'{output} is the network itself: choose another output')
     model = read_network(path)
     image = image_input(model, options.layout, path)
     height, width = set_size(image, options.layout, options.size, path)

@@ -131,8 +131,10 @@ def test_arguments_override_the_parameters_file_only_where_given(prefix, tmp_pat
     ('backend:=cuda', "backend is 'cuda': it must be one of auto"),
     ('threads:=two', "threads is 'two': it must be a whole number from 0 to 256"),
     ('autostart:=maybe', "autostart is 'maybe': it must be true or false"),
+    ('cameras:=[on, off]', "cameras is '[on, off]': it must be a list of different"),
     ('cameras:=[a, a]', "cameras is '[a, a]': it must be a list of different"),
     ('image:=[/a, /b]', "image is '[/a, /b]': give one topic for each of the cameras camera"),
+    ('image:=[/a, 2]', "image is '[/a, 2]': it must be a topic, or a list such as"),
     ('log_level:=loud', 'vseg_node ended with exit code 2'),
     ('params_file:=/gone.yaml', '/gone.yaml')])
 def test_a_bad_value_is_one_line_and_ends_the_launch(prefix, tmp_path, argument, reason):
@@ -185,14 +187,35 @@ def test_replay_labels_and_ends_by_itself(prefix, bundle, probe, tmp_path):
     assert 5 < len(labels) <= 150 and labels[0].encoding == 'mono8'
 
 
+@pytest.fixture
+def load(prefix, monkeypatch):
+    """Return a function that imports a launch file."""
+    def load(name):
+        for variable, value in environment(prefix).items():
+            monkeypatch.setenv(variable, value)
+        spec = importlib.util.spec_from_file_location('launch_file', ROOT / 'launch' / name)
+        module = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(module)
+        return module
+    return load
+
+
+def test_the_images_are_of_the_parameters_files_cameras(load, monkeypatch, tmp_path):
+    file = tmp_path / 'own.yaml'
+    file.write_text('/car/vseg_node:\n  ros__parameters: {cameras: [front, rear]}')
+    module, made = load('vseg.launch.py'), []
+    monkeypatch.setattr(module, 'Node', lambda **given: made.append(given))
+    context = module.LaunchContext()
+    context.launch_configurations.update({
+        **{name: default for name, default, _ in module.ARGUMENTS}, 'params_file': str(file),
+        'namespace': 'car', 'image': "['/f', \"/r\"]"})
+    module.vseg_node(context)
+    assert made[0]['remappings'] == [('front/image', '/f'), ('rear/image', '/r')]
+
+
 @pytest.mark.parametrize('name', ['vseg.launch.py', 'replay.launch.py'])
-def test_every_argument_is_described(prefix, monkeypatch, name):
-    for variable, value in environment(prefix).items():
-        monkeypatch.setenv(variable, value)
-    spec = importlib.util.spec_from_file_location('launch_file', ROOT / 'launch' / name)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    arguments = module.generate_launch_description().get_launch_arguments()
+def test_every_argument_is_described(load, name):
+    arguments = load(name).generate_launch_description().get_launch_arguments()
     assert {'namespace', 'params_file', 'use_sim_time', 'autostart', 'log_level'} <= {
         argument.name for argument in arguments}
     for argument in arguments:

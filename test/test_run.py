@@ -69,8 +69,11 @@ def test_clearing_spares_what_no_run_has_written(vseg, tmp_path):
     (out / 'labels').mkdir(parents=True)
     (out / 'labels/classes.txt').write_text('dear')
     code, _, error = vseg(drive, '-o', out, '--clear')
+    assert code == 2 and 'no run.jsonl' in error
+    (out / 'run.jsonl').write_text('')
+    code, _, error = vseg(drive, '-o', out, '--clear')
     assert code == 2 and 'files that are not of an earlier run' in error
-    assert files(out) == ['labels/classes.txt']
+    assert files(out) == ['labels/classes.txt', 'run.jsonl']
 
 
 def test_two_files_of_one_stem_give_two_labels(vseg, tmp_path):
@@ -176,3 +179,48 @@ def test_a_source_without_frames_is_named(stream, tmp_path):
     (tmp_path / 'a.png').write_bytes(png(picture(0))[:40])
     with pytest.raises(NothingLabelledError, match='no readable frame'):
         run(open_source(tmp_path), stream, tmp_path / 'out')
+
+
+@pytest.mark.parametrize('clear', [(), ('--clear',)])
+def test_the_input_is_never_a_result(vseg, tmp_path, clear):
+    """Folders of RGB-D data have the names of results; so may a video or a bag."""
+    for folder in ('color', 'depth'):
+        (tmp_path / folder).mkdir()
+        for number in range(2):
+            (tmp_path / folder / f'{number}.png').write_bytes(png(picture(number)))
+    write_drive(tmp_path / 'bag')
+    before = files(tmp_path)
+    for source in ('color', 'bag'):
+        code, _, error = vseg(tmp_path / source, '-o', tmp_path, *clear)
+        assert code == 2 and f'{source} is the input' in error
+    assert files(tmp_path) == before
+
+
+def test_what_is_of_no_run_is_not_cleared(vseg, tmp_path):
+    drive, out = write_drive(tmp_path / 'drive', 2), tmp_path / 'out'
+    (out / 'depth').mkdir(parents=True)
+    (out / 'depth' / '0.png').write_bytes(png(picture(0)))
+    code, _, error = vseg(drive, '-o', out, '--clear')
+    assert code == 2 and 'no run.jsonl' in error and files(out) == ['depth/0.png']
+    (out / 'depth' / '0.png').unlink()
+    assert vseg(drive, '-o', out, '--save', 'color')[0] == 0    # without labels too
+    assert vseg(drive, '-o', out, '--save', 'color', '--clear')[0] == 0
+
+
+def test_two_runs_write_to_one_folder_one_after_the_other(vseg, tmp_path):
+    drive, out = write_drive(tmp_path / 'drive', 2), tmp_path / 'out'
+    with writers.holding(out):
+        code, _, error = vseg(drive, '-o', out)
+    assert code == 2 and 'another run or recorder writes to' in error
+    assert vseg(drive, '-o', out)[0] == 0
+
+
+def test_damaged_pictures_of_an_earlier_run_are_made_anew(vseg, tmp_path):
+    drive, out = write_drive(tmp_path / 'drive', 4), tmp_path / 'out'
+    both = ('--save', 'labels', 'color')
+    assert vseg(drive, '-o', out, *both)[0] == 0
+    whole = {path: path.read_bytes() for path in (out / 'color').iterdir()}
+    last = sorted(whole)[-1]
+    last.write_bytes(b'')
+    assert vseg(drive, '-o', out, *both, '--resume')[0] == 0
+    assert {path: path.read_bytes() for path in (out / 'color').iterdir()} == whole

@@ -4,6 +4,7 @@
 import logging
 import os
 
+from bags import picture, png
 import cv2
 import numpy as np
 import pytest
@@ -72,3 +73,19 @@ def test_images_of_other_kinds_are_named(tmp_path, caplog):
     with caplog.at_level(logging.WARNING):
         assert open_source(tmp_path).count == 2
     assert caplog.messages == [f'{tmp_path}: images of other kinds are left out: 2 .gif, 1 .ppm']
+
+
+def test_hidden_files_are_no_frames(tmp_path):
+    """A Mac leaves one beside each file."""
+    for number in range(2):
+        (tmp_path / f'a{number}.png').write_bytes(png(picture(number)))
+        (tmp_path / f'._a{number}.png').write_bytes(b'Mac OS X')
+    source = open_source(tmp_path)
+    assert [frame.stamp for frame in source] == [0, round(1e9 / source.fps)] and not source.refused
+
+
+def test_an_animated_webp_is_refused(tmp_path):
+    path = tmp_path / 'a.webp'
+    path.write_bytes(b'RIFF\x7e\0\0\0WEBPVP8X\n\0\0\0\x02' + bytes(9) + b'ANIM\x06\0\0\0')
+    with pytest.raises(MediaError, match='is an animated WebP'):
+        open_source(path)

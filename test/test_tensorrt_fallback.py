@@ -289,6 +289,6 @@ def test_host_memory_of_a_lost_fake_gpu_is_kept(fake, lost):
     alive = weakref.ref(getattr(owner, 'obj', owner))
     if lost:
         failures.lose('test')
-    del pinned
+    del pinned, owner
     gc.collect()
     assert (alive() is not None) == lost

@@ -175,3 +175,16 @@ def test_other_files(tmp_path, content):
 def test_bundle_is_not_wrapped_again(tmp_path, bundle):
     with pytest.raises(BundleError, match='is a bundle already'):
         wrap(bundle, tmp_path / 'bundle.onnx', CAMVID, Options())
+
+
+def test_the_network_is_never_written_over(tmp_path):
+    path = tmp_path / 'network.onnx'
+    path.write_bytes(b'a network')
+    with pytest.raises(BundleError, match='is the network itself'):
+        wrap(path, tmp_path / '.' / 'network.onnx', FOUR, PIXELS)
+    assert path.read_bytes() == b'a network'
+
+
+def test_one_class_alone_is_refused():
+    with pytest.raises(BundleError, match='of the one class everywhere: give --classes two'):
+        recognise([np.zeros((1, 1, 8, 8), np.float32)], 1, 'nchw', None, 'n', True, (8, 8))

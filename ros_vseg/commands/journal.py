@@ -4,6 +4,7 @@
 from collections.abc import Collection, Mapping, Sequence
 import json
 import math
+import os
 from pathlib import Path
 from types import TracebackType
 from typing import Any, IO, NamedTuple
@@ -70,8 +71,10 @@ class Journal:
                              'output, or have it removed with --clear')
         for line in lines[:-1]:
             entry = _entry(line)
-            if entry is None or not all((self._folder / kind / f'{entry.name}.png').is_file()
-                                        for kind in PICTURES if kind in save):
+            # what is wrong with labels is told when they are read
+            if entry is None or not all(is_whole(
+                    self._folder / kind / f'{entry.name}.png', content=kind != 'labels')
+                    for kind in PICTURES if kind in save):
                 break
             self.entries.append(entry)
 
@@ -190,3 +193,16 @@ def _difference(before: str, now: str) -> str:
 def _short(value: Any) -> str:
     text = value if isinstance(value, str) else json.dumps(value)
     return text if len(text) <= 40 else f'{text[:36]} ...'
+
+
+def is_whole(path: Path, content: bool) -> bool:
+    """Whether a PNG is there and, by its content, has its end: a power cut leaves empty files."""
+    if not content:
+        return path.is_file()
+    try:
+        with path.open('rb') as file:
+            file.seek(0, os.SEEK_END)
+            file.seek(max(0, file.tell() - 12))
+            return b'IEND' in file.read()
+    except OSError:
+        return False

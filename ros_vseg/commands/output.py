@@ -3,6 +3,7 @@
 """What a command prints, when nobody reads it: ``vseg info | head -1``, ``vseg info >&-``."""
 from collections.abc import Callable
 import errno
+import io
 import os
 import signal
 import sys
@@ -19,6 +20,8 @@ def printing(command: Callable[[], int]) -> int:
     for name in ('stdout', 'stderr'):
         if getattr(sys, name) is None:      # closed by the shell
             setattr(sys, name, open(os.devnull, 'w'))
+    if isinstance(sys.stdout, io.TextIOWrapper):    # names of files and classes are anything
+        sys.stdout.reconfigure(errors='backslashreplace')
     try:
         try:
             code = command()

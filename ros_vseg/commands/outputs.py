@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ros_vseg.bundle import BundleInfo
-from ros_vseg.commands.journal import NAME
+from ros_vseg.commands.journal import NAME, PICTURES
 from ros_vseg.depth import depth_image, in_millimetres
 from ros_vseg.errors import MediaError
 from ros_vseg.files import remove_abandoned
@@ -153,11 +153,30 @@ class Outputs:
                     self._give_up_video(error)
 
 
-def prepare(output: Path, clear: bool) -> None:
-    """Make the output folder; refuse or remove the results of an earlier run in it."""
+def prepare(output: Path, clear: bool, source: Path | None = None) -> None:
+    """
+    Make the output folder; refuse or remove the results of an earlier run in it.
+
+    Args:
+        output: The folder.
+        clear: Whether to remove results, never those that are no run's.
+        source: What is to be labelled, which no result may replace.
+
+    Raises:
+        MediaError: There are results, or the folder cannot be written.
+    """
     try:
         output.mkdir(parents=True, exist_ok=True)
+        for name in RESULTS if source else ():
+            place, own = (output / name).resolve(), Path(str(source)).resolve()
+            if place == own or place in own.parents:
+                raise MediaError(f'{source} is the input, and a run writes {name} there: choose '
+                                 'another output')
         found = [name for name in RESULTS if _has_results(output / name)]
+        if clear and NAME not in found and set(found) & set(PICTURES):
+            raise MediaError(f'{output} has {", ".join(found)}, but no {NAME} that says which '
+                             'of it is of vseg run: remove them yourself, or choose another '
+                             'output')
         if found and not clear:
             raise MediaError(f'{output} has {", ".join(found)} of an earlier run: choose another '
                              'output, or have them removed with --clear')

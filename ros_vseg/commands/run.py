@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 from tqdm import tqdm
 
-from ros_vseg.commands.journal import Journal, NAME, Replay
+from ros_vseg.commands.journal import Journal, NAME, PICTURES, Replay
 from ros_vseg.commands.outputs import DepthPictures, Outputs, prepare
 from ros_vseg.errors import MediaError
 from ros_vseg.interrupts import until_interrupted
@@ -23,6 +23,7 @@ from ros_vseg.labels import remap_table
 from ros_vseg.media.iou import ConfusionMatrix
 from ros_vseg.media.rerun_file import RerunWriter
 from ros_vseg.media.sources import Frame, Source
+from ros_vseg.media.writers import holding
 from ros_vseg.stream import Result, Stream
 
 
@@ -157,7 +158,9 @@ def run(source: Source, stream: Stream, output: Path | None, save: Collection[st
     if resume and ('labels' not in save or rerun):
         raise MediaError('only a run that saves labels, and no Rerun file, can be resumed: give a '
                          'folder to write to, and labels to --save')
-    with RerunWriter(rerun, stream.label_set, source.name) if rerun else nullcontext() as file:
+    is_folder = save and output.suffix != '.mcap'
+    with holding(output) if is_folder else nullcontext(), \
+            RerunWriter(rerun, stream.label_set, source.name) if rerun else nullcontext() as file:
         return _run(source, stream, output, save, file, limit, clear, progress, resume, options,
                     focal)
 
@@ -167,9 +170,9 @@ def _run(source: Source, stream: Stream, output: Path, save: Collection[str],
          options: Mapping[str, Any] | None, focal: float | None) -> Report:
     earlier = resume and (output / NAME).is_file()
     if save and output.suffix != '.mcap' and not earlier:
-        prepare(output, clear)
+        prepare(output, clear, source.path)
     report, journal, replay = Report(stream), None, None
-    if 'labels' in save:
+    if set(PICTURES) & set(save):
         journal = Journal(output, {
             **(options or {}), **({'focal': focal} if focal else {}),
             'input': source.name, 'save': sorted(save),

@@ -239,9 +239,11 @@ def _kind(path: Path) -> str:
 
 def bag_files(folder: Path) -> list[Path]:
     """Return the bag files of a folder, numbers in their names by value."""
-    return sorted((file for file in folder.iterdir()
-                   if file.is_file() and is_bag_file(file) and not file.name.startswith('.')),
-                  key=lambda file: natural_key(file.name))
+    files = {file.name: file for file in folder.iterdir()
+             if file.is_file() and is_bag_file(file) and not file.name.startswith('.')}
+    # rosbag2 unpacks NAME.zstd beside it where it plays it
+    return [files[name] for name in sorted(files, key=natural_key)
+            if name.removesuffix('.zstd') == name or name.removesuffix('.zstd') not in files]
 
 
 def _files(path: Path) -> list[Path]:

@@ -1,6 +1,7 @@
 # Copyright 2026 The ros_vseg authors
 # SPDX-License-Identifier: Apache-2.0
 """Recordings (.rrd) for the Rerun viewer; its SDK (extra ``rerun``) is imported on demand."""
+from contextlib import suppress
 import glob
 import os
 from pathlib import Path
@@ -96,7 +97,8 @@ class RerunWriter:
     def discard(self) -> None:
         """Leave nothing behind."""
         self._recording.disconnect()
-        self._partial.unlink(missing_ok=True)
+        with suppress(OSError):     # of a file that could not even be made
+            self._partial.unlink(missing_ok=True)
 
     def _failed(self, error: Exception) -> MediaError:
         self.discard()

@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ros_vseg.errors import ImageError, MediaError
-from ros_vseg.files import natural_key
+from ros_vseg.files import for_opencv, natural_key
 from ros_vseg.image import compressed_to_label_array, ImageReader, to_label_array
 from ros_vseg.media.bags import (
     Bag, bag_files, bag_name, Channel, ENCODINGS, is_bag_file, Message)
@@ -56,12 +56,13 @@ class Source:
         fps: Frames a second, the median of the first ones where the source has times.
         count: Frames that should be there; None if unknown.
         refused: Frames of the last iteration that were left out, counted by cause.
-
+        path: Where they lie.
     """
 
     def __init__(self, name: str, fps: float, count: int | None) -> None:
         self.name, self.fps, self.count = name, fps, count
         self.refused: Counter[str] = Counter()
+        self.path: Path | None = None
 
     def __iter__(self) -> Iterator[Frame]:
         raise NotImplementedError
@@ -117,15 +118,17 @@ def open_source(path: str | Path, topic: str | None = None, fps: float | None = 
     except (OSError, ValueError) as error:  # ValueError: a NUL in the path
         raise MediaError(f'{str(path)!r} cannot be opened ({error}): give a bag, a video or a '
                          'folder of images') from error
+    source: Source
     if is_bag:
-        source: Source = BagSource(path, topic, **reading)
+        source = BagSource(path, topic, **reading)
     elif topic:
         raise MediaError(f'{path} is not a bag, so it has no topic {topic}: leave the topic out')
     elif is_folder or _is_still(path):
-        return FolderSource(path, DEFAULT_FPS if fps is None else fps, **reading)
+        source = FolderSource(path, DEFAULT_FPS if fps is None else fps, **reading)
     else:
         source = VideoSource(path)
-    if fps is not None:
+    source.path = path
+    if fps is not None and not isinstance(source, FolderSource):
         raise MediaError(f'{path} has times of its own: leave the frames a second out')
     return source
 
@@ -145,6 +148,7 @@ def _look_at(path: Path) -> tuple[bool, bool]:
 def _stills(folder: Path) -> list[Path]:
     """Return the images of a folder; what is no file would never end."""
     return sorted((file for file in folder.iterdir() if file.suffix.lower() in _STILLS
+                   and not file.name.startswith('.')
                    and not file.is_fifo() and not file.is_socket()),
                   key=lambda file: natural_key(file.name))
 
@@ -153,8 +157,12 @@ def _is_still(file: Path) -> bool:
     """Return whether a file is one image; a PNG may be a video (APNG)."""
     with file.open('rb') as opened:
         head = opened.read(4096)
-    return head.startswith(_MAGIC) and b'acTL' not in head or file.suffix.lower() in (
-        '.bmp', '.jp2', '.webp')
+    suffix = file.suffix.lower()
+    if suffix == '.webp' and b'ANIM' in head[:64]:
+        raise MediaError(f'{file} is an animated WebP, of which only the first image could be '
+                         'read: convert it to mp4')
+    return suffix not in ('.mjpeg', '.mjpg') and head.startswith(_MAGIC) and (
+        b'acTL' not in head) or suffix in ('.bmp', '.jp2', '.webp')
 
 
 def _rate(stamps: list[int]) -> float:
@@ -208,7 +216,7 @@ class VideoSource(Source):
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        video = cv2.VideoCapture(str(path))
+        video = cv2.VideoCapture(for_opencv(path))
         try:
             nominal = video.get(cv2.CAP_PROP_FPS)
             self._nominal = nominal if 0 < nominal < 1e6 else DEFAULT_FPS
@@ -224,7 +232,8 @@ class VideoSource(Source):
 
     def __iter__(self) -> Iterator[Frame]:
         self.refused.clear()
-        video, times, number = cv2.VideoCapture(str(self._path)), _Presentation(self._nominal), 0
+        video = cv2.VideoCapture(for_opencv(self._path))
+        times, number = _Presentation(self._nominal), 0
         try:
             while True:
                 more, image = video.read()
@@ -235,7 +244,9 @@ class VideoSource(Source):
                 number += 1
         finally:
             video.release()
-        if self.count and number < 0.98 * self.count:  # some containers only estimate it
+        # Matroska and FLV tell their duration alone: of a variable rate the count means nothing
+        is_counted = self._path.suffix.lower() not in ('.mkv', '.webm', '.flv')
+        if is_counted and self.count and number < 0.98 * self.count:  # others may estimate it
             log.warning('%s ends after %d of %d frames: it is cut short or damaged',
                         self._path, number, self.count)
 
@@ -256,7 +267,7 @@ class _Presentation:
             return 0
         stamp = time - self._first
         if stamp <= self._last:
-            stamp = max(round(number * self._period), self._last + 1)
+            stamp = max(round(number * self._period), self._last + round(self._period))
         self._last = stamp
         return stamp
 

@@ -1,6 +1,8 @@
 # Copyright 2026 The ros_vseg authors
 # SPDX-License-Identifier: Apache-2.0
 """Bags, videos and pictures, written whole or not at all."""
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 import fcntl
 import glob
 import os
@@ -16,7 +18,7 @@ from rosbags.rosbag2 import StoragePlugin, Writer
 from rosbags.typesys import get_typestore, Stores
 
 from ros_vseg.errors import MediaError
-from ros_vseg.files import partial_path, remove_abandoned, write_whole
+from ros_vseg.files import for_opencv, partial_path, remove_abandoned, write_whole
 
 SLOWEST = 1.0       # frames a second of a video: a time lapse is shown faster than it was
 LARGEST = 8190      # pixels of a side, of MPEG-4
@@ -60,11 +62,21 @@ def hold_folder(folder: Path) -> int:
         fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         os.close(held)
-        raise MediaError(f'another recorder writes to {folder}: wait until it has ended, or '
-                         'choose another output') from None
+        raise MediaError(f'another run or recorder writes to {folder}: wait until it has ended, '
+                         'or choose another output') from None
     except OSError:     # a file system without: NFS may refuse folders
         pass
     return held
+
+
+@contextmanager
+def holding(folder: Path) -> Iterator[None]:
+    """Hold a folder as ``hold_folder`` does, for a block."""
+    held = hold_folder(folder)
+    try:
+        yield
+    finally:
+        os.close(held)
 
 
 def not_written(path: Path, error: object) -> MediaError:
@@ -215,7 +227,7 @@ class VideoWriter:
         except OSError as error:
             raise self._failed(error.strerror) from error
         self._writer = cv2.VideoWriter(
-            str(self._partial), cv2.VideoWriter.fourcc(*'mp4v'), self._fps, self._size)
+            for_opencv(self._partial), cv2.VideoWriter.fourcc(*'mp4v'), self._fps, self._size)
         if not self._writer.isOpened():
             raise self._failed('OpenCV does not encode MPEG-4 of {}x{} pixels at {:g} frames a '
                                'second here'.format(*self._size, self._fps))
@@ -226,7 +238,7 @@ class VideoWriter:
             return
         self._writer.release()
         # OpenCV's writer says nothing on a full disk: read back how many frames there are
-        video = cv2.VideoCapture(str(self._partial))
+        video = cv2.VideoCapture(for_opencv(self._partial))
         found = max(0, round(video.get(cv2.CAP_PROP_FRAME_COUNT))) if video.isOpened() else 0
         video.release()
         if found != self._count:
@@ -241,7 +253,8 @@ class VideoWriter:
         """Leave nothing behind."""
         if self._writer is not None:
             self._writer.release()
-        self._partial.unlink(missing_ok=True)
+        with suppress(OSError):     # of a file that could not even be made
+            self._partial.unlink(missing_ok=True)
 
     def _failed(self, reason: str | None) -> MediaError:
         self.discard()

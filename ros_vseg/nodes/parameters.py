@@ -17,7 +17,7 @@ from ros_vseg.errors import VsegError
 
 FOREIGN = ('use_sim_time', 'start_type_description_service', 'qos_overrides.')   # rclpy's own
 ROS_NAME = r'[A-Za-z][A-Za-z0-9_]*'
-CAMERA_NAME = rf'^{ROS_NAME}(/{ROS_NAME})*$'
+CAMERA_NAME = rf'^(?!masks$){ROS_NAME}(/{ROS_NAME})*$'    # masks.<name> is no camera's
 MASKS = 'masks.'        # prefix of the masks' parameters; what follows is a name of the user's
 
 
@@ -60,11 +60,17 @@ class Parameter:
         """Return whether ``value``, of the right type and range already, may be set."""
         if isinstance(self.default, tuple):     # an empty list arrives as None
             names = value or ()
-            return bool(names or not self.default) and len(names) == len(set(names)) and all(
-                re.fullmatch(self.pattern, name) for name in names)
+            different = len(names) == len(set(map(str, names)))
+            return different and bool(names or not self.default) and all(
+                isinstance(name, str) and re.fullmatch(self.pattern, name) for name in names)
         if value is None:
             return False
         return not self.choices or value in self.choices
+
+    def accepts(self, value: Any) -> bool:
+        """Return whether ``value``, of YAML, has the right type and may be set."""
+        kind = list if isinstance(self.default, tuple) else type(self.default)
+        return type(value) is kind and self.allows(value)
 
     def declared(self) -> Any:
         """Return what to declare: the default, or the type where that is an empty list."""
@@ -90,7 +96,7 @@ VSEG_NODE = (
         'Names of the cameras. Camera `front` is subscribed at front/image, '
         'front/image/compressed and front/camera_info, and published below ~/front/.',
         change='unconfigured', pattern=CAMERA_NAME,
-        items='ROS names, such as [front, rear] or [left/rgb]'),
+        items='ROS names but masks, such as [front, rear] or [left/rgb]'),
     Parameter(
         'bundle', '', 'Path of the bundle (.onnx) to run; empty: the one that is shipped.',
         change='unconfigured'),
