@@ -3,6 +3,7 @@
 """Masks, probabilities, compressed labels, label_info: right, and made only if wanted."""
 from contextlib import closing
 import struct
+from types import SimpleNamespace
 
 import cv2
 import numpy as np
@@ -18,7 +19,7 @@ from ros_vseg.image import compressed_to_label_array, to_label_array
 from ros_vseg.labels import LabelSet, load_label_set
 from ros_vseg.nodes import label_info
 from ros_vseg.nodes import outputs
-from ros_vseg.nodes.outputs import Extras, extras, Outputs
+from ros_vseg.nodes.outputs import Extras, extras, Outputs, published_once
 from ros_vseg.nodes.parameters import VSEG_NODE
 from ros_vseg.probabilities import class_probabilities
 from ros_vseg.stream import Stream
@@ -106,7 +107,7 @@ def test_extras_refuse_two_classes_with_one_topic():
 
 @pytest.mark.parametrize('name, allowed', [
     ('front', True), ('left/rgb', True), ('front\n', False), ('/front', False), ('3d', False),
-    ('left//rgb', False), ('', False)])
+    ('left//rgb', False), ('', False), ('masks', False), ('masks/a', True), (True, False)])
 def test_names_of_cameras(name, allowed):
     cameras, = (parameter for parameter in VSEG_NODE if parameter.name == 'cameras')
     assert cameras.allows([name]) is allowed
@@ -122,6 +123,28 @@ def test_a_name_too_long_for_a_topic_is_one_line(probe):
     with pytest.raises(VsegError, match=r'^~/a+/label cannot be a topic \(.*length.*\): .* choose '
                                         r'a shorter name$'):
         Outputs(probe.node, 'a' * 250, CAMVID, Bundle.load(default_bundle_path()).info)
+
+
+def test_outputs_that_fail_leave_no_topic(probe):
+    made = []
+
+    def create(kind, topic, *arguments, **named):
+        if len(made) == 2:
+            raise RuntimeError('a wrong override')
+        made.append(topic)
+        return topic
+    node = SimpleNamespace(create_publisher=create, destroy_publisher=made.remove)
+    with pytest.raises(RuntimeError, match='a wrong override'):
+        Outputs(node, 'front', CAMVID, Bundle.load(default_bundle_path()).info)
+    assert made == []
+
+
+def test_two_cameras_with_one_topic_are_refused():
+    info = Bundle.load(default_bundle_path()).info
+    more = extras(CAMVID, CAMVID, {'label': ['car'], 'label2': ['car']}, [])
+    with pytest.raises(VsegError, match='cameras a and a/mask would both publish ~/a/mask'):
+        published_once(['a', 'a/mask'], info, more)
+    published_once(['a', 'b', 'a/b'], info, more)
 
 
 def decoded(message):

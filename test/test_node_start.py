@@ -101,9 +101,12 @@ def test_a_log_that_cannot_be_written_is_no_fault_of_the_arguments():
 
 @pytest.mark.parametrize('parameters, reason', [
     ({'masks.people': '[pedestrain]'}, 'mask people: label set '),
+    ({'cameras': '[a, a/mask]', 'masks.label': '[car]'}, 'cameras a and a/mask would both'),
+    ({'label_set': '~nobody-here/x.yaml'}, "label_set is '~nobody-here/x.yaml': there is no"),
+    ({'label_set': '~/gone.yaml'}, os.path.expanduser('~/gone.yaml')),
     ({'masks.my.mask': '[car]'}, "mask 'my.mask' cannot be a topic"),
     ({'probabilities': '[street]'}, "has no class 'street'")])
-def test_classes_that_are_not_there_are_one_line(bundle, tmp_path, parameters, reason):
+def test_what_cannot_be_configured_is_one_line(bundle, tmp_path, parameters, reason):
     with ros.start('vseg_node', tmp_path / 'log', '-r', '__ns:=/refuses', bundle=bundle,
                    **parameters) as child:
         child.wait_for_line('cannot configure', 60)

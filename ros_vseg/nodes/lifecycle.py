@@ -33,7 +33,7 @@ from ros_vseg.nodes import parameters
 from ros_vseg.nodes import start
 from ros_vseg.nodes.camera import Camera
 from ros_vseg.nodes.label_info import publish_label_info
-from ros_vseg.nodes.outputs import extras
+from ros_vseg.nodes.outputs import extras, published_once
 from ros_vseg.nodes.scheduler import Scheduler
 from ros_vseg.stream import Stream
 
@@ -141,7 +141,7 @@ class VsegNode(LifecycleNode):
         """Build the TensorRT engine that the parameters need; VsegError if it cannot be."""
         device = self._value('device')
         path, *_ = engine_for(self._bundle(), Gpu(device).capability, self._value('precision'),
-                              folder=self._value('engines') or None, device=device,
+                              folder=self._path('engines') or None, device=device,
                               workspace=self._value('workspace'))
         self.get_logger().info(f'engine {path} is there')
 
@@ -152,6 +152,14 @@ class VsegNode(LifecycleNode):
     def _value(self, name: str) -> Any:
         return parameters.value(self, name)
 
+    def _path(self, name: str) -> str:
+        path: str = self._value(name)
+        try:
+            return str(Path(path).expanduser()) if path else ''
+        except RuntimeError:
+            raise VsegError(f"parameter {name} is '{path}': there is no such user; give the whole "
+                            'path') from None
+
     def _may_change(self, parameter: parameters.Parameter) -> str | None:
         if parameter.change == 'unconfigured' and self._backend is not None:
             return (f'{parameter.name} can be changed while the node is unconfigured: first '
@@ -160,12 +168,13 @@ class VsegNode(LifecycleNode):
 
     def _configure(self) -> None:
         bundle, names = self._bundle(), self._value('cameras')
-        chosen = self._value('label_set')
+        chosen = self._path('label_set')
         label_set = load_label_set(chosen) if chosen else bundle.info.label_set
         more = extras(label_set, bundle.info.label_set, parameters.masks(self),
                       self._value('probabilities'))
         with interrupts.interruptible():    # it may build an engine
             backend = self._load(bundle)
+        published_once(names, bundle.info, more)
         if more.probabilities and backend.name in backends.WITHOUT_SCORES:
             raise BackendError(
                 f'probabilities need scores on the host, which backend {backend.name} leaves on '
@@ -184,13 +193,12 @@ class VsegNode(LifecycleNode):
         return backends.load(
             bundle, self._value('backend'), fallback=self._value('fallback'),
             threads=self._value('threads'), precision=self._value('precision'),
-            engines=self._value('engines') or None, may_build=self._value('build'),
+            engines=self._path('engines') or None, may_build=self._value('build'),
             stabilize=self._value('stabilize'), device=self._value('device'),
             gpu_timeout=self._value('gpu_timeout'), workspace=self._value('workspace'))
 
     def _bundle(self) -> Bundle:
-        path = self._value('bundle')
-        bundle = Bundle.load(Path(path).expanduser() if path else default_bundle_path())
+        bundle = Bundle.load(self._path('bundle') or default_bundle_path())
         size = self._value('size')
         return at_size(bundle, parse_size(size) if size else None)
 

@@ -97,6 +97,22 @@ def _ids(label_set: LabelSet, classes: Sequence[str], where: str) -> list[int]:
     return [label_set.names.index(name) for name in classes]
 
 
+def _kinds(info: BundleInfo, more: Extras) -> dict[str, Any]:
+    topics = (*more.masks, *more.probabilities, *(('depth',) if info.depth else ()))
+    return {**OUTPUTS, **dict.fromkeys(topics, Image)}
+
+
+def published_once(cameras: Sequence[str], info: BundleInfo, more: Extras) -> None:
+    """Refuse cameras of which two would publish at one topic: VsegError."""
+    owners: dict[str, str] = {}
+    for camera in cameras:
+        for output in _kinds(info, more):
+            other = owners.setdefault(f'{camera}/{output}', camera)
+            if other != camera:
+                raise VsegError(f'cameras {other} and {camera} would both publish '
+                                f'~/{camera}/{output}: rename one of them')
+
+
 class Outputs:
     """
     Publishers of one camera.
@@ -111,10 +127,13 @@ class Outputs:
         self._node, self._label_set, self._info, self._extras = node, label_set, info, more
         self._without_focal, self._count = 0, count     # frames
         self._told_size = False
-        topics = (*more.masks, *more.probabilities, *(('depth',) if info.depth else ()))
-        kinds = {**OUTPUTS, **dict.fromkeys(topics, Image)}
-        self._publishers = {output: self._publisher(kind, f'~/{name}/{output}')
-                            for output, kind in kinds.items()}
+        self._publishers: dict[str, Publisher[Any]] = {}
+        try:
+            for output, kind in _kinds(info, more).items():
+                self._publishers[output] = self._publisher(kind, f'~/{name}/{output}')
+        except Exception:
+            self.destroy()
+            raise
 
     def _publisher(self, kind: Any, topic: str) -> 'Publisher[Any]':     # not generic on Jazzy
         try:
