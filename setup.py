@@ -78,7 +78,7 @@ setup(
         'vseg_node = ros_vseg.nodes.vseg_node:main',
         'replay = ros_vseg.nodes.replay:main',
         'record = ros_vseg.nodes.record:main',
-        'cloud = ros_vseg.nodes.cloud:main',
+        'cloud = ros_vseg.nodes.cloud_program:main',
         'vseg = ros_vseg.commands.cli:main',
     ]},
 )

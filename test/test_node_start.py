@@ -147,11 +147,12 @@ rclpy.shutdown()""",
 
 
 @pytest.mark.parametrize('number', [signal.SIGINT, signal.SIGTERM])
-def test_a_signal_during_the_imports_is_no_traceback(tmp_path, number):
+@pytest.mark.parametrize('module', ['vseg_node', 'cloud_program'])
+def test_a_signal_during_the_imports_is_no_traceback(tmp_path, number, module):
     log = tmp_path / 'log'
     with open(log, 'wb') as output:
         process = subprocess.Popen(
-            [sys.executable, '-m', 'ros_vseg.nodes.vseg_node', '--ros-args', '-p',
+            [sys.executable, '-m', f'ros_vseg.nodes.{module}', '--ros-args', '-p',
              'autostart:=false'],
             env={**ros_environment(), 'PYTHONPATH': str(ROOT)}, stdout=output, stderr=output)
     try:
