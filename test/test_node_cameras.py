@@ -4,11 +4,13 @@
 from contextlib import closing
 import time
 
+from diagnostic_msgs.msg import DiagnosticStatus
 import pytest
 import ros_helpers as ros
 from ros_helpers import FRAME, jpeg, pictures, stamps
 from sensor_msgs.msg import CompressedImage, Image
 
+from ros_vseg.nodes import diagnostics
 from ros_vseg.stream import Stream
 
 GOOD = pictures(1, seed=4)[0]
@@ -85,6 +87,17 @@ def test_compressed_images_can_be_remapped_by_themselves(inner, probe):
     seen.wait_for(1)
     seen.images = None
     probe.node.destroy_publisher(publisher)
+
+
+def test_a_topic_of_another_type_is_told(probe, backend):
+    publisher = probe.node.create_publisher(CompressedImage, '/usb/compressed', ros.RELIABLE)
+    with ros.inner_camera(probe, Stream(backend), backend.bundle.info.label_set, arguments=(
+            '-r', 'inner/image:=/usb/compressed')) as camera:
+        probe.wait(camera.inputs.publishers, 'the publisher')
+        level, message = diagnostics._silent(camera, camera._node)
+    probe.node.destroy_publisher(publisher)
+    assert level == DiagnosticStatus.ERROR
+    assert message.startswith('/usb/compressed is sensor_msgs/msg/CompressedImage, not sensor_')
 
 
 def test_auto_moves_to_the_transport_that_really_sends(inner, probe):

@@ -8,7 +8,9 @@ from typing import Mapping, Protocol
 
 from diagnostic_msgs.msg import DiagnosticStatus, KeyValue
 import numpy as np
+from rclpy.node import Node
 from rclpy.utilities import get_rmw_implementation_identifier
+from sensor_msgs.msg import CompressedImage, Image
 
 from ros_vseg.backends.base import Backend
 from ros_vseg.gpu import failures
@@ -19,6 +21,9 @@ from ros_vseg.stream import Result
 WINDOW = 300            # frames that times are taken over
 SILENCE = 2.0           # seconds without an image before it is reported
 LATENCY_LIMIT = 60.0    # seconds; an older or a future stamp is of another clock
+TRANSPORTS = (
+    ('raw', Image, 'sensor_msgs/msg/Image'),
+    ('compressed', CompressedImage, 'sensor_msgs/msg/CompressedImage'))
 INTENDED = ('dropped_superseded', 'dropped_max_rate', 'dropped_inactive')   # nothing is wrong
 
 
@@ -111,13 +116,14 @@ class Statistics:
         return values, counts - before, rate_problem
 
 
-def camera_status(camera: Labeller, node_name: str, backend: Backend) -> DiagnosticStatus:
-    """Return what a camera says: what is wrong first, then all values."""
+def camera_status(camera: Labeller, node: Node, backend: Backend) -> DiagnosticStatus:
+    """Return what a camera of a node says: what is wrong first, then all values."""
     values, recent, rate_problem = camera.statistics.report()
-    level, message = _health(camera, recent, values['output_hz'], rate_problem)
+    level, message = _health(camera, node, recent, values['output_hz'], rate_problem)
     values.update(backend=backend.name, device=backend.device,
                   transport=camera.inputs.transport())
-    return status(f'{node_name}: {camera.name}', level, message, values)
+    name = node.get_fully_qualified_name().lstrip('/')
+    return status(f'{name}: {camera.name}', level, message, values)
 
 
 def node_status(node_name: str, backend: Backend | None, problem: str) -> DiagnosticStatus:
@@ -140,7 +146,7 @@ def status(name: str, level: bytes, message: str, values: Mapping[str, str]) -> 
         values=[KeyValue(key=key, value=value) for key, value in values.items()])
 
 
-def _health(camera: Labeller, recent: Counter[str], rate: str,
+def _health(camera: Labeller, node: Node, recent: Counter[str], rate: str,
             rate_problem: str | None) -> tuple[bytes, str]:
     """Return level and words, of the worst that is wrong."""
     if not camera.active:
@@ -152,7 +158,7 @@ def _health(camera: Labeller, recent: Counter[str], rate: str,
             f'{recent["lost_in_transport"]} images lost on the way from {camera.inputs.topic}: '
             f'the network is too slow, or {_remedy()}')
     if camera.inputs.silence() > SILENCE:
-        return _silent(camera.inputs)
+        return _silent(camera, node)
     refused = [f'{count} {key.removeprefix("dropped_")}' for key, count in recent.items()
                if key.startswith('dropped_') and key not in INTENDED]
     if refused:
@@ -167,13 +173,24 @@ def _health(camera: Labeller, recent: Counter[str], rate: str,
     return DiagnosticStatus.OK, f'labelling {rate} images a second'
 
 
-def _silent(inputs: Inputs) -> tuple[bytes, str]:
-    publishers = inputs.publishers()
-    if not publishers:
+def _silent(camera: Labeller, node: Node) -> tuple[bytes, str]:
+    choice = node.get_parameter(f'{camera.name}.transport').value
+    topics = {camera.inputs.topic_of(kind()): text for transport, kind, text in TRANSPORTS
+              if choice in ('auto', transport)}
+    offers = {topic: node.count_publishers(topic) for topic in topics}
+    if not any(offers.values()):
         return DiagnosticStatus.ERROR, (
-            f'no publisher on {inputs.topic}: start the camera, or remap the topic')
+            f'no publisher on {" or ".join(topics)}: start the camera, or remap the topic')
+    for topic, text in topics.items():
+        types = {info.topic_type for info in node.get_publishers_info_by_topic(topic)}
+        if types and text not in types:
+            return DiagnosticStatus.ERROR, (
+                f'{topic} is {types.pop()}, not {text}: remap {camera.name}/image to the topic of '
+                'the raw images, without /compressed')
+    where = ' and '.join(f'{number} publisher(s) on {topic}'
+                         for topic, number in offers.items() if number)
     return DiagnosticStatus.WARN, (
-        f'no image for {inputs.silence():.0f} s from {publishers} publisher(s) on {inputs.topic}: '
+        f'no image for {camera.inputs.silence():.0f} s from {where}: '
         f'if the camera sends, its QoS does not match, or {_remedy()}')
 
 

@@ -240,7 +240,7 @@ class VsegNode(LifecycleNode):
         message = DiagnosticArray(status=[
             diagnostics.node_status(name, self._backend, self._problem)])
         if self._backend is not None:
-            message.status.extend(diagnostics.camera_status(camera, name, self._backend)
+            message.status.extend(diagnostics.camera_status(camera, self, self._backend)
                                   for camera in self._cameras)
         message.header.stamp = self.get_clock().now().to_msg()
         self._diagnostics.publish(message)
