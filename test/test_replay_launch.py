@@ -28,9 +28,9 @@ def processes(marker):
     ({}, 'rviz2 is not installed: labels are published, but not shown'),
     ({'rate': 'fast'}, "argument rate is 'fast': it must be a number"),
     ({'loop': 'maybe'}, "argument loop is 'maybe': it must be true or false"),
-    ({'use_sim_time': '1'}, "argument use_sim_time is '1': it must be true or false"),
+    ({'loop': '1'}, "argument loop is '1': it must be true or false"),
     ({'path': '/nowhere.mcap'}, '/nowhere.mcap does not exist'),
-], ids=['no RViz', 'rate', 'loop', 'time', 'path'])
+], ids=['no RViz', 'rate', 'loop', 'loop 1', 'path'])
 def test_it_ends_and_leaves_nothing(prefix, bundle, tmp_path, change, message):  # noqa: F811
     arguments = {'path': write_drive(tmp_path / 'drive'), 'bundle': bundle, 'rate': '10.0',
                  **change}
