@@ -13,7 +13,7 @@ from sensor_msgs.msg import CameraInfo, Image, PointCloud2
 from ros_vseg.cloud import back_project, depth_in_metres, labelled_points
 from ros_vseg.errors import ImageError
 from ros_vseg.nodes.cloud import cloud_message
-from ros_vseg.nodes.matching import KEPT, Matcher
+from ros_vseg.nodes.matching import KEPT, KEPT_OTHERS, Matcher
 
 HEIGHT, WIDTH = 6, 8
 P = (100.0, 0.0, 3.5, 0.0, 0.0, 110.0, 2.5, 0.0, 0.0, 0.0, 1.0, 0.0)
@@ -107,9 +107,9 @@ def test_matcher_pairs_by_stamp_counts_the_rest_and_forgets():
     assert matcher.add('label', 20, 'l20') == {'label': 'l20', 'depth': 'd20'}
     assert matcher.unmatched == {'label': 0, 'depth': 1}
     assert matcher.add('label', 30, 'l30') is None and matcher.missing() == ['depth']
-    for stamp in range(100, 100 + 2 * KEPT):
+    for stamp in range(100, 100 + 2 * KEPT_OTHERS):
         matcher.add('depth', stamp, stamp)
-    assert matcher.unmatched['depth'] == 1 + KEPT
+    assert matcher.unmatched['depth'] == 1 + KEPT_OTHERS
 
 
 def test_matcher_takes_the_nearest_within_the_slop():
@@ -117,6 +117,16 @@ def test_matcher_takes_the_nearest_within_the_slop():
     assert matcher.add('depth', 94, 'far') is None and matcher.add('depth', 103, 'near') is None
     assert matcher.add('label', 101, 'l') == {'label': 'l', 'depth': 'near'}
     assert matcher.add('label', 200, 'l') is None
+
+
+def test_confidence_is_of_the_labels_own_frame_and_depth_of_the_nearest():
+    matcher, topics = Matcher(['label', 'depth', 'confidence'], 100), ('label', 'confidence')
+    for number in range(4):     # depth comes late, and one label is lost
+        for topic in topics[number == 1:]:
+            assert matcher.add(topic, 30 * number + 1, number) is None
+    assert matcher.add('depth', 91, 3) == {'label': 3, 'depth': 3, 'confidence': 3}
+    assert matcher.add('label', 121, 4) is None and matcher.add('depth', 121, 4) is None
+    assert matcher.add('confidence', 121, 4) == {'label': 4, 'depth': 4, 'confidence': 4}
 
 
 @pytest.mark.parametrize('back', [90, 0.5])

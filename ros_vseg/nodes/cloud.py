@@ -11,6 +11,7 @@ the points are the depth's.
 from collections import Counter
 import math
 import sys
+import time
 from typing import Any
 
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
@@ -62,15 +63,12 @@ class Cloud(Node):
         self._matcher = Matcher(self._topics, self._slop)
         self._counts = Counter(published=0, refused=0, without_camera_info=0)
         self._reported = self._counts.copy()
-        self._last = self._now()
+        self._last = time.monotonic()   # of the newest points, or of the subscription
         self._diagnostics = self.create_publisher(DiagnosticArray, '/diagnostics', 10)
         steady = Clock(clock_type=ClockType.STEADY_TIME)    # ticks while simulated time stands
         self.create_timer(LOOK, self._look, clock=steady)
         self.create_timer(1.0, self._publish_diagnostics, clock=steady)
         self.get_logger().info(f'points on {self._points.topic_name}')
-
-    def _now(self) -> float:
-        return self.get_clock().now().nanoseconds / 1e9
 
     def _look(self) -> None:
         """Subscribe while somebody listens: labels that nobody wants are not computed."""
@@ -81,8 +79,8 @@ class Cloud(Node):
             for subscription in self._inputs:
                 self.destroy_subscription(subscription)
             self._inputs = []
-        elif wanted and self._now() - self._last > PATIENCE:
-            self._warn_of_silence()
+        elif self._is_silent():
+            self.get_logger().warning(self._silence(), throttle_duration_sec=PATIENCE)
 
     def _publish_diagnostics(self) -> None:
         """Tell how many clouds were published, and what was lost."""
@@ -91,23 +89,29 @@ class Cloud(Node):
                      for topic, count in self._matcher.unmatched.items()}
         recent, self._reported = self._counts - self._reported, self._counts.copy()
         lost = [key for key in ('refused', 'without_camera_info') if recent[key]]
-        level = DiagnosticStatus.WARN if lost else DiagnosticStatus.OK
-        message = DiagnosticArray(status=[status(
-            f'{self.get_name()}: points', level,
-            f'no points: {", ".join(lost)}' if lost else 'points' if self._inputs else
-            'nobody listens', counts | unmatched)])
+        level, text = DiagnosticStatus.OK, 'points' if self._inputs else 'nobody listens'
+        if lost or self._is_silent():
+            level = DiagnosticStatus.WARN
+            text = f'no points: {", ".join(lost)}' if lost else self._silence()
+        name = self.get_fully_qualified_name().lstrip('/')
+        message = DiagnosticArray(
+            status=[status(f'{name}: points', level, text, counts | unmatched)])
         message.header.stamp = self.get_clock().now().to_msg()
         self._diagnostics.publish(message)
 
     def _subscribe(self) -> None:
         self._matcher.forget()
-        self._last = self._now()
+        self._info, self._last = None, time.monotonic()     # the camera may be another now
         self._inputs = [self.create_subscription(CameraInfo, 'camera_info', self._on_info, SENSOR)]
         for topic in self._topics:
             self._inputs.append(self.create_subscription(
                 Image, topic, lambda message, topic=topic: self._on_image(topic, message), SENSOR))
 
-    def _warn_of_silence(self) -> None:
+    def _is_silent(self) -> bool:
+        return bool(self._inputs) and time.monotonic() - self._last > PATIENCE
+
+    def _silence(self) -> str:
+        """Return why there are no points, though somebody listens."""
         missing = [topic for topic in self._matcher.missing() if topic not in self._unstamped]
         missing += [] if self._info else ['camera_info']
         reason = 'stamps of depth and label image differ: raise slop'
@@ -115,8 +119,7 @@ class Cloud(Node):
             reason = f'nothing arrives on {", ".join(map(self.resolve_topic_name, missing))}'
         elif self._unstamped:
             reason = self._stamps_are_0()
-        self.get_logger().warning(
-            f'no points for {PATIENCE:.0f} s: {reason}', throttle_duration_sec=PATIENCE)
+        return f'no points for {PATIENCE:.0f} s: {reason}'
 
     def _stamps_are_0(self) -> str:
         return (f'stamps are 0: {", ".join(sorted(map(self.resolve_topic_name, self._unstamped)))}'
@@ -140,7 +143,7 @@ class Cloud(Node):
         try:
             self._points.publish(cloud_message(found, self._info))
             self._counts['published'] += 1
-            self._last = self._now()
+            self._last = time.monotonic()
         except ImageError as error:
             self._counts['refused'] += 1
             self.get_logger().error(str(error), throttle_duration_sec=PATIENCE)

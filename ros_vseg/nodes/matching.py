@@ -3,7 +3,9 @@
 """Messages of several topics that belong to one time (message_filters has no wheel)."""
 from typing import Any
 
-KEPT = 60  # messages of a topic that wait for the others
+KEPT = 60  # messages of the leading topic that wait for the others
+KEPT_OTHERS = 20    # ... of each other one: images are large
+LOOSE = 'depth'     # the one topic that another device may stamp
 JUMP = 10**9    # ns that stamps go back where a bag starts again, not where messages overtake
 
 
@@ -11,10 +13,10 @@ class Matcher:
     """
     Collects messages by topic and hands out sets whose stamps agree.
 
-    A set has one message of every topic, each within ``slop`` of the first topic's; where several
-    are, the nearest. What is older than a set that was handed out is dropped, and everything when
-    the stamps of a topic jump back: a bag has started again. A stamp of 0 says nothing, so its
-    message is in no set. ``unmatched`` counts, by topic, the messages that were in no set.
+    A set has one message of every topic, with the stamp of the first topic's; depth may differ by
+    ``slop``, and the nearest pair is taken. What is older than a set that was handed out is
+    dropped, and everything when the stamps of a topic jump back: a bag has started again. A stamp
+    of 0 says nothing, so its message is in no set. ``unmatched`` counts, by topic, the messages that were in no set.
     """
 
     def __init__(self, topics: list[str], slop: int) -> None:
@@ -36,17 +38,20 @@ class Matcher:
         if stamp in waiting:
             self._drop(topic, stamp)
         waiting[stamp] = message
-        if len(waiting) > KEPT:     # the one that came first: stamps may have gone back
-            self._drop(topic, next(iter(waiting)))
+        if len(waiting) > (KEPT if topic == self._lead else KEPT_OTHERS):
+            self._drop(topic, next(iter(waiting)))  # came first: stamps may have gone back
+        best, least = None, self._slop + 1
         for lead in sorted(self._waiting[self._lead]):
             stamps = {name: self._nearest(name, lead) for name in self._waiting}
-            if None not in stamps.values():
-                return {name: self._take(name, found) for name, found in stamps.items()
-                        if found is not None}
-        return None
+            found = {name: at for name, at in stamps.items() if at is not None}
+            apart = max((abs(at - lead) for at in found.values()), default=0)
+            if len(found) == len(stamps) and apart < least:
+                best, least = found, apart
+        return best and {name: self._take(name, at) for name, at in best.items()}
 
     def _nearest(self, topic: str, stamp: int) -> int | None:
-        near = [other for other in self._waiting[topic] if abs(other - stamp) <= self._slop]
+        slop = self._slop if topic == LOOSE else 0
+        near = [other for other in self._waiting[topic] if abs(other - stamp) <= slop]
         return min(near, key=lambda other: abs(other - stamp), default=None)
 
     def _take(self, topic: str, stamp: int) -> Any:

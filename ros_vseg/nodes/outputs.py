@@ -19,7 +19,7 @@ from std_msgs.msg import Header
 from ros_vseg.bundle import BundleInfo
 from ros_vseg.depth import depth_image, DepthRange
 from ros_vseg.encoding import Picture, to_rgb_pixels
-from ros_vseg.errors import LabelSetError
+from ros_vseg.errors import LabelSetError, VsegError
 from ros_vseg.image import fill_image
 from ros_vseg.labels import colorize, LabelSet, overlay, remap_table
 from ros_vseg.nodes.calibration import intrinsics
