@@ -16,7 +16,8 @@ class Matcher:
     A set has one message of every topic, with the stamp of the first topic's; depth may differ by
     ``slop``, and the nearest pair is taken. What is older than a set that was handed out is
     dropped, and everything when the stamps of a topic jump back: a bag has started again. A stamp
-    of 0 says nothing, so its message is in no set. ``unmatched`` counts, by topic, the messages that were in no set.
+    of 0 says nothing, so its message is in no set. ``unmatched`` counts, by topic, the messages
+    that were in no set.
     """
 
     def __init__(self, topics: list[str], slop: int) -> None:
