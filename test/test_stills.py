@@ -12,7 +12,7 @@ import pytest
 from ros_vseg.commands.cli import main
 from ros_vseg.errors import MediaError
 from ros_vseg.media.sources import open_source
-from ros_vseg.media.writers import write_png
+from ros_vseg.media.writers import VideoWriter, write_png
 
 PICTURE = cv2.resize(np.random.default_rng(0).integers(0, 256, (6, 8, 3), np.uint8), (96, 64))
 TURN_RIGHT = b'\xff\xe1\x00\x22Exif\x00\x00MM\x00*\x00\x00\x00\x08\x00\x01\x01\x12\x00\x03' \
@@ -89,3 +89,14 @@ def test_an_animated_webp_is_refused(tmp_path):
     path.write_bytes(b'RIFF\x7e\0\0\0WEBPVP8X\n\0\0\0\x02' + bytes(9) + b'ANIM\x06\0\0\0')
     with pytest.raises(MediaError, match='is an animated WebP'):
         open_source(path)
+
+
+def test_a_black_video_of_opencv_5_is_told(tmp_path, monkeypatch, caplog):
+    with VideoWriter(tmp_path / 'v.mp4', 15) as video:
+        for _ in range(4):
+            video.write(np.zeros((64, 96, 3), np.uint8))
+    for version, told in (('4.12.0', False), ('5.0.0', True)):
+        monkeypatch.setattr(cv2, '__version__', version)
+        caplog.clear()
+        assert len(list(open_source(tmp_path / 'v.mp4'))) == 4
+        assert ('interlaced' in caplog.text) == told

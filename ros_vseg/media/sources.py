@@ -233,17 +233,22 @@ class VideoSource(Source):
     def __iter__(self) -> Iterator[Frame]:
         self.refused.clear()
         video = cv2.VideoCapture(for_opencv(self._path))
-        times, number = _Presentation(self._nominal), 0
+        times, number, black = _Presentation(self._nominal), 0, 0
         try:
             while True:
                 more, image = video.read()
                 if not more:
                     break
+                black += not image.any()
                 yield Frame(cv2.cvtColor(image, cv2.COLOR_BGR2RGB), times.stamp(video), 'camera',
                             f'{number:06d}')
                 number += 1
         finally:
             video.release()
+        if 2 * black > number and cv2.__version__.startswith('5.0'):
+            log.warning('%s: %d of %d frames are black, as OpenCV %s makes them of interlaced '
+                        'videos: convert (ffmpeg -vf yadif) or install opencv-python-headless<5',
+                        self._path, black, number, cv2.__version__)
         # Matroska and FLV tell their duration alone: of a variable rate the count means nothing
         is_counted = self._path.suffix.lower() not in ('.mkv', '.webm', '.flv')
         if is_counted and self.count and number < 0.98 * self.count:  # others may estimate it
