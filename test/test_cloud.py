@@ -8,10 +8,11 @@ from diagnostic_msgs.msg import DiagnosticArray
 import numpy as np
 import pytest
 import ros_helpers as ros
-from sensor_msgs.msg import CameraInfo, Image, PointCloud2
+from sensor_msgs.msg import CameraInfo, Image, PointCloud2, RegionOfInterest
 
 from ros_vseg.cloud import back_project, depth_in_metres, labelled_points
 from ros_vseg.errors import ImageError
+from ros_vseg.nodes.calibration import fits, intrinsics
 from ros_vseg.nodes.cloud import cloud_message
 from ros_vseg.nodes.matching import KEPT, KEPT_OTHERS, Matcher
 
@@ -210,3 +211,17 @@ def test_node_publishes_points_while_somebody_listens(probe, tmp_path):
         probe.wait(lambda: reports and told(), 'what was lost')
         assert 'no points: refused' in [report.status[0].message for report in reports]
         assert 'Traceback' not in child.log.read_text()
+
+
+@pytest.mark.parametrize('changes, expected', [
+    ({}, (100, 110, 3.5, 2.5)),
+    ({'height': 2 * HEIGHT, 'width': 2 * WIDTH, 'binning_x': 2, 'binning_y': 2},
+     (50, 55, 1.75, 1.25)),
+    ({'height': 480, 'width': 640, 'roi': RegionOfInterest(
+        x_offset=2, y_offset=1, height=HEIGHT, width=WIDTH)}, (100, 110, 1.5, 1.5)),
+    ({'height': 480, 'width': 640, 'binning_x': 2, 'binning_y': 2, 'roi': RegionOfInterest(
+        x_offset=2, y_offset=1, height=2 * HEIGHT, width=2 * WIDTH)}, (50, 55, 0.75, 0.75))])
+def test_a_lens_is_that_of_the_region_of_interest_binned(changes, expected):
+    size = HEIGHT, WIDTH
+    assert fits(info(**changes), size) and intrinsics(info(**changes), size) == expected
+    assert not fits(info(**changes), (HEIGHT + 1, WIDTH))

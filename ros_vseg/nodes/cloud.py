@@ -26,7 +26,7 @@ from ros_vseg.cloud import back_project, depth_in_metres, FIELDS, labelled_point
 from ros_vseg.errors import ImageError
 from ros_vseg.image import to_label_array, to_rgb
 from ros_vseg.nodes import start
-from ros_vseg.nodes.calibration import intrinsics
+from ros_vseg.nodes.calibration import fits, intrinsics
 from ros_vseg.nodes.diagnostics import status
 from ros_vseg.nodes.matching import Matcher
 from ros_vseg.nodes.parameters import declare, Parameter
@@ -161,11 +161,12 @@ def cloud_message(found: dict[str, Image], info: CameraInfo) -> PointCloud2:
         ImageError: for a depth encoding that is none, sizes that differ, or no calibration.
     """
     depth = found['depth']
-    if (info.height, info.width) != (depth.height, depth.width):
+    size = depth.height, depth.width
+    if not fits(info, size):
         raise ImageError(
             f'camera_info is of {info.height}x{info.width}, depth is {depth.height}x'
             f'{depth.width}: remap camera_info to that of the depth', 'size')
-    lens = intrinsics(info)
+    lens = intrinsics(info, size)
     if not (0 < lens.fx < math.inf and 0 < lens.fy < math.inf):
         raise ImageError('camera_info has no focal length: calibrate the camera', 'data')
     metres = depth_in_metres(bytes(depth.data), depth.height, depth.width, depth.step,

@@ -22,7 +22,7 @@ from ros_vseg.encoding import Picture, to_rgb_pixels
 from ros_vseg.errors import LabelSetError, VsegError
 from ros_vseg.image import fill_image
 from ros_vseg.labels import colorize, LabelSet, overlay, remap_table
-from ros_vseg.nodes.calibration import intrinsics
+from ros_vseg.nodes.calibration import fits, intrinsics
 from ros_vseg.nodes.inputs import not_made
 from ros_vseg.probabilities import class_probabilities
 from ros_vseg.stream import Result
@@ -209,7 +209,7 @@ class Outputs:
         reason = _no_focal(camera_info, size)
         if reason is None and camera_info is not None:
             metres = depth_image(
-                coarse, size, known, intrinsics(camera_info).fy, self._info.height)
+                coarse, size, known, intrinsics(camera_info, size).fy, self._info.height)
             self._publish('depth', header, metres, '32FC1')
             return
         self._without_focal += 1
@@ -245,17 +245,17 @@ def _no_focal(camera_info: Any | None, size: tuple[int, int]) -> str | None:
     if camera_info is None:
         return 'there is no camera_info'
     reason = _other_size(camera_info, size)
-    if reason is None and not 0 < intrinsics(camera_info).fy < math.inf:
+    if reason is None and not 0 < intrinsics(camera_info, size).fy < math.inf:
         reason = 'camera_info has none (k[4])'
     return reason
 
 
 def _other_size(camera_info: Any, size: tuple[int, int]) -> str | None:
     """Return in words that a CameraInfo is of another size than (H, W), or None."""
-    told = camera_info.height, camera_info.width
-    if told in ((0, 0), size):
+    if fits(camera_info, size):
         return None
-    return f'camera_info is of {told[0]}x{told[1]}, the image {size[0]}x{size[1]}'
+    return (f'camera_info is of {camera_info.height}x{camera_info.width}, the image '
+            f'{size[0]}x{size[1]}')
 
 
 def _png(header: Header, labels: Bytes) -> CompressedImage:
