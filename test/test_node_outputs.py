@@ -134,7 +134,7 @@ def test_outputs_that_fail_leave_no_topic(probe):
         made.append(topic)
         return topic
     node = SimpleNamespace(create_publisher=create, destroy_publisher=made.remove)
-    with pytest.raises(RuntimeError, match='a wrong override'):
+    with pytest.raises(VsegError, match='a wrong override'):
         Outputs(node, 'front', CAMVID, Bundle.load(default_bundle_path()).info)
     assert made == []
 

@@ -110,7 +110,7 @@ def test_a_second_recorder_is_refused_and_the_folder_is_free_afterwards(tmp_path
     with recorder(tmp_path / 'out') as first:
         fill(first)
         for clear in (False, True):
-            with pytest.raises(MediaError, match='another recorder writes to .*out'):
+            with pytest.raises(MediaError, match='another run or recorder writes to .*out'):
                 with recorder(tmp_path / 'out', clear=clear):
                     pass
         assert ended(first) == 0
