@@ -1,20 +1,23 @@
 # Copyright 2026 The ros_vseg authors
 # SPDX-License-Identifier: Apache-2.0
 """Points with class and confidence, from depth and label images, over real DDS."""
+from contextlib import contextmanager
 import math
 import struct
 
 from diagnostic_msgs.msg import DiagnosticArray
 import numpy as np
 import pytest
+import rclpy
 import ros_helpers as ros
 from sensor_msgs.msg import CameraInfo, Image, PointCloud2, RegionOfInterest
 
 from ros_vseg.cloud import back_project, depth_in_metres, labelled_points
 from ros_vseg.errors import ImageError
+from ros_vseg.nodes import cloud as cloud_node
 from ros_vseg.nodes.calibration import fits, intrinsics
-from ros_vseg.nodes.cloud import cloud_message
-from ros_vseg.nodes.matching import KEPT, KEPT_OTHERS, Matcher
+from ros_vseg.nodes.cloud import Cloud, cloud_message
+from ros_vseg.nodes.matching import KEPT, KEPT_LARGE, Matcher
 
 HEIGHT, WIDTH = 6, 8
 P = (100.0, 0.0, 3.5, 0.0, 0.0, 110.0, 2.5, 0.0, 0.0, 0.0, 1.0, 0.0)
@@ -90,6 +93,27 @@ def test_k_serves_where_p_is_empty_and_none_is_refused():
             cloud_message(found, info(p=(0.0,) * 12, k=(wrong, *k[1:])))
 
 
+def of_sensor(**changes):
+    """Return the camera_info of images that are the middle of a sensor, binned by 2 and 3."""
+    k = (200.0, 0.0, 7.0 + 10, 0.0, 330.0, 7.5 + 20, 0.0, 0.0, 1.0)
+    p = (*k[:3], 0.0, *k[3:6], 0.0, *k[6:], 0.0)
+    roi = RegionOfInterest(x_offset=10, y_offset=20, width=2 * WIDTH + 1, height=3 * HEIGHT)
+    return info(**{**{'height': 480, 'width': 640, 'binning_x': 2, 'binning_y': 3, 'roi': roi,
+                      'p': p}, **changes})
+
+
+def test_binning_and_roi_of_camera_info_are_reckoned_with():
+    found = inputs(5)
+    check(cloud_message(found, of_sensor()), found, 1e-3)
+    check(cloud_message(found, of_sensor(k=of_sensor().p.reshape(3, 4)[:, :3].ravel(),
+                                         p=(0.0,) * 12)), found, 1e-3)
+    binned = info(height=2 * HEIGHT, width=WIDTH, binning_y=2,
+                  p=(*P[:5], 2 * P[5], 2 * P[6], *P[7:]))
+    check(cloud_message(found, binned), found, 1e-3)
+    with pytest.raises(ImageError, match='camera_info is of 480x640, depth is 6'):
+        cloud_message(found, of_sensor(binning_y=2))
+
+
 def test_bad_inputs_name_what_is_wrong():
     with pytest.raises(ImageError, match='encoding rgb8'):
         depth_in_metres(b'', 1, 1, 3, 'rgb8', False)
@@ -107,10 +131,10 @@ def test_matcher_pairs_by_stamp_counts_the_rest_and_forgets():
     assert matcher.add('depth', 10, 'd10') is None and matcher.add('depth', 20, 'd20') is None
     assert matcher.add('label', 20, 'l20') == {'label': 'l20', 'depth': 'd20'}
     assert matcher.unmatched == {'label': 0, 'depth': 1}
-    assert matcher.add('label', 30, 'l30') is None and matcher.missing() == ['depth']
-    for stamp in range(100, 100 + 2 * KEPT_OTHERS):
+    assert matcher.add('label', 30, 'l30') is None
+    for stamp in range(100, 100 + 2 * KEPT_LARGE):
         matcher.add('depth', stamp, stamp)
-    assert matcher.unmatched['depth'] == 1 + KEPT_OTHERS
+    assert matcher.unmatched['depth'] == 1 + KEPT_LARGE
 
 
 def test_matcher_takes_the_nearest_within_the_slop():
@@ -128,6 +152,15 @@ def test_confidence_is_of_the_labels_own_frame_and_depth_of_the_nearest():
     assert matcher.add('depth', 91, 3) == {'label': 3, 'depth': 3, 'confidence': 3}
     assert matcher.add('label', 121, 4) is None and matcher.add('depth', 121, 4) is None
     assert matcher.add('confidence', 121, 4) == {'label': 4, 'depth': 4, 'confidence': 4}
+
+
+def test_matcher_keeps_few_of_what_is_large():
+    matcher = Matcher(['label', 'depth', 'image', 'confidence'], 0)
+    for stamp in range(1, 2 * KEPT + 1):
+        for topic in ('image', 'depth', 'confidence'):
+            matcher.add(topic, stamp, stamp)
+    large = 2 * KEPT - KEPT_LARGE
+    assert matcher.unmatched == {'label': 0, 'depth': large, 'image': large, 'confidence': KEPT}
 
 
 @pytest.mark.parametrize('back', [90, 0.5])
@@ -151,7 +184,7 @@ def test_matcher_forgets_all_topics_when_one_starts_again():
     matcher = Matcher(['label', 'depth'], 0)
     matcher.add('depth', 50 * second, 'of the first round')
     matcher.add('label', 60 * second, 'of the first round')
-    assert matcher.add('label', 40 * second, 'l40') is None and matcher.missing() == ['depth']
+    assert matcher.add('label', 40 * second, 'l40') is None
     assert matcher.add('label', 50 * second, 'l50') is None
     assert matcher.unmatched == {'label': 1, 'depth': 1}
     assert matcher.add('depth', 50 * second, 'd50') == {'label': 'l50', 'depth': 'd50'}
@@ -166,6 +199,63 @@ def test_matcher_joins_nothing_without_stamps_and_counts_what_it_replaces():
     matcher.add('depth', 7, 'second')
     assert matcher.unmatched['depth'] == 2
     assert matcher.add('label', 7, 'l7') == {'label': 'l7', 'depth': 'second'}
+
+
+@contextmanager
+def cloud_of_left():
+    """Yield a Cloud in this process, with a way to read its /diagnostics and one to feed it."""
+    rclpy.init(args=['--ros-args', '-r', '__ns:=/left'])
+    node = Cloud()
+    told = []
+    node._diagnostics.publish = lambda message: told.append(message.status[0])
+
+    def status():
+        node._publish_diagnostics()
+        return told[-1].level, told[-1].message, told[-1].name
+
+    def feed(stamp, topics=('depth', 'image', 'label', 'confidence'), **messages):
+        for topic in topics:
+            node._on_image(topic, {**inputs(stamp), **messages}[topic])
+
+    try:
+        yield node, status, feed
+    finally:
+        node.destroy_node()
+        rclpy.shutdown()
+
+
+def test_diagnostics_tell_why_there_are_no_points(monkeypatch):
+    with cloud_of_left() as (node, status, feed):
+        assert status() == (b'\0', 'nobody listens', 'left/cloud: points')
+        node._subscribe()
+        assert status()[:2] == (b'\0', 'points')
+        now = cloud_node.time.monotonic()
+        monkeypatch.setattr(cloud_node.time, 'monotonic', lambda: now)
+        node._on_info(info())
+        now += 6
+        feed(5, ('depth', 'image'))
+        reason = 'no points for 5 s: nothing arrives on /left/label, /left/confidence'
+        assert status()[:2] == (b'\1', reason)
+        feed(7, ('label', 'confidence'))
+        assert status()[1].endswith('5 s: stamps of depth and label image differ: raise slop')
+        feed(10, label=ros.image(np.zeros((3, 4), np.uint8), 10, 'mono8'))
+        assert status()[1] == 'no points: refused'
+        assert 'register the depth' in status()[1]     # still, where sets are rare
+        feed(20)
+        assert status()[:2] == (b'\0', 'points')
+
+
+def test_points_are_never_made_with_the_camera_info_of_before_a_pause():
+    with cloud_of_left() as (node, _, feed):
+        node._subscribe()
+        node._on_info(info())
+        feed(5)
+        assert node._counts['published'] == 1
+        node._look()    # nobody listens
+        assert not node._inputs
+        node._subscribe()
+        feed(6)
+        assert (node._counts['published'], node._counts['without_camera_info']) == (1, 1)
 
 
 def test_node_publishes_points_while_somebody_listens(probe, tmp_path):

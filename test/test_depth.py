@@ -101,7 +101,13 @@ def infos(focal, height=120, rectified=0.0):
     return CameraInfo(header=ros.header(5), width=160, height=height, k=k, p=p)
 
 
-@pytest.mark.parametrize('info', [infos(250.0), infos(900.0, rectified=250.0)])
+def binned():
+    info = infos(500.0, 240)
+    info.width, info.binning_x, info.binning_y = 320, 2, 2
+    return info
+
+
+@pytest.mark.parametrize('info', [infos(250.0), infos(900.0, rectified=250.0), binned()])
 def test_node_publishes_metres_of_the_camera(probe, stream, info):
     """By the focal length along the height, which the network's scale is along as well."""
     with ros.inner_camera(probe, stream, stream.label_set), \
@@ -146,14 +152,15 @@ def test_camera_info_of_another_size_is_not_passed_on(probe, stream, capfd):
     with ros.inner_camera(probe, stream, stream.label_set) as camera, \
             closing(ros.CameraProbe(probe, 'inner', 'inner', ('label', 'camera_info'))) as seen:
         for stamp, info, passes in ((1, infos(100.0, 240), False), (2, infos(100.0, 240), False),
-                                    (3, infos(100.0, 120), True), (4, CameraInfo(), True)):
+                                    (3, infos(100.0, 120), True), (4, CameraInfo(), True),
+                                    (5, binned(), True)):
             seen.info.publish(info)
             probe.wait(lambda: seen.info.wait_for_all_acked(), 'camera_info to be sent')
             probe.spin(0.3)
             seen.label(ros.image(GOOD, stamp))
             if passes:
                 assert seen.wait_for(stamp, 'camera_info').height == info.height
-        assert {ros.stamp_of(message) for message in seen.received['camera_info']} == {3, 4}
+        assert {ros.stamp_of(message) for message in seen.received['camera_info']} == {3, 4, 5}
         assert camera.statistics.report()[0]['camera_info_of_other_size'] in ('2', '3')
         # 3: the first image may have been sent twice
     said = [line for line in capfd.readouterr().err.splitlines() if 'is not published' in line]

@@ -60,6 +60,8 @@ class Cloud(Node):
         self._points = self.create_publisher(PointCloud2, '~/points', QoSProfile(depth=5))
         self._inputs: list[Any] = []
         self._unstamped: set[str] = set()
+        self._heard: dict[str, float] = {}  # when the newest message of each topic came
+        self._refusal: str | None = None    # why the newest set became no points
         self._matcher = Matcher(self._topics, self._slop)
         self._counts = Counter(published=0, refused=0, without_camera_info=0)
         self._reported = self._counts.copy()
@@ -102,6 +104,8 @@ class Cloud(Node):
     def _subscribe(self) -> None:
         self._matcher.forget()
         self._info, self._last = None, time.monotonic()     # the camera may be another now
+        self._refusal = None
+        self._heard.clear()
         self._inputs = [self.create_subscription(CameraInfo, 'camera_info', self._on_info, SENSOR)]
         for topic in self._topics:
             self._inputs.append(self.create_subscription(
@@ -112,13 +116,16 @@ class Cloud(Node):
 
     def _silence(self) -> str:
         """Return why there are no points, though somebody listens."""
-        missing = [topic for topic in self._matcher.missing() if topic not in self._unstamped]
+        since = time.monotonic() - PATIENCE
+        missing = [topic for topic in self._topics if self._heard.get(topic, -math.inf) < since]
         missing += [] if self._info else ['camera_info']
         reason = 'stamps of depth and label image differ: raise slop'
         if missing:
             reason = f'nothing arrives on {", ".join(map(self.resolve_topic_name, missing))}'
         elif self._unstamped:
             reason = self._stamps_are_0()
+        elif self._refusal:
+            reason = self._refusal
         return f'no points for {PATIENCE:.0f} s: {reason}'
 
     def _stamps_are_0(self) -> str:
@@ -130,6 +137,7 @@ class Cloud(Node):
 
     def _on_image(self, topic: str, message: Image) -> None:
         stamp = message.header.stamp.sec * 10**9 + message.header.stamp.nanosec
+        self._heard[topic] = time.monotonic()
         self._unstamped.discard(topic)
         if stamp == 0:
             self._unstamped.add(topic)
@@ -143,9 +151,10 @@ class Cloud(Node):
         try:
             self._points.publish(cloud_message(found, self._info))
             self._counts['published'] += 1
-            self._last = time.monotonic()
+            self._last, self._refusal = time.monotonic(), None
         except ImageError as error:
             self._counts['refused'] += 1
+            self._refusal = str(error)
             self.get_logger().error(str(error), throttle_duration_sec=PATIENCE)
 
 

@@ -3,8 +3,9 @@
 """Messages of several topics that belong to one time (message_filters has no wheel)."""
 from typing import Any
 
-KEPT = 60  # messages of the leading topic that wait for the others
-KEPT_OTHERS = 20    # ... of each other one: images are large
+KEPT = 60  # messages of a topic that wait for the others
+KEPT_LARGE = 20     # ... of these, which take three or four bytes a pixel
+LARGE = ('depth', 'image')
 LOOSE = 'depth'     # the one topic that another device may stamp
 JUMP = 10**9    # ns that stamps go back where a bag starts again, not where messages overtake
 
@@ -39,7 +40,7 @@ class Matcher:
         if stamp in waiting:
             self._drop(topic, stamp)
         waiting[stamp] = message
-        if len(waiting) > (KEPT if topic == self._lead else KEPT_OTHERS):
+        if len(waiting) > (KEPT_LARGE if topic in LARGE else KEPT):
             self._drop(topic, next(iter(waiting)))  # came first: stamps may have gone back
         best, least = None, self._slop + 1
         for lead in sorted(self._waiting[self._lead]):
@@ -72,7 +73,3 @@ class Matcher:
         for topic, waiting in self._waiting.items():
             self.unmatched[topic] += len(waiting)
             waiting.clear()
-
-    def missing(self) -> list[str]:
-        """Return the topics of which no message waits."""
-        return [topic for topic, waiting in self._waiting.items() if not waiting]
