@@ -73,6 +73,13 @@ class Task(NamedTuple):
     Attributes:
         loss: Of maps [B, C, h, w] and truth [B, H, W].
         truth: Int64 [B, L, H, W].
+
+    Examples:
+        >>> import torch
+        >>> from torch.nn.functional import cross_entropy
+        >>> task = Task(cross_entropy, torch.zeros(1, 1, 2, 2, dtype=torch.int64))
+        >>> task.loss(torch.zeros(1, 2, 2, 2), task.truth[0])  # log 2
+        tensor(0.6931)
     """
 
     loss: Loss
