@@ -60,7 +60,7 @@ class FakeOnnxRuntimeGpu:
 
     def __init__(self, state):
         import onnxruntime
-        self._real, self.state, self.tried = onnxruntime, state, []
+        self._real, self.state, self.tried, self.has_libraries = onnxruntime, state, [], False
 
     def __getattr__(self, name):
         return getattr(self._real, name)
@@ -68,11 +68,16 @@ class FakeOnnxRuntimeGpu:
     def get_available_providers(self):
         return ['TensorrtExecutionProvider', 'CUDAExecutionProvider', 'CPUExecutionProvider']
 
+    def preload_dlls(self):
+        print('Failed to load libcudnn.so.9')   # as the real one, of each that is not there
+        self.has_libraries = True
+
     def InferenceSession(self, model, options, providers, enable_fallback):   # noqa: N802
         provider = providers[0] if isinstance(providers[0], str) else providers[0][0]
         session = self._real.InferenceSession(model, options, providers=['CPUExecutionProvider'])
         if provider == 'CPUExecutionProvider':
             return session
+        assert self.has_libraries   # pip's lie where no linker looks
         self.tried.append(provider)
         if self.state == 'no GPU' and provider == 'TensorrtExecutionProvider':
             raise RuntimeError('/src/state.cc:729 void Register(Options&) Please install TensorRT '
@@ -132,12 +137,13 @@ def test_fake_onnxruntime_gpu_that_does_not_work_is_not_chosen(
             backends.load(tiny, name)
 
 
-def test_fake_onnxruntime_gpu_that_works_is_tried_once(fake_gpu):
+def test_fake_onnxruntime_gpu_that_works_is_tried_once(fake_gpu, capsys):
     fake = fake_gpu('works')
     for _ in range(2):
         found = backends.available()
         assert found['onnxruntime_tensorrt'] is None and found['onnxruntime_cuda'] is None
     assert fake.tried == ['TensorrtExecutionProvider', 'CUDAExecutionProvider']
+    assert capsys.readouterr().out == ''
 
 
 def test_fake_onnxruntime_gpu_is_not_tried_where_another_backend_comes_first(

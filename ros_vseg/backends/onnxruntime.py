@@ -1,7 +1,9 @@
 # Copyright 2026 The ros_vseg authors
 # SPDX-License-Identifier: Apache-2.0
 """ONNX Runtime: on the CPU, and on NVIDIA GPUs by its CUDA and TensorRT providers."""
+import contextlib
 from functools import lru_cache
+import io
 from pathlib import Path
 import tempfile
 from typing import Any, NamedTuple, Optional
@@ -144,6 +146,7 @@ def _try(provider: str) -> Optional[str]:
                               opset_imports=[helper.make_opsetid('', 13)], ir_version=7)
     options = onnxruntime.SessionOptions()
     options.log_severity_level = SILENT
+    _load_libraries()
     onnxruntime.set_default_logger_severity(SILENT)     # libraries that it does not find
     try:
         session = onnxruntime.InferenceSession(
@@ -158,6 +161,14 @@ def _try(provider: str) -> Optional[str]:
         onnxruntime.set_default_logger_severity(WARNINGS)
     return (f'{provider} does not start ({reason}): it needs an NVIDIA GPU, its driver, and the '
             'libraries of the CUDA version that this onnxruntime is for')
+
+
+def _load_libraries() -> None:
+    """Load the CUDA libraries that pip installed, which the system's linker does not find."""
+    preload = getattr(onnxruntime, 'preload_dlls', None)    # since 1.21
+    if preload is not None:
+        with contextlib.redirect_stdout(io.StringIO()):     # it prints those that are not there
+            preload()
 
 
 def _first_line(error: BaseException) -> str:
@@ -192,6 +203,8 @@ def load(bundle: Bundle, options: Options, name: str = 'onnxruntime') -> OnnxRun
 
 def _providers(provider: str, precision: str, options: Options) -> list[Any]:
     """Return what to ask of ONNX Runtime; BackendError if engines cannot be kept."""
+    if provider == 'CUDAExecutionProvider':
+        return [(provider, {'use_tf32': '0'})]      # fp32 is to be float32
     if provider != 'TensorrtExecutionProvider':
         return [provider]
     folder = Path(options.engines or default_folder()).expanduser()
