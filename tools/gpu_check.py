@@ -14,6 +14,7 @@ import sys
 import tempfile
 import threading
 import time
+from types import SimpleNamespace
 from typing import Callable
 
 import cv2
@@ -21,12 +22,14 @@ import numpy as np
 import numpy.typing as npt
 
 from ros_vseg.decode import decode
+from ros_vseg.encoding import LAYOUTS
 from ros_vseg.errors import DeviceError
 from ros_vseg.gpu import failures
 from ros_vseg.gpu.bandwidth import bandwidths
 from ros_vseg.gpu.cuda import Gpu
-from ros_vseg.gpu.kernels import Axes, compile_kernels, Kernels, mask_bytes, Taps
+from ros_vseg.gpu.kernels import Axes, compile_kernels, Kernels, mask_bytes, Memory, Taps
 from ros_vseg.gpu.work_queue import Queue
+from ros_vseg.image import ImageReader
 
 PATIENCE = 60.0     # seconds for one experiment
 FAULT = r"""
@@ -193,6 +196,58 @@ def kernels_against_floors(classes: int, network: tuple[int, int]) -> Callable[[
     return run
 
 
+def encodings() -> str:
+    """Convert and resize each encoding that goes up as it is, from a camera of 1024x2048."""
+    gpu, camera, network = opened(), (1024, 2048), (400, 528)
+    kernels, queue, reader = Kernels(gpu), gpu.queue(), ImageReader('check')
+    small, whole = Taps(gpu, camera, network), Taps(gpu, camera, camera)
+    out = gpu.allocate(3 * camera[0] * camera[1])
+    lines = []
+    for name in ('rgb8', 'bgr8', 'bgra8', 'mono8', 'yuv422', 'yuyv', 'nv12', 'nv21',
+                 'bayer_rggb8'):
+        layout = LAYOUTS[name]
+        step = layout.channels * camera[1]
+        size = step * int(camera[0] * sum(plane.rows * plane.width for plane in layout.planes))
+        data = np.random.default_rng(0).integers(0, 256, size, np.uint8)
+        message = SimpleNamespace(height=camera[0], width=camera[1], encoding=name,
+                                  is_bigendian=0, step=step, data=data)
+        source = gpu.upload(data)
+        kernels.resize(queue, source, name, camera, out, camera, whole, False)
+        queue.wait()
+        same = np.array_equal(gpu.download(out, (*camera, 3), np.uint8), reader.read(message))
+        taken = median_us(queue, lambda: kernels.resize(queue, source, name, camera, out, network,
+                                                        small, False))
+        lines.append(f'{name} {taken:.1f} us, as the processor: {same}')
+    return '; '.join(lines)
+
+
+def mapped() -> str:
+    """Let the kernels read and write the processor's own memory, as they do on a Jetson."""
+    gpu, camera, network = opened(), (1024, 2048), (400, 528)
+    gpu.maps_host = True
+    image, labels = gpu.pinned((*camera, 3)), gpu.pinned(camera)
+    image[:] = np.random.default_rng(0).integers(0, 256, image.shape, np.uint8)
+    scores = street_like_scores(11, 100, 132)
+    kernels, queue, source = Kernels(gpu), gpu.queue(), gpu.upload(scores)
+    taps, axes = Taps(gpu, camera, network), Axes(gpu, (100, 132), camera)
+    small, masks = gpu.allocate(3 * network[0] * network[1]), gpu.allocate(
+        mask_bytes((11, 100, 132)))
+    table, copied = gpu.upload(np.arange(256, dtype=np.uint8)), gpu.upload(image)
+    place, there = gpu.mapped(image), gpu.mapped(labels)
+
+    def resized(read: Memory) -> npt.NDArray[np.uint8]:
+        kernels.resize(queue, read, 'rgb8', camera, small, network, taps, False)
+        queue.wait()
+        return gpu.download(small, (*network, 3), np.uint8)
+
+    kernels.candidates(queue, source, (11, 100, 132), masks)
+    kernels.labels(queue, source, (11, 100, 132), masks, axes, table, there)
+    queue.wait()
+    equal = (bool(np.array_equal(resized(place), resized(copied))),
+             bool(np.array_equal(labels, decode(scores, camera)[0])))
+    return f'image read in place as a copy: {equal[0]}; labels written in place: {equal[1]}'
+
+
 def graphs() -> str:
     """Compare a graph of 85 small launches with the launches, and weigh graphs in memory."""
     gpu = opened()
@@ -264,7 +319,8 @@ def beside_torch() -> str:
 EXPERIMENTS: dict[str, Callable[[], str]] = {
     'page_locked': page_locked, 'captures_beside_threads': captures_beside_threads,
     'kernels_small': kernels_against_floors(11, (400, 528)),
-    'kernels_large': kernels_against_floors(19, (1024, 2048)), 'graphs': graphs,
+    'kernels_large': kernels_against_floors(19, (1024, 2048)), 'encodings': encodings,
+    'mapped': mapped, 'graphs': graphs,
     'beside_torch': beside_torch, 'waits': waits, 'illegal': fault('illegal'),
     'misaligned': fault('misaligned'), 'endless': fault('endless')}
 
