@@ -3,7 +3,9 @@
 """What the TensorRT backend keeps for the next start and refuses at this one, on FAKES."""
 import hashlib
 import logging
+import re
 
+from fake_cuda import FakeCudaDriver
 from fake_engine import FakeEngine
 import pytest
 
@@ -141,3 +143,15 @@ def test_kept_kernels_are_those_of_this_source(fake, tmp_path, monkeypatch):
     monkeypatch.setattr(kernels, 'OPTIONS', ())
     names.add(kernels._file_name('sm86'))
     assert len(names) == 4
+
+
+@pytest.mark.parametrize('capability, reason', [
+    ((8, 6), None), ((9, 0), 'does not build for sm90 here: it knows .*sm86')])
+def test_fake_gpu_that_tensorrt_does_not_know_is_not_chosen(
+        library, monkeypatch, capability, reason):
+    """As TensorRT for RTX on an H200, where ``auto`` is to take the next backend."""
+    if build.find_module().__name__ != 'tensorrt_rtx':
+        pytest.skip('classic TensorRT knows the GPU that is there')
+    monkeypatch.setattr(cuda, 'driver', lambda: FakeCudaDriver(library, capability=capability))
+    found = tensorrt.missing()
+    assert found is None if reason is None else re.search(reason, found)

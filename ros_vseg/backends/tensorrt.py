@@ -38,7 +38,7 @@ def missing(name: str = 'tensorrt') -> str | None:
     """Return None, or why this backend cannot be used here."""
     try:
         build.find_module()
-        Gpu()
+        build.parse_targets(Gpu().capability)   # TensorRT for RTX knows no data centre's
     except BackendError as error:
         return str(error)
     return None
