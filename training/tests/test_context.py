@@ -18,8 +18,7 @@ from vseg_training.export import to_onnx
 from vseg_training.from_bundle import initialise_from_bundle
 from vseg_training.models.prototypes import position_codes
 from vseg_training.models.student import Student
-from vseg_training.recipe import from_dict, load_recipe, to_dict
-from vseg_training.task import class_ids
+from vseg_training.recipe import class_ids, from_dict, load_recipe, to_dict
 from vseg_training.train import fit
 
 

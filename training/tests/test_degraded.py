@@ -1,6 +1,7 @@
 # Copyright 2026 The ros_vseg authors
 # SPDX-License-Identifier: Apache-2.0
 """Clean and degraded drives with right and wrong pools: who sees which frames, and the command."""
+import contextlib
 import json
 
 import numpy as np
@@ -160,6 +161,39 @@ def trained(tmp_path_factory):
 def test_export_writes_the_temperature(trained):
     info = Bundle.load(trained[2]).info
     assert 0.05 < info.temperature < 20 and info.temperature != 1
+
+
+def test_export_shifts_the_scores_of_classes(trained, tmp_path, capsys):
+    """By as much at each pixel, in every frame; all others stay."""
+    _, checkpoint, _ = trained
+    plain, shifted = tmp_path / 'plain.onnx', tmp_path / 'shifted.onnx'
+    export = ['export', str(checkpoint), '--no-evaluate', '-o']
+    assert main([*export, str(plain)]) == 0
+    assert main([*export, str(shifted), '--shift', 'pole=0.75', 'car=-0.5']) == 0
+    assert Bundle.load(shifted).info.trained_on['shift'] == {'pole': 0.75, 'car': -0.5}
+    assert 'shift' not in Bundle.load(plain).info.trained_on
+    streams = [backends.load(Bundle.load(path), 'onnxruntime').stream()
+               for path in (plain, shifted)]
+    names = list(Bundle.load(plain).info.label_set.names)
+    expected = np.zeros(len(names), np.float32)
+    expected[names.index('pole')], expected[names.index('car')] = 0.75, -0.5
+    info = Bundle.load(plain).info
+    image = np.random.default_rng(0).integers(0, 256, (info.height, info.width, 3), np.uint8)
+    for _ in range(2):
+        before, after = (np.array(stream.step(image)) for stream in streams)
+        np.testing.assert_allclose(
+            after - before, np.broadcast_to(expected[:, None, None], before.shape), atol=1e-4)
+        for stream in streams:
+            stream.remember()
+    capsys.readouterr()
+    for wrong, reason in [('lorry=1', "--shift names the class 'lorry', which label set"),
+                          ('pole', "'pole' is not possible: give NAME=NUMBER"),
+                          ('pole=nan', "'nan' is not possible: give a number of -20..20")]:
+        with contextlib.suppress(SystemExit):   # argparse's way
+            assert main([*export, str(plain), '--shift', wrong]) != 0
+        assert reason in capsys.readouterr().err
+    assert main([*export, str(plain), '--shift', 'pole=1', 'pole=2']) != 0
+    assert "--shift names the class 'pole' twice" in capsys.readouterr().err
 
 
 def test_bundle_stream_sees_the_pool_that_it_is_given(trained):

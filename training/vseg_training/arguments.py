@@ -53,3 +53,15 @@ def number(least: float, most: float) -> Callable[[str], float]:
                                     f'{least:g}..{most:.10g}')
         return value
     return read
+
+
+def named_number(least: float, most: float) -> Callable[[str], tuple[str, float]]:
+    """Return a reader of NAME=NUMBER, with numbers from least to most."""
+    read_number = number(least, most)
+
+    def read(text: str) -> tuple[str, float]:
+        name, sign, value = text.rpartition('=')
+        if not sign or not name:
+            raise ArgumentTypeError(f'{text!r} is not possible: give NAME=NUMBER')
+        return name, read_number(value)
+    return read

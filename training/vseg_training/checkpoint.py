@@ -71,10 +71,14 @@ def load_network(path: str | Path, adjust: bool = True) -> tuple[Network, Recipe
     except RuntimeError as error:
         raise _damaged(path, error) from error
     if adjust:
-        shift = stored.class_weights.log() * recipe.loss.logit_adjustment
-        for head in network.heads:
-            of_classes(head.get_submodule('classify'), network.num_classes)[1].sub_(shift)
+        shift_scores(network, -stored.class_weights.log() * recipe.loss.logit_adjustment)
     return network.eval(), recipe
+
+
+def shift_scores(network: Network, shift: Tensor) -> None:
+    """Add a number to the scores of each class [K], in the biases of a network's heads."""
+    for head in network.heads:
+        of_classes(head.get_submodule('classify'), network.num_classes)[1].add_(shift)
 
 
 def load_student(path: str | Path) -> tuple[Exportable, Recipe]:

@@ -12,7 +12,7 @@ from typing import Any, TYPE_CHECKING
 from ros_vseg import interrupts
 from ros_vseg.files import to_json, write_whole
 
-from .arguments import number, size, whole
+from .arguments import named_number, number, size, whole
 from .data_option import named_source, title_of
 from .recipe import load_recipe, Recipe
 
@@ -190,13 +190,15 @@ def _refuse_its_own(args: Namespace) -> None:
 def _export(args: Namespace) -> None:
     from ros_vseg.labels import load_label_set
 
-    from .checkpoint import load_student, untrained_student
+    from .checkpoint import load_student, shift_scores, untrained_student
     from .evaluate import evaluate_stream
-    from .export import export_bundle, summary
+    from .export import export_bundle, shift_of, summary
     from .temperature import calibrate
     _refuse_its_own(args)
     load = untrained_student if args.untrained else load_student
     student, recipe = load(args.checkpoint)
+    if args.shift:
+        shift_scores(student, shift_of(args.shift, recipe.data.label_set))
     metrics: dict[str, Any] = {}
     height_width = args.size or tuple(recipe.data.size)
     temperature = None
@@ -209,7 +211,8 @@ def _export(args: Namespace) -> None:
         if confusion.counts.any():      # else there is no number to give
             metrics[title_of(recipe, args.data)] = summary(
                 confusion, load_label_set(recipe.data.label_set))
-    export_bundle(student, recipe, args.output, height_width, metrics, temperature)
+    export_bundle(student, recipe, args.output, height_width, metrics, temperature,
+                  dict(args.shift))
     print(f'{args.output}: {args.output.stat().st_size / 1e6:.1f} MB')
 
 
@@ -309,6 +312,10 @@ def _add_export(command: ArgumentParser) -> None:
     command.add_argument('--calibrate', nargs='?', const='', metavar='DATA',
                          help="fit the confidence's temperature on data with labels, named as in "
                               '--data (default: the data that is evaluated on)')
+    command.add_argument('--shift', nargs='+', default=[], metavar='CLASS=NUMBER',
+                         type=named_number(-20, 20),
+                         help='add to the scores of a class, e.g. pole=0.35: more of it is found, '
+                              'and more is taken for it')
     command.add_argument('--no-evaluate', action='store_true', help='leave the metrics empty')
 
 

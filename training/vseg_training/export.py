@@ -1,7 +1,7 @@
 # Copyright 2026 The ros_vseg authors
 # SPDX-License-Identifier: Apache-2.0
 """The student alone leaves as a bundle: one ONNX file with its metadata."""
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 import logging
 from pathlib import Path
 import tempfile
@@ -21,7 +21,7 @@ from .models.per_frame import PerFrame
 from .models.stream import mean_confidence
 from .models.student import Student
 from .models.tasks import metres, range_of, split
-from .recipe import Recipe
+from .recipe import class_ids, Recipe
 
 OPSET = 18
 INPUTS = ('image', 'pool', 'pool_mask')
@@ -138,7 +138,8 @@ def forget_source(model: onnx.ModelProto) -> onnx.ModelProto:
 
 def export_bundle(student: Exportable, recipe: Recipe, path: Path,
                   size: Sequence[int] | None = None, metrics: dict[str, Any] | None = None,
-                  temperature: float | None = None) -> BundleInfo:
+                  temperature: float | None = None, shift: Mapping[str, float] | None = None
+                  ) -> BundleInfo:
     """
     Write a student as a bundle.
 
@@ -149,6 +150,7 @@ def export_bundle(student: Exportable, recipe: Recipe, path: Path,
         size: (height, width) of the network's input, the recipe's by default.
         metrics: Go into the metadata.
         temperature: That its scores were divided by, if any.
+        shift: What was added to the scores of classes, by name, for the metadata.
 
     Returns:
         The metadata.
@@ -165,12 +167,29 @@ def export_bundle(student: Exportable, recipe: Recipe, path: Path,
         pool_frames=student.context_frames,
         prototype_dim=0 if isinstance(student, PerFrame) or not count else student.prototype_dim,
         has_confidence=bool(count and student.context_frames),
-        trained_on={'recipe': recipe.name, 'seed': recipe.seed, 'sources': sources},
+        trained_on={'recipe': recipe.name, 'seed': recipe.seed, 'sources': sources,
+                    **({'shift': dict(shift)} if shift else {})},
         metrics=metrics or {}, license=recipe.data.license, rates=recipe.data.rates,
         temperature=temperature,
         depth=range_of(task) if task else None)
     write_bundle(to_onnx(student, size), info, path)
     return info
+
+
+def shift_of(named: Sequence[tuple[str, float]], label_set: str) -> torch.Tensor:
+    """
+    Make the shift of every class [K] out of that of some, by name.
+
+    Raises:
+        ValueError: The label set lacks a class, or one is named twice.
+    """
+    names = [name for name, _ in named]
+    twice = [name for name in names if names.count(name) > 1]
+    if twice:
+        raise ValueError(f'--shift names the class {twice[0]!r} twice')
+    shift = torch.zeros(len(load_label_set(label_set).names))
+    shift[class_ids(names, label_set, '--shift')] = torch.tensor([value for _, value in named])
+    return shift
 
 
 def summary(confusion: ConfusionMatrix, label_set: LabelSet) -> dict[str, Any]:

@@ -9,6 +9,8 @@ from typing import Any, cast, Dict, List, Optional, Tuple
 from omegaconf import OmegaConf
 from omegaconf.errors import KeyValidationError, OmegaConfBaseException, ValidationError
 
+from ros_vseg.labels import load_label_set
+
 from .models.options import KINDS, Model, NetworkOptions, Tasks
 from .recipe_limits import check_limits
 from .yaml_files import load_yaml, overrides_of
@@ -250,3 +252,23 @@ def to_dict(recipe: Recipe) -> dict[str, Any]:
     """Plain dict, as stored in a checkpoint."""
     tree = OmegaConf.to_container(OmegaConf.structured(recipe), resolve=True)
     return cast(dict[str, Any], tree)
+
+
+def class_ids(names: Sequence[str], label_set: str, key: str) -> list[int]:
+    """
+    Look up the ids of some classes of a label set.
+
+    Args:
+        names: Of the classes.
+        label_set: Name or file of the label set.
+        key: Of the recipe that lists the names; errors name it.
+
+    Raises:
+        ValueError: The label set lacks a class; the message names it.
+    """
+    known = list(load_label_set(label_set).names)
+    for name in names:
+        if name not in known:
+            raise ValueError(f'{key} names the class {name!r}, which label set {label_set} lacks: '
+                             f'use {", ".join(known)}')
+    return [known.index(name) for name in names]

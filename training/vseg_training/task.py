@@ -25,7 +25,7 @@ from .models.layers import resize, resize_labels
 from .models.long_term import LongTermContext
 from .models.network import Output
 from .models.tasks import bins_of
-from .recipe import from_dict, Recipe
+from .recipe import class_ids, from_dict, Recipe
 from .terms import Maps, needs, Task, Terms, Widths
 from .terms.methods import refuse_frozen
 
@@ -52,26 +52,6 @@ def build_network(recipe: Recipe, pretrained: bool = False) -> Network:
     label_set = load_label_set(recipe.data.label_set)
     refuse_padding_as_class(label_set)
     return build(recipe.model, len(label_set.names), pretrained, recipe.tasks)
-
-
-def class_ids(names: Sequence[str], label_set: str, key: str) -> list[int]:
-    """
-    Look up the ids of some classes of a label set.
-
-    Args:
-        names: Of the classes.
-        label_set: Name or file of the label set.
-        key: Of the recipe that lists the names; errors name it.
-
-    Raises:
-        ValueError: The label set lacks a class; the message names it.
-    """
-    known = list(load_label_set(label_set).names)
-    for name in names:
-        if name not in known:
-            raise ValueError(f'{key} names the class {name!r}, which label set {label_set} lacks: '
-                             f'use {", ".join(known)}')
-    return [known.index(name) for name in names]
 
 
 class SegmentationTask(lightning.LightningModule):

@@ -29,10 +29,10 @@ from .models import sync_batch_norm
 from .models.kinds import Network
 from .models.options import DepthTask, Model
 from .progress import ProgressBar, SpeedReport, WaitTimer
-from .recipe import chosen_by, Recipe, to_dict
+from .recipe import chosen_by, class_ids, Recipe, to_dict
 from .recipe_limits import check_limits
 from .resume import BestCheckpoint, resume_step, set_aside, WholeCheckpoints
-from .task import class_ids, SegmentationTask
+from .task import SegmentationTask
 from .terms import needs
 
 
