@@ -13,6 +13,7 @@ from typing import Any
 
 from ros_vseg.errors import MediaError
 
+LONGEST = 240   # bytes of a name that goes into a temporary one
 ABANDONED = 60.0    # seconds after which a file of a process that is gone is nobody's
 
 
@@ -38,7 +39,10 @@ def write_whole(path: Path, data: bytes | memoryview) -> None:
 
 def partial_path(path: Path) -> Path:
     """Return the name beside a path that this process writes to first."""
-    return path.with_name(f'.{os.getpid()}.{path.name}')
+    name = path.name
+    while len(os.fsencode(name)) > LONGEST:     # a name may have 255 bytes
+        name = name[1:]
+    return path.with_name(f'.{os.getpid()}.{name}')
 
 
 def remove_abandoned(folder: Path, name: str = '*') -> None:

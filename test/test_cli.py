@@ -344,6 +344,19 @@ def test_a_reader_that_ends_early_is_no_error(arguments, bag, bundle, tmp_path):
     assert (done.returncode, done.stderr) == (141, '')
 
 
+def test_compare_reads_frames_as_run_does(bundle, tmp_path):
+    two = tmp_path / 'two'
+    with BagWriter(two) as writer:
+        for topic in ('/left/image', '/right/image'):
+            writer.image(topic, np.zeros((*SIZE, 3), np.uint8), 'rgb8', 10**9)
+    arguments = ('compare', 'onnxruntime', 'onnxruntime', '--input', two, '--bundle', bundle)
+    refused = vseg(*arguments)
+    assert refused.returncode == 2
+    assert 'several image topics: choose one of /left/image, /right/image' in refused.stderr
+    done = vseg(*arguments, '--topic', '/left/image', '--bit-depth', '12')
+    assert done.returncode == 0 and '100.000 % of 1 frames' in done.stdout
+
+
 def test_output_that_is_closed_or_full(bundle):
     command = f'{sys.executable} -m ros_vseg.commands.cli info {bundle}'
     closed, full = (subprocess.run(['sh', '-c', command + to], capture_output=True, text=True,

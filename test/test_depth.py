@@ -22,7 +22,7 @@ from ros_vseg.commands.outputs import Outputs
 from ros_vseg.depth import depth_image, DepthRange, FAR, in_millimetres
 from ros_vseg.errors import BackendError, BundleError
 from ros_vseg.graph import at_size
-from ros_vseg.media.sources import Frame
+from ros_vseg.media.frames import Frame
 from ros_vseg.media.writers import write_png
 from ros_vseg.nodes.outputs import PATIENCE
 from ros_vseg.stream import Result, Stream

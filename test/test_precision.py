@@ -22,7 +22,8 @@ from ros_vseg.engines.engine import calibrated_path, graph_for
 from ros_vseg.engines.precision import KINDS, lower, quantize
 from ros_vseg.errors import EngineError
 from ros_vseg.graph import ring_model
-from ros_vseg.media.sources import Frame, open_source
+from ros_vseg.media.frames import Frame
+from ros_vseg.media.sources import open_source
 from ros_vseg.processes import demo_clip
 from ros_vseg.resize import resize_image
 

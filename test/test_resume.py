@@ -21,7 +21,8 @@ from ros_vseg.commands import cli, journal
 from ros_vseg.commands.journal import Journal, NAME, Replay
 from ros_vseg.commands.run import run
 from ros_vseg.errors import MediaError
-from ros_vseg.media.sources import Frame, open_source
+from ros_vseg.media.frames import Frame
+from ros_vseg.media.sources import open_source
 from ros_vseg.media.writers import BagWriter, write_png
 from ros_vseg.stream import Result, Stream
 
@@ -197,6 +198,12 @@ def test_what_cannot_be_resumed_is_refused(drive, confident, label, tmp_path, ca
         error = capsys.readouterr().err
         assert reason in error and error.count('\n') == 1
     label(out, limit=3)
+    before = written(out)
+    with pytest.raises(MediaError, match='has 3 labelled frames, which --limit 2 would cut: '
+                       'give 3 or more'):
+        label(out, resume=True, limit=2)
+    assert written(out) == before
+    assert label(out, resume=True, limit=3)[0].kept == 3
     (out / journal.NAME).unlink()
     with pytest.raises(MediaError, match='of an earlier run'):
         label(out, resume=True)
@@ -213,6 +220,11 @@ def test_an_input_that_has_changed_is_refused(confident, tmp_path):
         run(open_source(frames), Stream(backend), out, ['labels'], resume=True)
     resume()
     cv2.imwrite(str(frames / '2.png'), image(30))
+    with pytest.raises(MediaError, match='frame 2 of the input, 2, is not the one'):
+        resume()
+    changed = image(2)
+    changed[SIZE[0] // 2 + 1, 5] ^= 1     # one pixel of one row
+    cv2.imwrite(str(frames / '2.png'), changed)
     with pytest.raises(MediaError, match='frame 2 of the input, 2, is not the one'):
         resume()
     cv2.imwrite(str(frames / '2.png'), image(2))

@@ -9,7 +9,7 @@ import subprocess
 import sys
 
 from bags import (
-    CAMERA_CHANNEL, image_message, PERIOD, picture, png, write_drive, write_mcap)
+    CAMERA_CHANNEL, exact, image_message, PERIOD, picture, png, write_drive, write_mcap)
 import cv2
 import pytest
 
@@ -159,6 +159,49 @@ def test_impossible_outputs_are_one_line(vseg, tmp_path):
         assert code == 2 and 'cannot be written' in error and error.count('\n') == 1
 
 
+@pytest.mark.parametrize('name', ['out.MCAP', 'out.db3', 'out.bag', 'out.mp4'])
+def test_a_folder_is_not_called_as_a_file(vseg, tmp_path, name):
+    drive = write_drive(tmp_path / 'drive', 2)
+    code, _, error = vseg(drive, '-o', tmp_path / name)
+    assert code == 2 and 'would be a folder: give NAME.mcap to write a bag' in error
+    assert error.count('\n') == 1 and not (tmp_path / name).exists()
+    (tmp_path / name).mkdir()   # it is wanted
+    assert vseg(drive, '-o', tmp_path / name)[0] == 0
+
+
+def test_an_output_without_a_name_is_refused(vseg, tmp_path, capsys):
+    with pytest.raises(SystemExit):
+        vseg(write_drive(tmp_path / 'drive', 2), '-o', '')
+    assert 'it is empty: give a path' in capsys.readouterr().err
+
+
+def test_exact_labels_that_cannot_be_compared_are_told(vseg, tmp_path):
+    with writers.BagWriter(tmp_path / 'drive') as writer:
+        for number in range(12):
+            stamp = 10**9 + number * PERIOD
+            writer.image('/camera/image', picture(number), 'rgb8', stamp, 'camera')
+            later = stamp + (7 if number in (3, 4) else 0)
+            labels = exact(number % 3)
+            writer.image('/camera/label', labels[::2] if number == 5 else labels, 'mono8', later,
+                         'camera')
+    code, text, error = vseg(tmp_path / 'drive', '-o', tmp_path / 'out', '--json')
+    assert code == 1 and json.loads(text)['problems'] == [
+        '1 exact labels are of another size than their images, and were not compared',
+        '2 exact labels have the stamp of no image, and were not compared']
+    assert error.count('vseg: error: ') == 2
+    assert json.loads(text)['frames'] == 12 and 'miou' in json.loads(text)
+
+
+def test_names_as_long_as_a_file_may_have(vseg, tmp_path):
+    frames = tmp_path / 'frames'
+    frames.mkdir()
+    names = ['a' * 251, 'é' * 120, 'b']
+    for name in names:
+        (frames / f'{name}.png').write_bytes(png(picture(0)))
+    assert vseg(frames, '-o', tmp_path / 'out', '--save', 'labels')[0] == 0
+    assert files(tmp_path / 'out/labels') == sorted(f'{name}.png' for name in names)
+
+
 @pytest.mark.parametrize('number', [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_leaves_nothing_half_written(bundle, tmp_path, number):
     drive, out = write_drive(tmp_path / 'drive', 2000), tmp_path / 'out'
@@ -205,6 +248,18 @@ def test_what_is_of_no_run_is_not_cleared(vseg, tmp_path):
     (out / 'depth' / '0.png').unlink()
     assert vseg(drive, '-o', out, '--save', 'color')[0] == 0    # without labels too
     assert vseg(drive, '-o', out, '--save', 'color', '--clear')[0] == 0
+
+
+def test_a_bag_of_ones_own_is_not_cleared(vseg, tmp_path):
+    drive, out = write_drive(tmp_path / 'drive', 2), tmp_path / 'out'
+    out.mkdir()
+    write_drive(out / 'bag', 2)
+    before = files(out)
+    code, _, error = vseg(drive, '-o', out, '--save', 'bag', '--clear')
+    assert code == 2 and 'is a bag of your own' in error and files(out) == before
+    other = tmp_path / 'other'
+    for _ in range(2):
+        assert vseg(drive, '-o', other, '--save', 'bag', '--clear')[0] == 0
 
 
 def test_two_runs_write_to_one_folder_one_after_the_other(vseg, tmp_path):

@@ -62,8 +62,11 @@ def test_a_pipe_is_not_waited_for(tmp_path):
     write_png(folder / 'b.png', PICTURE)
     os.mkfifo(folder / 'a.png')
     assert [frame.name for frame in open_source(folder)] == ['b']
-    with pytest.raises(MediaError, match='is no file'):
-        open_source(folder / 'a.png')
+    (folder / 'c.png').symlink_to('/dev/zero')
+    assert [frame.name for frame in open_source(folder)] == ['b']
+    for name in ('a.png', 'c.png'):
+        with pytest.raises(MediaError, match='is no file'):
+            open_source(folder / name)
 
 
 def test_images_of_other_kinds_are_named(tmp_path, caplog):
@@ -72,7 +75,33 @@ def test_images_of_other_kinds_are_named(tmp_path, caplog):
                                       cv2.imencode('.png', PICTURE)[1].tobytes())
     with caplog.at_level(logging.WARNING):
         assert open_source(tmp_path).count == 2
-    assert caplog.messages == [f'{tmp_path}: images of other kinds are left out: 2 .gif, 1 .ppm']
+    assert caplog.messages == [
+        f'{tmp_path}: what lies beside the images is left out: 2 .gif, 1 .ppm']
+
+
+def test_a_bag_and_a_video_beside_images_are_named(tmp_path, caplog):
+    for name in ('a.png', 'b.mp4', 'c.mcap'):
+        (tmp_path / name).write_bytes(cv2.imencode('.png', PICTURE)[1].tobytes())
+    with caplog.at_level(logging.WARNING):
+        assert open_source(tmp_path).count == 1
+    assert caplog.messages == [
+        f'{tmp_path}: what lies beside the images is left out: 1 .mcap, 1 .mp4']
+
+
+def test_a_folder_with_some_metadata_is_no_bag(tmp_path):
+    (tmp_path / 'metadata.yaml').write_text('camera: front\n')
+    write_png(tmp_path / 'a.png', PICTURE)
+    assert [frame.name for frame in open_source(tmp_path)] == ['a']
+
+
+def test_videos_have_no_bit_depth(tmp_path):
+    with VideoWriter(tmp_path / 'a.mp4', 10) as video:
+        for _ in range(3):
+            video.write(np.zeros((48, 64, 3), np.uint8))
+    for reading in ({'bit_depth': 12}, {'depth_as_grey': True}):
+        with pytest.raises(MediaError, match='is a video, of 8 bits'):
+            open_source(tmp_path / 'a.mp4', **reading)
+    assert open_source(tmp_path / 'a.mp4', bit_depth=16, depth_as_grey=False).count == 3
 
 
 def test_hidden_files_are_no_frames(tmp_path):

@@ -12,8 +12,8 @@ import numpy.typing as npt
 
 from ros_vseg.errors import MediaError
 from ros_vseg.labels import colorize, LabelSet
+from ros_vseg.media.frames import Frame
 from ros_vseg.media.iou import ConfusionMatrix
-from ros_vseg.media.sources import Frame
 from ros_vseg.media.writers import write_png
 from ros_vseg.stream import Stream
 

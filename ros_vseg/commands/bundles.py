@@ -5,6 +5,7 @@ import argparse
 from pathlib import Path
 from typing import Any
 
+from ros_vseg.commands.reading import add_reading, open_frames
 from ros_vseg.errors import VsegError
 
 Commands = Any      # what argparse's add_subparsers returns, which has no public name
@@ -23,7 +24,6 @@ def _build(options: argparse.Namespace) -> int:
     from ros_vseg.engines.build import parse_targets
     from ros_vseg.engines.engine import engine_for
     from ros_vseg.gpu.cuda import Gpu
-    from ros_vseg.media.sources import open_source
     bundle = load(options)
     if bundle.info.depth:
         reason = ('8 bits are checked by their labels alone' if options.targets == 'cpu' else
@@ -37,7 +37,8 @@ def _build(options: argparse.Namespace) -> int:
     else:
         targets = parse_targets(options.targets)
     if options.calibrate:
-        path, frames = calibrate(bundle, open_source(options.calibrate), options.engines)
+        path, frames = calibrate(bundle, open_frames(options.calibrate, options),
+                                 options.engines)
         print(f'{path}: calibrated with {frames} frames')
     for target in targets:
         path, header, engine = engine_for(
@@ -51,12 +52,11 @@ def _build(options: argparse.Namespace) -> int:
 
 def _build_for_cpu(options: argparse.Namespace, bundle: Any) -> int:
     from ros_vseg.calibrate import calibrate_for_cpu
-    from ros_vseg.media.sources import open_source
     if options.precision != 'int8' or not options.calibrate:
         raise VsegError('for cpu only int8 has something to build: give --precision int8 '
                         '--calibrate PATH')
     path, frames, bits, share = calibrate_for_cpu(
-        bundle, open_source(options.calibrate), options.engines)
+        bundle, open_frames(options.calibrate, options), options.engines)
     print(f'{path}\n  calibrated with {frames} frames, weights of {bits} bits, '
           f'{100 * share:.2f} % of the labels of fp32')
     return 0
@@ -90,6 +90,7 @@ def add_build(commands: Commands) -> None:
                        'cpu for int8 in OpenVINO')
     build.add_argument('--calibrate', type=Path, metavar='PATH',
                        help='frames for int8: a folder of images, a video or a bag')
+    add_reading(build)
     build.add_argument('--engines', type=Path,
                        help='folder to keep engines in (default: ~/.cache/ros_vseg)')
     build.add_argument('--device', type=int, default=0, help='index of the GPU (default: 0)')

@@ -16,6 +16,7 @@ from ros_vseg.commands.bundles import add_build, add_wrap, Commands, load
 from ros_vseg.commands.completion import backends, benchmarks, completed, offer, precisions
 from ros_vseg.commands.limits import check_numbers
 from ros_vseg.commands.output import printing
+from ros_vseg.commands.reading import add_reading, open_frames, path_with_name
 from ros_vseg.errors import VsegError
 from ros_vseg.files import to_json
 
@@ -58,7 +59,6 @@ def _run(options: argparse.Namespace) -> int:
     interrupts.end_at_once()    # imports are cut short without a traceback
     from ros_vseg.backends import load as load_backend
     from ros_vseg.labels import load_label_set
-    from ros_vseg.media.sources import open_source
     from ros_vseg.commands.run import NothingLabelledError, run
     from ros_vseg.stream import Stream
     interrupts.defer()
@@ -68,8 +68,7 @@ def _run(options: argparse.Namespace) -> int:
     if options.resume and options.stabilize:
         raise VsegError('what --stabilize remembers is not kept, so it cannot be resumed: leave '
                         '--resume or --stabilize out')
-    source = open_source(options.input, options.topic, options.fps, bit_depth=options.bit_depth,
-                         depth_as_grey=options.depth_as_grey)
+    source = open_frames(options.input, options, options.fps)
     with interrupts.interruptible():    # an engine takes minutes
         backend = load_backend(
             load(options), options.backend, threads=options.threads, precision=options.precision,
@@ -108,9 +107,9 @@ def _failed(error: object, code: int = 1) -> int:
 
 def _compare(options: argparse.Namespace) -> int:
     from ros_vseg.commands.compare import compare, load as load_backend
-    from ros_vseg.media.sources import open_source
     from ros_vseg.processes import demo_clip
-    bundle, source = load(options), open_source(options.input or demo_clip())
+    bundle = load(options)
+    source = open_frames(options.input or demo_clip(), options)
     first, second = (load_backend(bundle, text, engines=options.engines)
                      for text in (options.first, options.second))
     interrupts.defer()
@@ -123,7 +122,7 @@ def _compare(options: argparse.Namespace) -> int:
 def _add_run(commands: Commands) -> None:
     run = commands.add_parser('run', help='label a bag, a video or a folder of images')
     run.add_argument('input', type=Path, help='bag, video file or folder of images')
-    run.add_argument('-o', '--output', type=Path,
+    run.add_argument('-o', '--output', type=path_with_name,
                      help='folder to write to, or a bag to write (NAME.mcap)')
     run.add_argument('--rerun', type=Path, metavar='FILE.rrd',
                      help='write images, labels and confidence for the Rerun viewer, too')
@@ -156,11 +155,7 @@ def _add_run(commands: Commands) -> None:
     run.add_argument('--threads', type=int, default=0, help='threads per step (0: all)')
     run.add_argument('--stabilize', action='store_true',
                      help='steady labels by those of earlier frames, moved by optical flow')
-    run.add_argument('--topic', help='image topic of a bag with several')
-    run.add_argument('--bit-depth', type=int, default=16, choices=range(8, 17), metavar='N',
-                     help='bits that the values of 16-bit images use (default: 16)')
-    run.add_argument('--depth-as-grey', action='store_true',
-                     help='take 16UC1 and 32FC1 images as grey pictures instead of depth')
+    add_reading(run)
     run.add_argument('--label-set', help='YAML that renames, merges or recolours the classes')
     run.add_argument('--max-gap', type=float, default=1.0,
                      help='seconds between two frames after which context is dropped, and age at '
@@ -176,6 +171,7 @@ def _add_compare(commands: Commands) -> None:
           backends)
     compare.add_argument('--input', type=Path, metavar='PATH',
                          help='bag, video file or folder of images (default: the demo clip)')
+    add_reading(compare)
     compare.add_argument('--limit', type=int, default=50, metavar='N',
                          help='end after N frames (default: 50)')
     compare.add_argument('--bundle', type=Path, help='student to run (default: the shipped one)')

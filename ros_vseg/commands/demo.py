@@ -24,7 +24,7 @@ from ros_vseg.processes import Child, ChildError, demo_clip, ros_environment
 
 if TYPE_CHECKING:
     from ros_vseg.bundle import Bundle
-    from ros_vseg.media.sources import Source
+    from ros_vseg.media.frames import Source
 
 CAMERA = '/vseg_node/camera'
 REMAPS = {'label': f'{CAMERA}/label', 'overlay': f'{CAMERA}/overlay', 'image': '/camera/image',

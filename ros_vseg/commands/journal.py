@@ -16,12 +16,11 @@ import numpy.typing as npt
 
 from ros_vseg.errors import MediaError
 from ros_vseg.files import to_json, write_whole
-from ros_vseg.media.sources import Frame
+from ros_vseg.media.frames import Frame
 from ros_vseg.stream import Past, Result, Stream
 
 NAME = 'run.jsonl'      # in the output folder: a line of options, then one of each frame
 PICTURES = ('labels', 'color', 'depth')      # folders with a PNG of each frame
-SAMPLED = 8     # every so many rows of an image tell whether it is the same one
 
 
 class Entry(NamedTuple):
@@ -176,7 +175,7 @@ def _entry(line: str) -> Entry | None:
 
 def checksum(image: npt.NDArray[np.uint8]) -> int:
     """Return a number that tells an image uint8 [H, W, 3] from others."""
-    return zlib.crc32(np.ascontiguousarray(image[::SAMPLED]).tobytes())
+    return zlib.crc32(np.ascontiguousarray(image).data)
 
 
 def _difference(before: str, now: str) -> str:

@@ -15,10 +15,12 @@ from ros_vseg.depth import depth_image, in_millimetres
 from ros_vseg.errors import MediaError
 from ros_vseg.files import remove_abandoned
 from ros_vseg.labels import colorize, overlay
-from ros_vseg.media.sources import Frame
+from ros_vseg.media.bags import Bag
+from ros_vseg.media.frames import Frame
 from ros_vseg.media.writers import BagWriter, VideoWriter, write_png
 from ros_vseg.stream import Result, Stream
 
+TOPICS = {'label', 'color', 'overlay'}   # of the bag
 RESULTS = ('labels', 'color', 'depth', 'overlay.mp4', 'bag', NAME)   # names in the output folder
 
 
@@ -198,6 +200,9 @@ def _remove(path: Path) -> None:
     if path.is_file():
         path.unlink()
     elif (path / 'metadata.yaml').exists():
+        if not {channel.topic for channel in Bag(path).counts} <= TOPICS:
+            raise MediaError(f'{path} is a bag of your own, with other topics than a run writes: '
+                             'remove it yourself, or choose another output')
         shutil.rmtree(path)
     else:
         for file in path.glob('*.png'):

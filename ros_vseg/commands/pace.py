@@ -10,7 +10,7 @@ from typing import NamedTuple
 from ros_vseg.bundle import Bundle
 from ros_vseg.errors import BundleError
 from ros_vseg.graph import at_size
-from ros_vseg.media.sources import Frame
+from ros_vseg.media.frames import Frame
 
 SHARES = (1.0, 0.75, 0.5)   # of the bundle's height and width that are tried
 GRID = 16       # pixels that a size is a multiple of

@@ -20,12 +20,15 @@ from ros_vseg.commands.outputs import DepthPictures, Outputs, prepare
 from ros_vseg.errors import MediaError
 from ros_vseg.interrupts import until_interrupted
 from ros_vseg.labels import remap_table
+from ros_vseg.media.frames import Frame, Source
 from ros_vseg.media.iou import ConfusionMatrix
 from ros_vseg.media.rerun_file import RerunWriter
-from ros_vseg.media.sources import Frame, Source
 from ros_vseg.media.writers import holding
 from ros_vseg.stream import Result, Stream
 
+
+# endings of files that a folder is not called by
+FILES = ('.mcap', '.db3', '.bag', '.mp4', '.avi', '.mkv', '.mov', '.webm')
 
 log = logging.getLogger(__name__)
 
@@ -48,6 +51,7 @@ class Report:
         self.depth: DepthPictures | None = None
         self._table = remap_table(stream.info.label_set, stream.label_set)
         self.confusion = ConfusionMatrix(len(self.label_set.names))
+        self._other_size = 0
         self._times: defaultdict[str, list[float]] = defaultdict(list)
         self._start = time.perf_counter()
         self._context_frames = 0
@@ -67,8 +71,21 @@ class Report:
         self._compare(frame, labels)
 
     def _compare(self, frame: Frame, labels: npt.NDArray[np.uint8]) -> None:
-        if frame.labels is not None and frame.labels.shape == labels.shape:
+        if frame.labels is None:
+            return
+        if frame.labels.shape == labels.shape:
             self.confusion.update(self._table[frame.labels], labels)
+        else:
+            self._other_size += 1
+
+    def end(self, source: Source) -> None:
+        """Add to the problems what exact labels could not be compared with."""
+        if self._other_size:
+            self.problems.append(f'{self._other_size} exact labels are of another size than their '
+                                 'images, and were not compared')
+        if source.unpaired_labels:
+            self.problems.append(f'{source.unpaired_labels} exact labels have the stamp of no '
+                                 'image, and were not compared')
 
     def to_dict(self, source: Source, stream: Stream) -> dict[str, Any]:
         """Return the report as values for JSON; shares are in 0..1, times in ms."""
@@ -180,6 +197,9 @@ def _run(source: Source, stream: Stream, output: Path, save: Collection[str],
         if earlier:
             journal.read(save)
             replay = Replay(output, journal.entries, stream)
+            if limit is not None and limit < len(replay):
+                raise MediaError(f'{output} has {len(replay)} labelled frames, which --limit '
+                                 f'{limit} would cut: give {len(replay)} or more')
     total = source.count if limit is None else min(limit, source.count or limit)
     frames = tqdm(islice(source, limit), total=total, unit=' frames', ncols=80,
                   disable=None if progress else True)
@@ -194,6 +214,7 @@ def _run(source: Source, stream: Stream, output: Path, save: Collection[str],
             raise NothingLabelledError(
                 f'nothing was labelled: {source.name} has no readable frame (left out: '
                 f'{source.left_out() or "none"})')
+        report.end(source)
     return report
 
 
@@ -211,6 +232,9 @@ def _chosen(output: Path | None, save: Collection[str] | None) -> Collection[str
     if output is None:
         return []
     if output.suffix != '.mcap':
+        if output.suffix.lower() in FILES and not output.is_dir():
+            raise MediaError(f'{output} would be a folder: give NAME.mcap to write a bag, or a '
+                             'folder, where --save overlay writes overlay.mp4')
         return save or ['labels', 'overlay']
     if set(save or ['bag']) != {'bag'}:
         raise MediaError(f'{output} is to be a bag, which cannot hold {", ".join(save or [])}: '

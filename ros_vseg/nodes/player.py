@@ -23,7 +23,8 @@ from std_msgs.msg import Header, UInt32
 from ros_vseg import interrupts
 from ros_vseg.errors import VsegError
 from ros_vseg.image import fill_image
-from ros_vseg.media.sources import Frame, open_source
+from ros_vseg.media.frames import Frame
+from ros_vseg.media.sources import open_source
 from ros_vseg.nodes.parameters import declare, Parameter
 from ros_vseg.nodes.start import Program
 
