@@ -145,7 +145,9 @@ def test_long_term_context_pools_nearby_and_distant_frames():
     for clip in (nearby, distant):
         for t in range(4):
             pooled += clip[:, t].mean((2, 3)) / 8
-    torch.testing.assert_close(module(nearby, distant), module.perceptron(pooled))
+    counted = torch.ones(2, 4, 5, 7, dtype=torch.bool)
+    torch.testing.assert_close(
+        module(nearby, distant, counted, counted), module.perceptron(pooled))
 
 
 def test_video_id_loss_in_both_forms():

@@ -163,11 +163,8 @@ class SegmentationTask(lightning.LightningModule):
             terms['auxiliary'] = torch.stack(heads).mean()
         projection = output['projection']
         if projection is not None:
-            grid = output['features'].shape[-2:]
-            inside = resize_labels(labels.flatten(0, 1), grid) != PADDING
             terms['diversity'] = diversity_loss(
-                projection, self.recipe.loss.diversity_threshold,
-                inside.flatten(1).unflatten(0, labels.shape[:2]))
+                projection, self.recipe.loss.diversity_threshold)
         if len(streams) > 1 and self.recipe.loss.co_training:
             counted = (coarse != PADDING).unflatten(0, labels.shape[:2])
             terms['co_training'] = co_training_loss(streams, counted)
@@ -182,15 +179,16 @@ class SegmentationTask(lightning.LightningModule):
 
     def _context_terms(self, batch: Batch, output: Output) -> dict[str, Tensor]:
         """Terms that need more than the clip's labels: video ID, distillation."""
-        terms = {}
+        terms, counted = {}, batch['labels'] != PADDING
         if self.recipe.loss.long_term:
             distant = batch['distant']
             features = self.network.encode(distant.flatten(0, 1))[1]
             scores = self.long_term(
-                output['features'], features.unflatten(0, distant.shape[:2]))
+                output['features'], features.unflatten(0, distant.shape[:2]), counted,
+                batch['distant_counted'])
             terms['long_term'] = video_id_loss(
                 scores, batch['video'], self.recipe.loss.video_id)
-        distill, counted = self.recipe.distill, batch['labels'] != PADDING
+        distill = self.recipe.distill
         if distill.teacher and (distill.uncertainty or distill.structural):
             terms |= distillation_terms(
                 output, self._targets(batch), counted.flatten(0, 1), self.class_weights,
@@ -230,7 +228,7 @@ class SegmentationTask(lightning.LightningModule):
         if not any(needs(self.recipe.terms, need) for need in ('teacher', 'probabilities')):
             return None
         if self._teacher:
-            clip = self._teacher[0], batch['images'], batch['places']
+            clip = self._teacher[0], *_seen(batch)
             maps, passes = teacher_maps(*clip), self.terms.passes
             return maps._replace(monte_carlo=monte_carlo(*clip, **passes)) if passes else maps
         if self.recipe.distill.teacher:
@@ -240,7 +238,7 @@ class SegmentationTask(lightning.LightningModule):
     def _targets(self, batch: Batch) -> Targets:
         """Targets of a batch, from the teacher at work or from its soft labels."""
         if self._teacher:
-            return teacher_targets(self._teacher[0], batch['images'], batch['places'])
+            return teacher_targets(self._teacher[0], *_seen(batch))
         return Targets(**batch['targets'])
 
     def _weights(self) -> dict[str, float]:
@@ -260,7 +258,7 @@ class SegmentationTask(lightning.LightningModule):
         Raises:
             NonFiniteLoss: A term is NaN or infinite; the message names it and the clips.
         """
-        output = self.network(batch['images'], batch['places'])
+        output = self.network(*_seen(batch))
         terms = (self.losses(output, batch['labels']) | self._geometry_terms(batch, output)
                  | self._context_terms(batch, output))
         weights = self._weights()
@@ -348,6 +346,11 @@ class SegmentationTask(lightning.LightningModule):
         if options.optimizer == 'adamw':
             return torch.optim.AdamW(groups, weight_decay=options.weight_decay)
         raise ValueError(f'optimizer {options.optimizer!r} is unknown: use adamw or sgd')
+
+
+def _seen(batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
+    """What networks see of a batch: its clips, their places, and what of them is not padding."""
+    return batch['images'], batch['places'], batch['labels'] != PADDING
 
 
 def _widths(network: Network, crop: Sequence[int]) -> Widths:

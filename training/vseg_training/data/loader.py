@@ -10,7 +10,7 @@ import torch
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from .augment import Augmentation, Draw, Matrices, still_flow, still_path
-from .clips import Clip, ClipSource, Pixels
+from .clips import Clip, ClipSource, PADDING, Pixels
 from .degrade import degrade, SEEN
 from .soft_labels import SoftLabels
 
@@ -38,9 +38,10 @@ class ClipDataset(Dataset[Item]):
 
     An item, by (sample number, clip length), is a dict: images uint8 [L, 3, h, w], labels int64
     [L, h, w], places float32 [4] (``position_codes``), video (int, the snippet's number among all
-    sources), name (of the last frame), and if asked for distant (images like the clip's), targets
-    (a dict, see ``SoftLabels.clip``), flow float32 [L - 1, 2, h, w] with flow_known (bool), and
-    depth float32 [L, h, w] and normals float32 [L, 3, h, w] (``Draw.geometry``).
+    sources), name (of the last frame), and if asked for distant (images like the clip's) with
+    distant_counted (bool [L, h, w], False for padding), targets (a dict, see
+    ``SoftLabels.clip``), flow float32 [L - 1, 2, h, w] with flow_known (bool), and depth float32
+    [L, h, w] and normals float32 [L, 3, h, w] (``Draw.geometry``).
     DataError for files that cannot be used.
 
     Args:
@@ -130,7 +131,10 @@ class ClipDataset(Dataset[Item]):
                 'name': source.frame_name(keys[-1])}
         if self.distant:
             far = source.load_images(source.distant_keys(drive, position, length, INTERVAL))
-            item['distant'] = _tensor(replace(draw, paths=None).images(far))
+            straight = replace(draw, paths=None)
+            item['distant'] = _tensor(straight.images(far))
+            item['distant_counted'] = torch.from_numpy(
+                straight.labels(np.zeros(far.shape[:3], np.uint8)) != PADDING)
         if self.flow:
             item['flow'] = torch.from_numpy(still_flow(draw.matrices(length), draw.crop))
             item['flow_known'] = still

@@ -19,7 +19,7 @@ LAYERS = 6  # "which have the most compressed features with low resolution" (Sec
 
 @torch.no_grad()
 def monte_carlo(network: Network, clip: Tensor, places: Tensor | None = None,
-                passes: int = 5, rate: float = 0.01) -> MonteCarlo:
+                counted: Tensor | None = None, passes: int = 5, rate: float = 0.01) -> MonteCarlo:
     """
     Mean and variance of the probabilities over passes with dropout.
 
@@ -27,12 +27,13 @@ def monte_carlo(network: Network, clip: Tensor, places: Tensor | None = None,
         network: Put into eval mode; only the last six normalised layers of its backbone drop.
         clip: [B, L, 3, H, W] in 0..255.
         places: As in the network's ``forward``.
+        counted: Likewise.
         passes: How many.
         rate: Share of values that are dropped.
     """
     with _dropout(network.backbone, rate):
-        found = torch.stack([teacher_maps(network, clip, places).of('scores', True).softmax(2)
-                             for _ in range(passes)])
+        found = torch.stack([teacher_maps(network, clip, places, counted).of(
+            'scores', True).softmax(2) for _ in range(passes)])
     # without the first pass rounding would tell pixels apart whose passes are all the same
     variance = (found - found[:1]).var(0, correction=0).sum(2)
     return MonteCarlo(found.mean(0), variance)

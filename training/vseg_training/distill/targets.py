@@ -1,7 +1,6 @@
 # Copyright 2026 The ros_vseg authors
 # SPDX-License-Identifier: Apache-2.0
 """What a student learns from: the same targets from a teacher at work or from its soft labels."""
-from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
@@ -10,7 +9,7 @@ from torch import Tensor
 from .structure import structural_loss
 from .uncertainty import uncertainty_loss, uncertainty_map
 from ..models.kinds import Network
-from ..models.layers import resize_labels
+from ..models.layers import counted_cells
 from ..models.network import Output
 from ..models.teacher import mean_prediction, Teacher
 from ..terms import Maps
@@ -32,8 +31,8 @@ class Targets(NamedTuple):
 
 
 @torch.no_grad()
-def teacher_targets(network: Network, clip: Tensor, places: Tensor | None = None
-                    ) -> Targets:
+def teacher_targets(network: Network, clip: Tensor, places: Tensor | None = None,
+                    counted: Tensor | None = None) -> Targets:
     """
     Targets of a fixed network for a clip.
 
@@ -44,12 +43,13 @@ def teacher_targets(network: Network, clip: Tensor, places: Tensor | None = None
         network: Put into eval mode.
         clip: [B, L, 3, H, W] in 0..255.
         places: As in the network's ``forward``.
+        counted: Likewise.
     """
     if isinstance(network, Teacher):
-        output = network.monte_carlo()(clip, places)
+        output = network.monte_carlo()(clip, places, counted)
         streams = [scores.float().softmax(2) for scores in output['streams']]
     else:
-        output = network.eval()(clip, places)
+        output = network.eval()(clip, places, counted)
         streams = [output['scores'].float().softmax(2)]
     projection = output['projection']
     if projection is not None:
@@ -68,7 +68,8 @@ def maps_of(output: Output) -> Maps:
 
 
 @torch.no_grad()
-def teacher_maps(network: Network, clip: Tensor, places: Tensor | None = None) -> Maps:
+def teacher_maps(network: Network, clip: Tensor, places: Tensor | None = None,
+                 counted: Tensor | None = None) -> Maps:
     """
     Scores and features of a fixed network for a clip, without dropout.
 
@@ -76,8 +77,9 @@ def teacher_maps(network: Network, clip: Tensor, places: Tensor | None = None) -
         network: Put into eval mode.
         clip: [B, L, 3, H, W] in 0..255.
         places: As in the network's ``forward``.
+        counted: Likewise.
     """
-    maps = maps_of(network.eval()(clip, places))
+    maps = maps_of(network.eval()(clip, places, counted))
     return maps._replace(stages=())  # no term compares them: their memory is freed
 
 
@@ -121,7 +123,7 @@ def distillation_terms(output: Output, targets: Targets, counted: Tensor,
     scores = output['scores'].flatten(0, 1)
     terms = {'uncertainty': uncertainty_loss(
         scores, targets.probabilities.flatten(0, 1), targets.uncertainty.flatten(0, 1),
-        _shrink(counted, scores.shape[2:]), class_weights)}
+        counted_cells(counted, scores.shape[2:]), class_weights)}
     if structural:
         projection = output['projection']
         if projection is None or targets.projection is None:
@@ -130,9 +132,5 @@ def distillation_terms(output: Output, targets: Targets, counted: Tensor,
         grid, teacher_grid = output['features'].shape[-2:], targets.projection.shape[-2:]
         terms['structural'] = structural_loss(
             projection.flatten(0, 1), targets.projection.flatten(0, 1).flatten(2),
-            grid, teacher_grid, _shrink(counted, grid).flatten(1))
+            grid, teacher_grid, counted_cells(counted, grid).flatten(1))
     return terms
-
-
-def _shrink(counted: Tensor, size: Sequence[int]) -> Tensor:
-    return resize_labels(counted, size).bool()

@@ -4,7 +4,7 @@
 from torch import Tensor
 
 
-def diversity(projection: Tensor, counted: Tensor | None = None) -> Tensor:
+def diversity(projection: Tensor) -> Tensor:
     """
     Share of distinct prototypes (MGCNet Eq. 5).
 
@@ -12,7 +12,6 @@ def diversity(projection: Tensor, counted: Tensor | None = None) -> Tensor:
 
     Args:
         projection: P, float [..., N, h*w], each row a distribution over pixels.
-        counted: Bool [..., h*w], False for padding; the rows are then distributions over the rest.
 
     Returns:
         Float [...], from 1/N (all rows are equal) to 1 (all rows are disjoint).
@@ -25,21 +24,16 @@ def diversity(projection: Tensor, counted: Tensor | None = None) -> Tensor:
         tensor(1.)
     """
     projection = projection.float()
-    if counted is not None:
-        projection = projection * counted[..., None, :]
-        projection = projection / projection.sum(-1, keepdim=True).clamp(min=1e-12)
     return projection.amax(-2).sum(-1) / projection.shape[-2]
 
 
-def diversity_loss(projection: Tensor, threshold: float = 0.25,
-                   counted: Tensor | None = None) -> Tensor:
+def diversity_loss(projection: Tensor, threshold: float = 0.25) -> Tensor:
     """
     One-sided penalty L_div = max(theta - div(P), 0), a mean over frames (MGCNet Eq. 6).
 
     Args:
         projection: P, float [..., N, h*w].
         threshold: theta.
-        counted: As in ``diversity``.
 
     Returns:
         Scalar in [0, threshold].
@@ -51,4 +45,4 @@ def diversity_loss(projection: Tensor, threshold: float = 0.25,
         >>> diversity_loss(torch.eye(8))
         tensor(0.)
     """
-    return (threshold - diversity(projection, counted)).clamp(min=0).mean()
+    return (threshold - diversity(projection)).clamp(min=0).mean()

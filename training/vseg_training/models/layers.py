@@ -22,3 +22,8 @@ def resize(x: Tensor, size: Sequence[int]) -> Tensor:
 def resize_labels(labels: Tensor, size: Sequence[int]) -> Tensor:
     """Nearest-neighbour resize of label images int64 [B, H, W] to (height, width)."""
     return F.interpolate(labels[:, None].float(), size=size, mode='nearest-exact')[:, 0].long()
+
+
+def counted_cells(counted: Tensor, size: Sequence[int]) -> Tensor:
+    """Which cells of a map of (height, width) are not padding, as counted bool [B, H, W] is."""
+    return resize_labels(counted, size).bool()

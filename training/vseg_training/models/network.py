@@ -7,7 +7,7 @@ from typing import TypedDict
 import torch
 from torch import nn, Tensor
 
-from .layers import conv_bn_relu, resize
+from .layers import conv_bn_relu, counted_cells, resize
 from .options import Tasks
 from .prototypes import (
     locate, NoAttention, NoPrototypes, PixelGeneration, POSITION_CHANNELS, position_codes,
@@ -189,7 +189,7 @@ class MGCNet(nn.Module):
         batch, length = clip.shape[:2]
         return codes.expand(batch, -1, -1, -1).repeat_interleave(length, 0)
 
-    def encode(self, images: Tensor, codes: Tensor | None = None
+    def encode(self, images: Tensor, codes: Tensor | None = None, counted: Tensor | None = None
                ) -> tuple[list[Tensor], Tensor, Tensor, Tensor | None]:
         """
         Features and memory of single frames.
@@ -197,6 +197,7 @@ class MGCNet(nn.Module):
         Args:
             images: [B, 3, H, W] in 0..255.
             codes: Their position codes; None: they are whole camera images.
+            counted: Bool [B, H, W], False for padding; None: there is none.
 
         Returns:
             The backbone's stages, X float [B, C, h, w], memory float [B, N, D] and projection P
@@ -205,7 +206,8 @@ class MGCNet(nn.Module):
         codes = self.codes(images) if codes is None else codes
         stages = self.backbone((images.to(self.mean.dtype) - self.mean) / self.std)
         features = self.reduce(stages[3])
-        prototypes, projection = self.prototypes(locate(features, codes))
+        cells = None if counted is None else counted_cells(counted, features.shape[2:])
+        prototypes, projection = self.prototypes(locate(features, codes), cells)
         return stages, features, self.attention.memorise(prototypes), projection
 
     def segment(self, head: nn.Module, stages: Sequence[Tensor], features: Tensor,

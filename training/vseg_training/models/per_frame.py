@@ -81,13 +81,15 @@ class PerFrame(nn.Module):
         stages = self.backbone((images.to(self.mean.dtype) - self.mean) / self.std)
         return cast(list[Tensor], stages)
 
-    def forward(self, clip: Tensor, places: Tensor | None = None) -> Output:
+    def forward(self, clip: Tensor, places: Tensor | None = None,
+                counted: Tensor | None = None) -> Output:
         """
         Segment every frame of a clip.
 
         Args:
             clip: [B, L, 3, H, W] in 0..255.
             places: Not used; MGCNet needs them.
+            counted: Likewise.
 
         Returns:
             scores, features, stages, what ``tasks`` adds, and auxiliary where the network has such

@@ -28,25 +28,30 @@ class PrototypeGeneration(nn.Module):
         super().__init__()
         self.projection = nn.Conv2d(channels, num_prototypes, 1)
 
-    def forward(self, features: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(self, features: Tensor, counted: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """
         Gather the prototypes of single frames.
 
         Args:
             features: X, float [B, C, h, w].
+            counted: Bool [B, h, w], False for padding, of which no prototype is made; None: there
+                is none.
 
         Returns:
             Prototypes float [B, N, C] and projection P [B, N, h*w], whose rows are distributions
             over pixels.
         """
-        projection = self.projection(features).flatten(2).softmax(-1)
+        scores = self.projection(features)
+        if counted is not None:
+            scores = scores.masked_fill(~counted[:, None], EMPTY)
+        projection = scores.flatten(2).softmax(-1)
         return projection @ features.flatten(2).transpose(1, 2), projection
 
 
 class PixelGeneration(nn.Module):
-    """The pixel-to-pixel form (MGCNet, Table III): every pixel is its own prototype."""
+    """The pixel-to-pixel form (MGCNet, Table III): every pixel, padding too, is a prototype."""
 
-    def forward(self, features: Tensor) -> tuple[Tensor, None]:
+    def forward(self, features: Tensor, counted: Tensor | None = None) -> tuple[Tensor, None]:
         """Map features [B, C, h, w] to prototypes [B, h*w, C] without a projection."""
         return features.flatten(2).transpose(1, 2), None
 
@@ -149,7 +154,7 @@ class PrototypeAttention(nn.Module):
 class NoPrototypes(nn.Module):
     """No prototypes, for the baseline of MGCNet's Table I."""
 
-    def forward(self, features: Tensor) -> tuple[Tensor, None]:
+    def forward(self, features: Tensor, counted: Tensor | None = None) -> tuple[Tensor, None]:
         """Map features [B, C, h, w] to no prototypes, [B, 0, C]."""
         return features.new_zeros(len(features), 0, features.shape[1]), None
 

@@ -40,7 +40,8 @@ class Student(MGCNet):
         """The segmentation streams: one."""
         return [self.head]
 
-    def forward(self, clip: Tensor, places: Tensor | None = None) -> Output:
+    def forward(self, clip: Tensor, places: Tensor | None = None,
+                counted: Tensor | None = None) -> Output:
         """
         Segment every frame of a clip, each attending to itself and up to T frames before it.
 
@@ -50,13 +51,15 @@ class Student(MGCNet):
             clip: [B, L, 3, H, W] in 0..255.
             places: Float [B, 4], where in the camera image the clips lie (``position_codes``);
                 None: they are whole images.
+            counted: Bool [B, L, H, W], False for padding; None: there is none.
 
         Returns:
             scores, auxiliary, features, stages and projection, and what ``tasks`` adds.
         """
         batch, length = clip.shape[:2]
         codes = self.clip_codes(clip, places)
-        stages, features, memory, projection = self.encode(clip.flatten(0, 1), codes)
+        stages, features, memory, projection = self.encode(
+            clip.flatten(0, 1), codes, None if counted is None else counted.flatten(0, 1))
         context, mask = self._clip_context(memory.unflatten(0, (batch, length)))
         scores = self.segment(self.head, stages, features, context, mask, codes)
         auxiliary = self.auxiliary(stages[2])

@@ -61,7 +61,8 @@ class Teacher(MGCNet):
             head.get_submodule('dropout').train()
         return self
 
-    def forward(self, clip: Tensor, places: Tensor | None = None) -> Output:
+    def forward(self, clip: Tensor, places: Tensor | None = None,
+                counted: Tensor | None = None) -> Output:
         """
         Segment every frame of a clip by as many streams as it has earlier frames, plus one.
 
@@ -69,13 +70,15 @@ class Teacher(MGCNet):
             clip: [B, L, 3, H, W] in 0..255.
             places: Float [B, 4], where in the camera image the clips lie (``position_codes``);
                 None: they are whole images.
+            counted: Bool [B, L, H, W], False for padding; None: there is none.
 
         Returns:
             streams (for tau = 0..min(T, L-1)), auxiliary, features, stages and projection.
         """
         batch, length = clip.shape[:2]
         codes = self.clip_codes(clip, places)
-        stages, features, memory, projection = self.encode(clip.flatten(0, 1), codes)
+        stages, features, memory, projection = self.encode(
+            clip.flatten(0, 1), codes, None if counted is None else counted.flatten(0, 1))
         memory = memory.unflatten(0, (batch, length))
 
         def frames_from(x: Tensor, tau: int) -> Tensor:

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from ..models.layers import resize, resize_labels
+from ..models.layers import counted_cells, resize, resize_labels
 
 
 def full_precision(x: Tensor) -> Tensor:
@@ -51,7 +51,7 @@ def shrink(counted: Tensor | None, like: Tensor) -> Tensor:
     """
     if counted is None:
         return like.new_ones(like[:, 0].shape, dtype=torch.bool)
-    return resize_labels(counted, like.shape[2:]).bool()
+    return counted_cells(counted, like.shape[2:])
 
 
 def shown(images: Tensor, like: Tensor) -> Tensor:
