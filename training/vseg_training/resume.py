@@ -8,7 +8,7 @@ from typing import Any
 import zipfile
 
 from lightning.pytorch import LightningModule, Trainer
-from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning.pytorch.callbacks import Checkpoint, ModelCheckpoint
 from lightning.pytorch.plugins.io import TorchCheckpointIO
 import torch
 
@@ -52,6 +52,37 @@ class WholeCheckpoints(TorchCheckpointIO):
                 'kept: make room there and run fit again to resume') from error
         finally:
             partial.unlink(missing_ok=True)
+
+
+class LastCheckpoint(Checkpoint):
+    """
+    Writes last.ckpt every some steps and at the end.
+
+    Where a validation is due too it comes first, so that a run that is killed meanwhile repeats
+    it when it resumes.
+
+    Args:
+        path: Of last.ckpt.
+        every: In steps.
+        validated: After how many steps each validation comes; None: there is none.
+    """
+
+    def __init__(self, path: Path, every: int, validated: int | None) -> None:
+        self.path, self.every, self.validated = path, every, validated
+
+    def on_train_batch_end(self, trainer: Trainer, *given: Any) -> None:
+        """Write it where no validation follows."""
+        if not self.validated or trainer.global_step % self.validated:
+            self._write(trainer)
+
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Write it, now that best.ckpt is right."""
+        self._write(trainer)
+
+    def _write(self, trainer: Trainer) -> None:
+        step = trainer.global_step
+        if step % self.every == 0 or step == trainer.max_steps:
+            trainer.save_checkpoint(self.path)
 
 
 class BestCheckpoint(ModelCheckpoint):

@@ -12,7 +12,7 @@ from typing import Any
 import warnings
 
 import lightning
-from lightning.pytorch.callbacks import Callback, EMAWeightAveraging, ModelCheckpoint
+from lightning.pytorch.callbacks import Callback, EMAWeightAveraging
 from lightning.pytorch.loggers import CSVLogger
 from lightning.pytorch.strategies import DDPStrategy
 import torch
@@ -31,7 +31,7 @@ from .models.options import DepthTask, Model
 from .progress import ProgressBar, SpeedReport, WaitTimer
 from .recipe import chosen_by, class_ids, Recipe, to_dict
 from .recipe_limits import check_limits
-from .resume import BestCheckpoint, resume_step, set_aside, WholeCheckpoints
+from .resume import BestCheckpoint, LastCheckpoint, resume_step, set_aside, WholeCheckpoints
 from .task import SegmentationTask
 from .terms import needs
 
@@ -320,12 +320,8 @@ def _trainer(recipe: Recipe, output: Path, validated: bool) -> lightning.Trainer
 
 
 def _checkpoints(recipe: Recipe, output: Path, validated: bool) -> list[Callback]:
-    """Callbacks that write last.ckpt every some steps and at the end, and best.ckpt."""
-    every, end = recipe.optim.checkpoint_every, recipe.optim.max_steps
-    steps = [every] if end % every == 0 else [every, end]
-    callbacks: list[Callback] = [
-        ModelCheckpoint(output, 'last', every_n_train_steps=number, enable_version_counter=False,
-                        save_on_train_epoch_end=False) for number in steps]
-    if validated:
-        callbacks.append(BestCheckpoint(output, f'val/{chosen_by(recipe)}'))
-    return callbacks
+    """Callbacks that write best.ckpt and, after it, last.ckpt."""
+    options = recipe.optim
+    last = LastCheckpoint(output / 'last.ckpt', options.checkpoint_every,
+                          options.validate_every if validated else None)
+    return [BestCheckpoint(output, f'val/{chosen_by(recipe)}'), last] if validated else [last]
