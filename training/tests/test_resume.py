@@ -10,17 +10,58 @@ import torch
 
 from folders import depth_folder, write_folder
 from vseg_training import task as task_module
+from vseg_training.backbones import Backbone
 from vseg_training.cli import main
 from vseg_training.data.check import check_data
 from vseg_training.distill.uncertainty import uncertainty_loss
 from vseg_training.metrics import ConfusionMatrix
-from vseg_training.models.kinds import build
+from vseg_training.models.kinds import build, PER_FRAME
+from vseg_training.models.layers import conv_bn_relu
 from vseg_training.models.options import KINDS
+from vseg_training.models.per_frame import Classifier, PerFrame
 from vseg_training.recipe import load_recipe, Recipe
 from vseg_training.task import SegmentationTask
 from vseg_training.train import build_data, fit
 
+RECIPE = """
+model: {{kind: espnet_c}}
+data:
+  train: [{{kind: folder, root: {root}}}]
+  val: {{kind: folder, root: {root}}}
+  crop: [32, 32]
+  clip_lengths: [1]
+  frames_per_step: 2
+  size: [32, 32]
+  workers: 0
+loss: {{long_term: 0}}
+optim: {{max_steps: 6, warmup_steps: 2, ema: 0.5, validate_every: 2, checkpoint_every: 5,
+        precision: 32-true}}
+"""
 SCORES = {2: 0.5, 4: 0.1, 6: 0.2}  # of the validations at these steps
+
+
+class Stem(Backbone):
+    """One stage."""
+
+    mean, std, channels, strides = (120.0,) * 3, (60.0,) * 3, (8,), (1,)
+
+    def __init__(self):
+        super().__init__()
+        self.stage = conv_bn_relu(3, 8, 3)
+
+    def forward(self, images):
+        return [self.stage(images)]
+
+
+class Small(PerFrame):
+    """Few weights, as each takes its time to write and to read."""
+
+    def __init__(self, num_classes, **options):
+        super().__init__(num_classes, Stem(), 8, 1)
+        self.head = Classifier(8, num_classes)
+
+    def decode(self, stages, size):
+        return stages, self.head(stages[-1])
 
 
 class Scripted:
@@ -40,7 +81,8 @@ class Killed(Exception):
 @pytest.fixture
 def run(tmp_path, monkeypatch):
     """Return a function that fits a small recipe into a folder, till a step at most."""
-    recipe = write_recipe(tmp_path, write_folder(tmp_path / 'data', drives=1, frames=4), 6)
+    recipe = tmp_path / 'recipe.yaml'
+    recipe.write_text(RECIPE.format(root=write_folder(tmp_path / 'data', drives=1, frames=4)))
     seen, begin = {}, SegmentationTask.on_train_batch_start
 
     def at_step(self, batch, number):
@@ -51,17 +93,25 @@ def run(tmp_path, monkeypatch):
         seen['frozen'] = seen.get('frozen', True) and not self.network.backbone.training
 
     monkeypatch.setattr(SegmentationTask, 'on_train_batch_start', at_step)
-    monkeypatch.setattr(task_module, 'evaluate_stream',
-                        lambda *given: (Scripted(SCORES.get(seen['step'], 0)), None))
+    monkeypatch.setitem(PER_FRAME, 'espnet_c', Small)
 
-    def fit_to(folder, end=None, *changes):
-        seen['end'] = end
+    def validate(*given):
+        fit_to.validated.append(seen['step'])
+        if seen['step'] == seen['validation']:
+            raise Killed
+        return Scripted(SCORES.get(seen['step'], 0)), None
+
+    monkeypatch.setattr(task_module, 'evaluate_stream', validate)
+
+    def fit_to(folder, end=None, *changes, validation=None):
+        seen.update(end=end, validation=validation)
         try:
-            return fit(load_recipe(recipe, ['optim.validate_every=2', *changes]), folder)
+            return fit(load_recipe(recipe, changes), folder)
         except Killed:
             return None
         finally:
             fit_to.frozen = seen.pop('frozen', None)
+    fit_to.validated = []
     return fit_to
 
 
@@ -79,6 +129,18 @@ def test_best_is_the_best_of_the_whole_run(run, tmp_path, end, every, moved):
         folder = folder.rename(tmp_path / 'elsewhere')
     best = run(folder, None, f'optim.checkpoint_every={every}')
     assert (best.name, step_of(best)) == ('best.ckpt', 2)
+
+
+@pytest.mark.parametrize('step, every, repeated', [
+    (2, 2, [2, 4, 6]), (2, 5, [2, 4, 6]), (6, 2, [6]), (6, 5, [6]), (6, 4, [6])])
+def test_a_validation_that_was_cut_off_is_made_up_for(run, tmp_path, step, every, repeated):
+    """It is done again, and no other is; a run that has ended does nothing."""
+    every = f'optim.checkpoint_every={every}'
+    assert run(tmp_path / 'run', None, every, validation=step) is None
+    run.validated.clear()
+    best = run(tmp_path / 'run', None, every)
+    assert run.validated == repeated and step_of(best) == 2
+    assert run(tmp_path / 'run', None, every) == best and run.validated == repeated
 
 
 def test_a_damaged_best_is_named(run, tmp_path):
