@@ -95,7 +95,7 @@ def run(tmp_path, monkeypatch):
     monkeypatch.setattr(SegmentationTask, 'on_train_batch_start', at_step)
     monkeypatch.setitem(PER_FRAME, 'espnet_c', Small)
 
-    def validate(*given):
+    def validate(*given, **options):
         fit_to.validated.append(seen['step'])
         if seen['step'] == seen['validation']:
             raise Killed

@@ -1,6 +1,7 @@
 # Copyright 2026 The ros_vseg authors
 # SPDX-License-Identifier: Apache-2.0
 """Depth and normals as tasks of a network: trained, measured, exported and refused."""
+from collections import Counter
 import csv
 import math
 
@@ -17,9 +18,10 @@ from vseg_training.ablate import _speed
 from vseg_training.checkpoint import initialise, load_network, load_student
 from vseg_training.cli import main
 from vseg_training.data.street.clips import StreetClips
+from vseg_training.evaluate import evaluate_stream
 from vseg_training.export import export_bundle
 from vseg_training.from_bundle import initialise_from_bundle
-from vseg_training.geometry import evaluate_geometry
+from vseg_training.geometry import geometry_metrics
 from vseg_training.losses import weighted_cross_entropy
 from vseg_training.models.kinds import build
 from vseg_training.models.layers import resize, resize_labels
@@ -146,12 +148,19 @@ def trained(recipe):
     return fit(load_recipe(recipe), recipe.parent / 'run')
 
 
+def errors_of(network, source, size):
+    """Errors of depth and normals on a source."""
+    geometry = geometry_metrics(network.tasks, size[0])
+    evaluate_stream(network, source, size, geometry=geometry)
+    return geometry.summary()
+
+
 def test_it_learns_depth_and_normals(recipe, trained):
     network, own = load_network(trained)
     source = StreetClips(range(2), 1, recipe.parent / 'cache', (120, 160), with_geometry=True)
-    found = evaluate_geometry(network, source, own.data.size)
+    found = errors_of(network, source, own.data.size)
     untrained = build(own.model, 11, tasks=own.tasks)
-    before = evaluate_geometry(untrained, source, own.data.size)
+    before = errors_of(untrained, source, own.data.size)
     assert found['rel'] < 0.6 * before['rel'] and found['delta1'] > before['delta1'] + 10
     assert found['angle'] < 45 < before['angle']
     speed = _speed(recipe.parent / 'run')
@@ -164,22 +173,26 @@ def test_depth_is_measured_for_each_cameras_focal_length(recipe, trained):
     """The same pictures of a camera with twice the focal length: everything is twice as far."""
     network, own = load_network(trained)
     source = StreetClips([0], 1, recipe.parent / 'cache', (120, 160), with_geometry=True)
-    near = evaluate_geometry(network, source, own.data.size)
+    near = errors_of(network, source, own.data.size)
     whole = source.geometry
     source.geometry = lambda key: whole(key)._replace(
         depth=2 * whole(key).depth, focal=2 * whole(key).focal)
-    far = evaluate_geometry(network, source, own.data.size)
+    far = errors_of(network, source, own.data.size)
     assert far['rel'] == pytest.approx(near['rel'], rel=1e-3)
     assert far['rms'] == pytest.approx(2 * near['rms'], rel=1e-3)
 
 
-def test_commands_report_and_export_depth(recipe, trained, tmp_path, capsys):
+def test_commands_report_and_export_depth(recipe, trained, tmp_path, capsys, monkeypatch):
     path = tmp_path / 'b.onnx'
     assert main(['export', str(trained), '-o', str(path), '--calibrate']) == 0
     assert Bundle.load(path).info.depth == (3, 80, 170)
     capsys.readouterr()
+    seen, read = Counter(), StreetClips.read
+    monkeypatch.setattr(
+        StreetClips, 'read', lambda self, key: (seen.update([key]), read(self, key))[1])
     assert main(['evaluate', str(trained), str(path), '--config', str(recipe),
                  '--backend', 'onnxruntime']) == 0
+    assert set(seen.values()) == {2}  # each of the two streams every frame once
     head, _, network, bundle = capsys.readouterr().out.splitlines()[:4]
     names = [name.strip() for name in head.split('|')]
     for name in ('rel', 'log10', 'rms (m)', 'delta1', 'delta3'):

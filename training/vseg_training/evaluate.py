@@ -2,6 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """A model on a split, frame by frame as a stream: accuracy, steadiness over time and cost."""
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 import time
 from typing import Any, Protocol
@@ -20,7 +21,7 @@ from ros_vseg.stream import Stream
 from .confusion import confusion_rows
 from .data.clips import ClipSource, FRAME_NS, Key, Pixels, two_sizes
 from .export import summary
-from .geometry import evaluate_bundle_geometry, evaluate_geometry
+from .geometry import geometry_metrics, GeometryMetrics, Seen, seen
 from .metrics import (
     by_category, ConfusionMatrix, flops, InstanceIoU, parameters, TemporalConsistency,
     VideoConsistency)
@@ -33,7 +34,8 @@ WARM_UP = 3  # first frames of a run that the times leave out
 WINDOWS = (8, 16)  # n of VC_n
 
 Seconds = npt.NDArray[np.float64]  # per frame
-Step = Callable[[Pixels, int, tuple[int, int]], Pixels]  # image, stamp, (H, W) -> labels
+# image, stamp, (H, W) -> labels, and how to get what else is said of the frame
+Step = Callable[[Pixels, int, tuple[int, int]], tuple[Pixels, Callable[[], Seen]]]
 
 
 class ScoreStream(Protocol):
@@ -100,37 +102,40 @@ def _seen_by_labels(source: ClipSource[Key], drive: Sequence[Key], context: int)
 
 
 def _run(source: ClipSource[Key], start: Callable[[], Step], num_classes: int, context: int,
-         video: VideoMetrics | None, instances: InstanceIoU | None
-         ) -> tuple[ConfusionMatrix, Seconds]:
+         video: VideoMetrics | None, instances: InstanceIoU | None,
+         geometry: GeometryMetrics | None) -> tuple[ConfusionMatrix, Seconds]:
     """
     Stream every drive.
 
-    ``start()`` begins a drive and returns what labels its frames. Without video only frames are
-    read that the labels of a split depend on, with context earlier ones.
+    ``start()`` begins a drive and returns what labels its frames. Without video and geometry only
+    frames are read that the labels of a split depend on, with context earlier ones.
     """
     confusion, seconds = ConfusionMatrix(num_classes), []
     for drive in source.drives:
         step = start()
         if video:
             video.begin()
-        else:
+        elif not geometry:
             drive = _seen_by_labels(source, drive, context)
         for number, key in enumerate(drive):
             image, truth = source.read(key)
             begin = time.perf_counter()
-            labels = step(image, number * FRAME_NS, truth.shape)
+            labels, look = step(image, number * FRAME_NS, truth.shape)
             seconds.append(time.perf_counter() - begin)
             confusion.update(truth, labels)
             if video:
                 video.update(image, truth, labels, source.frame_name(key))
             if instances and source.has_labels(key):
                 instances.update(source.instances(key), labels)
+            if geometry:
+                geometry.update(image.shape[:2], source.geometry(key), look())
     return confusion, np.array(seconds)
 
 
 def evaluate_stream(model: Network, source: ClipSource[Any],
                     size: Sequence[int] | None = None, video: VideoMetrics | None = None,
-                    instances: InstanceIoU | None = None) -> tuple[ConfusionMatrix, Seconds]:
+                    instances: InstanceIoU | None = None, geometry: GeometryMetrics | None = None
+                    ) -> tuple[ConfusionMatrix, Seconds]:
     """
     Run every drive of a source through a student or teacher as a stream.
 
@@ -140,29 +145,33 @@ def evaluate_stream(model: Network, source: ClipSource[Any],
         size: (height, width) that frames are resized to, None for their own.
         video: Sees every frame too.
         instances: Sees every labelled frame too.
+        geometry: Sees every frame too.
 
     Returns:
         Counts, and seconds per frame, float64 [frames].
     """
     def start() -> Step:
-        stream = model.stream()
+        stream: Any = model.stream()
 
-        def step(image: Pixels, stamp: int, shape: tuple[int, int]) -> Pixels:
+        def step(image: Pixels, stamp: int, shape: tuple[int, int]
+                 ) -> tuple[Pixels, Callable[[], Seen]]:
             image = resize_image(image, size or image.shape[:2])
-            return predict(stream, np.ascontiguousarray(image), shape)
+            labels = predict(stream, np.ascontiguousarray(image), shape)
+            return labels, lambda: seen(stream.parts, model.tasks)
 
         return step
 
     training = model.training
     result = _run(source, start, model.eval().num_classes, model.context_frames, video,
-                  instances)
+                  instances, geometry)
     model.train(training)
     return result
 
 
 def evaluate_bundle(bundle: Bundle, source: ClipSource[Any], backend: str = 'auto',
                     video: VideoMetrics | None = None, instances: InstanceIoU | None = None,
-                    stabilize: bool = False) -> tuple[ConfusionMatrix, Seconds]:
+                    geometry: GeometryMetrics | None = None, stabilize: bool = False
+                    ) -> tuple[ConfusionMatrix, Seconds]:
     """
     Run every drive of a source through an exported bundle by the runtime itself.
 
@@ -173,17 +182,25 @@ def evaluate_bundle(bundle: Bundle, source: ClipSource[Any], backend: str = 'aut
 
     def start() -> Step:
         stream = Stream(loaded)
-        # kept until the next frame, when a backend on a GPU writes there again
-        return lambda image, stamp, shape: np.array(stream.step(image, stamp).labels)
 
-    return _run(source, start, bundle.num_classes, bundle.info.pool_frames, video, instances)
+        def step(image: Pixels, stamp: int, shape: tuple[int, int]
+                 ) -> tuple[Pixels, Callable[[], Seen]]:
+            result = stream.step(image, stamp)
+            # kept until the next frame, when a backend on a GPU writes there again
+            return np.array(result.labels), lambda: Seen(result.depth)
+
+        return step
+
+    return _run(source, start, bundle.num_classes, bundle.info.pool_frames, video, instances,
+                geometry)
 
 
-def _report(evaluate: Callable[[VideoMetrics, InstanceIoU], tuple[ConfusionMatrix, Seconds]],
-            label_set: LabelSet, cost: Mapping[str, float | None]) -> dict[str, Any]:
+def _report(evaluate: Callable[..., tuple[ConfusionMatrix, Seconds]],
+            geometry: GeometryMetrics | None, label_set: LabelSet,
+            cost: Mapping[str, float | None]) -> dict[str, Any]:
     """Everything that is reported of a model as plain values; percent, millions, GFLOPs, ms."""
     video, instances = VideoMetrics(len(label_set.names)), InstanceIoU(label_set.names)
-    confusion, seconds = evaluate(video, instances)
+    confusion, seconds = evaluate(video=video, instances=instances, geometry=geometry)
     steady = 1000 * seconds[min(WARM_UP, len(seconds) - 1):]
     accuracy = summary(confusion, label_set)
     iou = accuracy.pop('IoU')
@@ -194,8 +211,9 @@ def _report(evaluate: Callable[[VideoMetrics, InstanceIoU], tuple[ConfusionMatri
     weighed = {name: 100 * value for name, value in instances.iou(confusion).items()}
     if weighed:
         accuracy['iIoU_mean'] = float(np.mean(list(weighed.values())))
-    report = {**accuracy, **video.summary(), **cost, 'ms_per_frame': float(np.median(steady)),
-              'max_latency_ms': float(steady.max()), 'IoU': iou}
+    report = {**accuracy, **video.summary(), **cost, **(geometry.summary() if geometry else {}),
+              'ms_per_frame': float(np.median(steady)), 'max_latency_ms': float(steady.max()),
+              'IoU': iou}
     for name, value in report.items():
         if isinstance(value, float):
             report[name] = round(value, 2) if np.isfinite(value) else None
@@ -222,16 +240,15 @@ def report_model(model: Network, source: ClipSource[Any], size: Sequence[int],
         mIoU, accuracy, mAcc, TC, TC_name, TC_per_drive, VC8, VC16 and IoU by class in percent;
         parameters_M in millions; GFLOPs of a frame with a full pool; ms_per_frame (median) and
         max_latency_ms of resize, network and decoding after ``WARM_UP`` frames; confusion, see
-        ``confusion_rows``; what ``evaluate_geometry`` gives; category_mIoU and category_IoU where
+        ``confusion_rows``; what ``GeometryMetrics`` gives; category_mIoU and category_IoU where
         the classes are Cityscapes'; iIoU_mean and iIoU where the source has instances.
         None: undefined here.
     """
     model.eval()
     cost = {'parameters_M': parameters(model) / 1e6,
             'GFLOPs': flops(model.stream().step, (size[0], size[1]), model.context_frames) / 1e9}
-    cost |= evaluate_geometry(model, source, size)
-    return _report(lambda *counters: evaluate_stream(model, source, size, *counters),
-                   label_set, cost)
+    return _report(partial(evaluate_stream, model, source, size),
+                   geometry_metrics(model.tasks, size[0]), label_set, cost)
 
 
 def check_classes(path: Path, bundle: Bundle, label_set: LabelSet) -> None:
@@ -249,10 +266,11 @@ def report_bundle(path: Path, source: ClipSource[Any], backend: str, label_set: 
     graph = onnx.load_from_string(bundle.model).graph
     floats = [np.prod(value.dims) for value in graph.initializer
               if value.data_type == onnx.TensorProto.FLOAT]
-    cost = {'parameters_M': float(np.sum(floats)) / 1e6, 'GFLOPs': None,
-            **evaluate_bundle_geometry(bundle, source, backend)}
-    return _report(lambda video, instances: evaluate_bundle(
-        bundle, source, backend, video, instances, stabilize), label_set, cost)
+    cost = {'parameters_M': float(np.sum(floats)) / 1e6, 'GFLOPs': None}
+    info = bundle.info
+    return _report(partial(evaluate_bundle, bundle, source, backend, stabilize=stabilize),
+                   GeometryMetrics(info.depth, False, info.height) if info.depth else None,
+                   label_set, cost)
 
 
 COLUMNS = {'mIoU': 'mIoU', 'category_mIoU': 'category mIoU', 'iIoU_mean': 'iIoU', 'mAcc': 'mAcc',

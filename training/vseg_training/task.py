@@ -16,7 +16,7 @@ from .distill import (
     distillation_terms, maps_of, monte_carlo, stored_maps, Targets, teacher_maps,
     teacher_targets)
 from .evaluate import evaluate_stream
-from .geometry import evaluate_geometry
+from .geometry import geometry_metrics
 from .losses import (
     co_training_loss, diversity, diversity_loss, KendallWeights, normals_loss,
     ohem_cross_entropy, video_id_loss, weighted_cross_entropy)
@@ -307,9 +307,12 @@ class SegmentationTask(lightning.LightningModule):
         loader: Any = self.trainer.val_dataloaders
         found = None
         if self.trainer.is_global_zero:  # a stream cannot be shared; the others wait here
-            given = self.network, loader.dataset.source, self.recipe.data.size
-            confusion, _ = evaluate_stream(*given)
-            found = {'mIoU': 100 * confusion.mean_iou(), **evaluate_geometry(*given)}
+            size = self.recipe.data.size
+            geometry = geometry_metrics(self.recipe.tasks, size[0])
+            confusion, _ = evaluate_stream(
+                self.network, loader.dataset.source, size, geometry=geometry)
+            found = {'mIoU': 100 * confusion.mean_iou(),
+                     **(geometry.summary() if geometry else {})}
         found = cast(dict[str, float], self.trainer.strategy.broadcast(found))
         self.log_dict({f'val/{name}': value for name, value in found.items()}, prog_bar=True,
                       batch_size=1, sync_dist=True)
