@@ -23,7 +23,7 @@ from vseg_training.distill.targets import maps_of, teacher_maps
 from vseg_training.evaluate import predict
 from vseg_training.export import export_bundle
 from vseg_training.metrics import parameters
-from vseg_training.models.kinds import build, PER_FRAME
+from vseg_training.models.kinds import build, PER_FRAME, refuse_single_values
 from vseg_training.models.nfs import NfSNet
 from vseg_training.models.options import KINDS, Model
 from vseg_training.models.pspnet import PyramidPooling
@@ -337,3 +337,26 @@ def test_a_pspnet_learns_from_an_mgcnet_and_the_other_way_round(recipe, trained,
                          tmp_path / path.stem / 'taught')
         network, _ = load_student(checkpoint)
         assert all(torch.isfinite(value).all() for value in network.state_dict().values())
+
+
+@pytest.mark.parametrize('kind', PER_FRAME)
+def test_a_step_of_one_frame_is_refused_where_batch_norm_fails(kind):
+    """And only there: pyramid pooling at any crop, NfS-SegNet's last stages up to 256 pixels."""
+    for crop in ((64, 96), (64, 320)):
+        network = PER_FRAME[kind](5, **SMALL[kind]).train()
+        try:
+            network(torch.zeros(1, 1, 3, *crop))
+        except ValueError:
+            assert kind == 'pspnet' or (kind, crop[1]) == ('nfs', 96)
+            with pytest.raises(ValueError, match='is 1, .*: set data.frames_per_step to 2'):
+                refuse_single_values(network, crop)
+        else:
+            refuse_single_values(network, crop)
+            assert not any(value.is_meta for value in network.state_dict().values())
+
+
+def test_a_recipe_of_one_frame_per_step_is_refused_before_it(recipe, tmp_path):
+    settings = load_recipe(recipe, ['data.clip_lengths=[1]', 'data.frames_per_step=1'])
+    with pytest.raises(ValueError, match='of one frame 64x96 a map of PSPNet keeps one value'):
+        fit(settings, tmp_path / 'out')
+    assert not list((tmp_path / 'out').glob('*.ckpt'))

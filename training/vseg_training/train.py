@@ -26,7 +26,7 @@ from .data.clips import all_void, not_measured, only_void
 from .distill import prepare_terms
 from .from_bundle import initialise_from_bundle
 from .models import sync_batch_norm
-from .models.kinds import Network
+from .models.kinds import Network, refuse_single_values
 from .models.options import DepthTask, Model
 from .progress import ProgressBar, SpeedReport, WaitTimer
 from .recipe import chosen_by, class_ids, Recipe, to_dict
@@ -273,6 +273,8 @@ def fit(recipe: Recipe, output: str | Path) -> Path:
     teacher = load_teacher(recipe)
     task = SegmentationTask(to_dict(recipe), dataset.num_videos, pretrained=not start,
                             teacher=teacher)
+    if recipe.data.frames_per_step == 1:
+        refuse_single_values(task.network, recipe.data.crop)
     if recipe.model.init and not start:
         classes = load_label_set(recipe.data.label_set).names
         _start(task.network, recipe.model.init, classes, dataset)

@@ -1,9 +1,12 @@
 # Copyright 2026 The ros_vseg authors
 # SPDX-License-Identifier: Apache-2.0
 """Table of the kinds of networks that a recipe can name, and how one is built."""
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from copy import deepcopy
 from dataclasses import fields
 from typing import Any, TypeAlias
+
+import torch
 
 from .deeplab import DeepLab
 from .espnet import ESPNet, ESPNetC
@@ -99,3 +102,20 @@ def refuse_without_prototypes(networks: Iterable[Network]) -> None:
             raise ValueError(
                 f'distill.structural compares prototypes, which a {type(network).__name__} has '
                 'not: set distill.structural to 0')
+
+
+def refuse_single_values(network: Network, crop: Sequence[int]) -> None:
+    """
+    Raise ValueError where a step of one frame leaves batch norm one value, too few to train on.
+
+    Args:
+        network: It stays as it is.
+        crop: (height, width) of the frame.
+    """
+    try:
+        deepcopy(network).to('meta').train()(torch.zeros(1, 1, 3, *crop, device='meta'))
+    except ValueError as error:
+        raise ValueError(
+            f'data.frames_per_step is 1, and of one frame {crop[0]}x{crop[1]} a map of '
+            f'{type(network).__name__} keeps one value per channel, which batch norm cannot train '
+            'on: set data.frames_per_step to 2 or more') from error
