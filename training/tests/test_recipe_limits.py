@@ -93,6 +93,44 @@ def test_load_recipe_checks(override, message):
     assert '\n' not in str(caught.value)
 
 
+@pytest.mark.parametrize('override, message', [
+    ('data.crop=[400]', 'data.crop is [400]: give a list of 2 whole numbers, such as [320, 320]'),
+    ('data.crop=[400,400,3]', 'data.crop is [400, 400, 3]: give a list of 2 whole numbers'),
+    ('data.crop=400', 'data.crop is 400: give a list of 2 whole numbers'),
+    ('data.crop=null', 'data.crop is None: give a list of 2 whole numbers'),
+    ('data.crop=[400.5,3]', 'data.crop is [400.5, 3]: give a list of 2 whole numbers'),
+    ('data.crop=[[400],3]', 'data.crop is [[400], 3]: give a list of 2 whole numbers'),
+    ('data.scale=[1]', 'data.scale is [1]: give a list of 2 numbers, such as [0.5, 2.0]'),
+    ('data.rates=[1,2,3]', 'data.rates is [1, 2, 3]: give a list of 2 numbers'),
+    ('data.clip_lengths=3', 'clip_lengths is 3: give a list of whole numbers, such as [1, 2, 4]'),
+    ('data.clip_lengths=[yes]', 'data.clip_lengths is [True]: give a list of whole numbers'),
+    ('data.focus=car', 'data.focus is car: give a list of names'),
+    ('model.head_widths=[a]', "model.head_widths is ['a']: give a list of whole numbers"),
+    ('model={kind: deeplab, rates: 3}', 'model.rates is 3: give a list of whole numbers, such as'),
+    (SOURCES.format('seeds: 0', 'seeds: [0, 1]'), 'train[0].seeds is 0: give a list of 2 whole'),
+    (SOURCES.format('split: a', 'drives: a'), 'data.train[1].drives is a: give a list of names'),
+    ('data.val={kind: street, seeds: [1]}', 'data.val.seeds is [1]: give a list of 2 whole'),
+    ('data.train={kind: street}', "data.train is {'kind': 'street'}: give a list, of keys and"),
+    ('data.train=[street]', "data.train is ['street']: give a list, of keys and values each")])
+def test_lists_of_a_wrong_form_are_named(tmp_path, override, message):
+    path = tmp_path / 'recipe.yaml'
+    path.write_text('name: mine\n')
+    with pytest.raises(ValueError) as caught:
+        load_recipe(path, [override])
+    assert f'recipe {path}: ' in str(caught.value) and message in str(caught.value)
+    assert '\n' not in str(caught.value)
+
+
+def test_lists_may_be_texts_of_numbers_and_interpolations(tmp_path, monkeypatch):
+    path = tmp_path / 'recipe.yaml'
+    path.write_text("data: {crop: ['64', '${oc.env:CROP}'], scale: [1, '2'], size: '${data.crop}',"
+                    ' rates: null, focus: [1, car]}\n')
+    monkeypatch.setenv('CROP', '96')
+    data = load_recipe(path).data
+    assert (data.crop, tuple(data.size), data.scale, data.rates, data.focus) == (
+        (64, 96), (64, 96), (1, 2), None, ['1', 'car'])
+
+
 def test_no_pixel_may_count_by_two_zeros():
     load_recipe('street_tasks', ['loss.ohem_threshold=0'])
     load_recipe('street_tasks', ['loss.ohem_min_kept=0'])

@@ -13,6 +13,7 @@ from ros_vseg.labels import load_label_set
 
 from .models.options import KINDS, Model, NetworkOptions, Tasks
 from .recipe_limits import check_limits
+from .recipe_lists import check_lists
 from .yaml_files import load_yaml, overrides_of
 
 VERSION = 2
@@ -198,7 +199,10 @@ def load_recipe(path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
     tree, changes = load_yaml(file, where), overrides_of(overrides, where)
     try:
         given = OmegaConf.merge(tree, changes)
-        merged = OmegaConf.merge(_schema(given, where), given)
+        schema = _schema(given, where)
+        defaults = Recipe(model=KINDS[schema.model.kind]())
+        check_lists(cast(Any, OmegaConf.to_container(given)), defaults, f'{where}: ')
+        merged = OmegaConf.merge(schema, given)
         recipe = cast(Recipe, OmegaConf.to_object(merged))
     except OmegaConfBaseException as error:
         key = str(error.full_key or '')
