@@ -22,8 +22,8 @@ from .data import build_source
 from .data.clips import ClipSource
 from .evaluate import report_model
 from .models.kinds import Network
+from .not_finite import NonFiniteLoss
 from .recipe import load_recipe, Recipe, to_dict
-from .task import NonFiniteLoss
 from .train import fit
 from .yaml_files import load_yaml, overrides_of
 

@@ -25,16 +25,14 @@ from .models.layers import resize, resize_labels
 from .models.long_term import LongTermContext
 from .models.network import Output
 from .models.tasks import bins_of
+from .not_finite import stop_not_finite
+from .optimiser import build_optimiser
 from .recipe import class_ids, from_dict, Recipe
 from .terms import Maps, needs, Task, Terms, Widths
 from .terms.methods import refuse_frozen
 
 
 Batch = dict[str, Any]  # of ClipDataset's items
-
-
-class NonFiniteLoss(ValueError):
-    """A loss term became NaN or infinite."""
 
 
 def build_network(recipe: Recipe, pretrained: bool = False) -> Network:
@@ -275,7 +273,7 @@ class SegmentationTask(lightning.LightningModule):
         named = {f'loss/{name}': value for name, value in terms.items()}
         logged = self._means(named | shown)
         if not torch.isfinite(logged['loss']):
-            self._stop_not_finite(terms, batch['name'])
+            stop_not_finite(terms, batch['name'], self.global_step, self.trainer.world_size)
         self.log_dict({name: logged.pop(name) for name in shown}, prog_bar=True)
         self.log_dict(logged)
         return total
@@ -285,22 +283,6 @@ class SegmentationTask(lightning.LightningModule):
         stacked = torch.stack([value.detach().float() for value in values.values()])
         means = cast(Tensor, self.trainer.strategy.reduce(stacked, reduce_op='mean'))
         return dict(zip(values, means))
-
-    def _stop_not_finite(self, terms: dict[str, Tensor], clips: list[str]) -> None:
-        """Raise NonFiniteLoss; all processes come here at once, as they see the same mean."""
-        bad_terms = [name for name, value in terms.items() if not torch.isfinite(value)]
-        bad_clips = clips if bad_terms else []
-        terms_of_all, clips_of_all = [bad_terms], [bad_clips]
-        if self.trainer.world_size > 1:
-            terms_of_all = _gather(bad_terms, self.trainer.world_size)
-            clips_of_all = _gather(bad_clips, self.trainer.world_size)
-        bad, named = _distinct(terms_of_all), ', '.join(_distinct(clips_of_all))
-        what = f'loss term {" and ".join(bad)}' if bad else 'the weighted sum of the loss terms'
-        place = f'step {self.global_step}{", clips " if named else ""}{named}'
-        fix = ('lower optim.lr or use precision 32-true' if bad else
-               'lower the weights in loss, terms and tasks')  # each term by itself is finite
-        raise NonFiniteLoss(
-            f'{what} is not finite at {place}: {fix}; the last good checkpoint is kept')
 
     def validation_step(self, batch: int, batch_idx: int) -> None:
         """Stream the whole validation split; log its mIoU in percent, and errors of geometry."""
@@ -319,36 +301,7 @@ class SegmentationTask(lightning.LightningModule):
 
     def configure_optimizers(self) -> Any:
         """Build the optimiser of ``optim`` and its schedule over steps."""
-        optimizer, options = self._optimizer(self._parameter_groups()), self.recipe.optim
-
-        def poly(step: int) -> float:
-            """Share of the learning rate, after a linear warm-up."""
-            warmup = min(1.0, (step + 1) / max(1, options.warmup_steps))
-            return warmup * max(0.0, 1 - step / options.max_steps) ** options.power
-
-        schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, poly)
-        return {'optimizer': optimizer,
-                'lr_scheduler': {'scheduler': schedule, 'interval': 'step'}}
-
-    def _parameter_groups(self) -> list[dict[str, Any]]:
-        """What is trained: the backbone, which has a learning rate of its own, and the rest."""
-        options = self.recipe.optim
-        backbone = [p for p in self.network.backbone.parameters() if p.requires_grad]
-        known = {id(parameter) for parameter in backbone}
-        rest = [p for p in self.parameters() if p.requires_grad and id(p) not in known]
-        groups = [{'params': rest, 'lr': options.lr}]
-        if backbone:
-            groups.insert(0, {'params': backbone,
-                              'lr': options.lr * options.backbone_lr_scale})
-        return groups
-
-    def _optimizer(self, groups: list[dict[str, Any]]) -> torch.optim.Optimizer:
-        options = self.recipe.optim
-        if options.optimizer == 'sgd':
-            return torch.optim.SGD(groups, momentum=0.9, weight_decay=options.weight_decay)
-        if options.optimizer == 'adamw':
-            return torch.optim.AdamW(groups, weight_decay=options.weight_decay)
-        raise ValueError(f'optimizer {options.optimizer!r} is unknown: use adamw or sgd')
+        return build_optimiser(self, self.network.backbone, self.recipe.optim)
 
 
 def _seen(batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
@@ -363,20 +316,3 @@ def _widths(network: Network, crop: Sequence[int]) -> Widths:
     return Widths(network.num_classes, network.channels, has_auxiliary, (height, width),
                   stages=network.backbone.channels,
                   depth=tasks.depth.bins if tasks and tasks.depth else 0)
-
-
-def _gather(names: list[str], processes: int) -> list[list[str]]:
-    """Lists of names of all processes."""
-    gathered: list[list[str]] = [[] for _ in range(processes)]
-    torch.distributed.all_gather_object(gathered, names)
-    return gathered
-
-
-def _distinct(lists: list[list[str]]) -> list[str]:
-    """All names of some lists, each once, in their order."""
-    names = []
-    for each in lists:
-        for name in each:
-            if name not in names:
-                names.append(name)
-    return names
