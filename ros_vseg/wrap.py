@@ -19,10 +19,11 @@ from ros_vseg.network import (
     Array, choose_output, freeze, image_input, keep_only, read_network, replace_all, run_network,
     set_size)
 from ros_vseg.scores import (
-    comes_from_sigmoid, cut_argmax, cut_upsampling, fits, recognise, Scores)
+    before_upsampling, comes_from_sigmoid, cut_argmax, fits, recognise, Scores)
 
+PREFIX = 'network_'     # of the network's own tensors: none is called as one of ours
 CERTAIN = 16.0      # score of the label in a label map; the other classes have 0
-LEAST = 1e-7        # probability that counts as 0, for its logarithm
+LEAST = -87.0       # logarithm of a probability of 0: of the smallest normal float32
 
 
 @dataclass(frozen=True)
@@ -86,15 +87,22 @@ def wrap(path: Path, output: Path, label_set: LabelSet, options: Options, *,
     inputs = [{image.name: _network_input(picture, mean, std, options.layout, kind)}
               for picture in _pictures(height, width)]
     model = freeze(model, inputs, path)
-    if options.kind != 'labels':
-        source = cut_argmax(model, source, inputs, path)
-        source = cut_upsampling(model, source, (height, width), inputs, path)
     plain = [{image.name: _network_input(picture, mean, std, options.layout, kind)}
              for picture in _plain_pictures(height, width)]
+    axes: Sequence[int] = (1, 3) if options.layout == 'nchw' else (3, 1)
+    coarse = None
+    if options.kind != 'labels':
+        source, axis = cut_argmax(model, source, inputs, path)
+        axes = axes if axis is None else [axis]
+        coarse = before_upsampling(model, source, (height, width), inputs, path)
+    tried, end = coarse or (model, source)
     scores = recognise(
-        run_network(model, [*inputs, *plain], path), len(label_set.names), options.layout,
-        options.kind, f'{path}: output {source}', comes_from_sigmoid(model, source),
-        (height, width))
+        run_network(tried, [*inputs, *plain], path), len(label_set.names), [1] if coarse else axes,
+        options.kind, f'{path}: output {source}', comes_from_sigmoid(tried, end), (height, width))
+    if coarse and scores.kind == 'logits':
+        model, source = coarse
+    elif coarse:    # the decoder would stretch their logarithms, the network stretches them
+        scores = scores._replace(shape=(*scores.shape[:2], height, width))
     # another grid is stretched to the image's
     stride = fits((height, width), scores.grid) or 1
     info = BundleInfo(
@@ -187,8 +195,7 @@ class _Graph:
     def __init__(self, network: onnx.ModelProto, info: BundleInfo) -> None:
         self.model, self.info = network, info
         self.model.producer_name = WRAPPED
-        for name in info.shapes():
-            _rename(self.model.graph, name, f'network_{name}')
+        _rename_all(self.model.graph)
         self._nodes: list[onnx.NodeProto] = []
 
     def _add(self, operator: str, name: str, *constants: Optional[Array], **attributes: Any
@@ -206,7 +213,6 @@ class _Graph:
     def put_before(self, name: str, mean: npt.NDArray[np.float32], std: npt.NDArray[np.float32],
                    layout: str, kind: int) -> None:
         """Make the network's input, called ``name``, of the bundle's uint8 image."""
-        name = f'network_{name}' if name in self.info.shapes() else name
         tensor = 'image'
         if kind != TensorProto.UINT8:       # a cast first: TensorRT knows little of uint8
             tensor = self._add('Cast', tensor, to=TensorProto.FLOAT)
@@ -218,7 +224,7 @@ class _Graph:
             tensor = self._add('Div', tensor, std.reshape(shape))
         if kind == TensorProto.FLOAT16:
             tensor = self._add('Cast', tensor, to=TensorProto.FLOAT16)
-        self._nodes.append(helper.make_node('Identity', [tensor], [name]))
+        self._nodes.append(helper.make_node('Identity', [tensor], [PREFIX + name]))
         graph = self.model.graph
         replace_all(graph.node, [*self._nodes, *graph.node])
         replace_all(graph.input, [self._end('image', TensorProto.UINT8)])
@@ -226,7 +232,7 @@ class _Graph:
 
     def put_behind(self, name: str, scores: Scores) -> None:
         """Make the bundle's scores of the network's output, called ``name``."""
-        name = f'network_{name}' if name in self.info.shapes() else name
+        name = PREFIX + name
         if scores.kind == 'labels':
             tensor = self._scores_of_labels(name, scores)
         else:
@@ -236,8 +242,9 @@ class _Graph:
             if scores.is_binary:
                 tensor = self._two_classes(tensor, scores.kind)
             if scores.kind == 'probabilities':      # softmax of the logarithms gives them again
-                tensor = self._add('Max', tensor, np.array([LEAST], np.float32))
+                tensor = self._add('Max', tensor, np.zeros(1, np.float32))
                 tensor = self._add('Log', tensor)
+                tensor = self._add('Max', tensor, np.array([LEAST], np.float32))
         shape = self.info.shapes()['scores']
         if scores.grid != tuple(shape[2:]):
             size = np.array(shape, np.int64)
@@ -264,14 +271,14 @@ class _Graph:
         return helper.make_tensor_value_info(name, kind, self.info.shapes()[name])
 
 
-def _rename(graph: onnx.GraphProto, old: str, new: str) -> None:
-    """Rename a tensor in a graph and in the graphs inside it, in place."""
-    for entry in (*graph.input, *graph.output, *graph.initializer, *graph.value_info):
-        if entry.name == old:
-            entry.name = new
+def _rename_all(graph: onnx.GraphProto) -> None:
+    """Put PREFIX before the tensors of a graph and of the graphs inside it, in place."""
+    for entry in (*graph.input, *graph.output, *graph.initializer, *graph.value_info,
+                  *(sparse.values for sparse in graph.sparse_initializer)):
+        entry.name = PREFIX + entry.name
     for node in graph.node:
         for names in (node.input, node.output):
-            names[:] = [new if name == old else name for name in names]
+            names[:] = [name and PREFIX + name for name in names]   # '': left out
         for attribute in node.attribute:
             for inner in (attribute.g, *attribute.graphs):
-                _rename(inner, old, new)
+                _rename_all(inner)

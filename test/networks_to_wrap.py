@@ -142,6 +142,34 @@ def small(classes: int, shape: Shape, *, layout: str = 'nchw', end: str = '', st
     return net.model({'image': shape}, {output: (None, result)}, kind, opset)
 
 
+def ending(classes: int, shape: Shape, steps: list[tuple[str, dict]], *, opset: int = 18,
+           offset: float = 0) -> onnx.ModelProto:
+    """
+    Return a convolution and a classifier of stride 8 that ends with some operators.
+
+    steps: operators and their attributes. 'Resize' has ``size``, (height, width), or ``scale``,
+    too; 'Mul', 'Div' and 'Clip' have ``values``, their constants. offset: of all logits.
+    """
+    net = Net()
+    tensor = net.add('Conv', [_features(net, 'image'), net.weight('head', classes, 8, 1, 1)],
+                     'logits')
+    tensor = net.add('Add', [tensor, net.constant('offset', np.float32(offset))], 'moved')
+    for number, (operator, known) in enumerate(steps):
+        attributes, inputs = dict(known), [tensor]
+        inputs += [net.constant(f'value_{number}_{place}', np.float32(value))
+                   for place, value in enumerate(attributes.pop('values', []))]
+        if operator in ('Resize', 'Upsample'):
+            size, scale = attributes.pop('size', None), attributes.pop('scale', 1)
+            inputs += [''] * (opset > 10)
+            if size:
+                inputs += ['', net.constant(f'size_{number}', np.int64([1, classes, *size]))]
+            else:
+                inputs.append(net.constant(f'scale_{number}', np.float32([1, 1, scale, scale])))
+        tensor = net.add(operator, inputs, f'step_{number}', **attributes)
+    kind = TensorProto.INT64 if steps and steps[-1][0] == 'ArgMax' else TensorProto.FLOAT
+    return net.model({'image': shape}, {tensor: (None, kind)}, opset=opset)
+
+
 def cut(model: onnx.ModelProto, name: str) -> onnx.ModelProto:
     """Return a network with a tensor inside it as its only output."""
     other = onnx.ModelProto()

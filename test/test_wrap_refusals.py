@@ -65,10 +65,10 @@ def test_what_is_not_finite_for_black_is_refused(tmp_path):
 def test_the_grid_that_fits_tells_the_classes_axis():
     """A grid of four rows, in a network of four classes."""
     last = np.random.default_rng(0).normal(size=(1, 4, 6, 4)).astype(np.float32)
-    for layout in ('nchw', 'nhwc'):
-        scores = recognise([last], 4, layout, None, 'it', False, (32, 48))
+    for axes in ((1, 3), (3, 1)):
+        scores = recognise([last], 4, axes, None, 'it', False, (32, 48))
         assert (scores.axis, scores.grid) == (3, (4, 6))
-        first = recognise([last], 4, layout, None, 'it', False, (48, 32))
+        first = recognise([last], 4, axes, None, 'it', False, (48, 32))
         assert (first.axis, first.grid) == (1, (6, 4))
 
 
@@ -155,6 +155,35 @@ def test_output_of_another_rank(tmp_path):
         tmp_path, model)
 
 
+def test_a_sequence_is_no_output(tmp_path):
+    model = networks.small(11, IMAGE)
+    model.graph.node.append(helper.make_node('SequenceConstruct', ['scores'], ['list']))
+    model.graph.output[0].CopyFrom(helper.make_tensor_sequence_value_info(
+        'list', TensorProto.FLOAT, None))
+    assert ('output list is seq(tensor(float)), no tensor of numbers: choose another one by '
+            '--scores') in refusal(tmp_path, model)
+
+
+def test_texts_are_no_scores(tmp_path):
+    model = networks.small(11, IMAGE)
+    model.graph.node.append(helper.make_node(
+        'Cast', ['scores'], ['texts'], to=TensorProto.STRING))
+    model.graph.output[0].CopyFrom(helper.make_tensor_value_info(
+        'texts', TensorProto.STRING, None))
+    assert 'output texts is tensor(string), no tensor of numbers' in refusal(tmp_path, model)
+
+
+def test_columns_are_not_taken_for_classes(tmp_path):
+    """Ten classes on a grid of 11 columns are none for a label set of 11."""
+    message = refusal(tmp_path, networks.small(10, [1, 3, 64, 88]))
+    assert 'is [1, 10, 8, 11], but the label set has 11 classes' in message
+
+
+def test_one_channel_that_is_never_negative_may_be_a_probability(tmp_path):
+    model = networks.ending(1, IMAGE, [('Sigmoid', {}), ('Mul', {'values': [255]})])
+    assert 'not clear of what: give --kind' in refusal(tmp_path, model, label_set=two_classes())
+
+
 def test_operator_that_nobody_knows(tmp_path):
     model = networks.small(11, IMAGE)
     model.graph.node[1].op_type, model.graph.node[1].domain = 'Riddle', 'nowhere'
@@ -187,4 +216,4 @@ def test_the_network_is_never_written_over(tmp_path):
 
 def test_one_class_alone_is_refused():
     with pytest.raises(BundleError, match='of the one class everywhere: give --classes two'):
-        recognise([np.zeros((1, 1, 8, 8), np.float32)], 1, 'nchw', None, 'n', True, (8, 8))
+        recognise([np.zeros((1, 1, 8, 8), np.float32)], 1, (1, 3), None, 'n', True, (8, 8))
