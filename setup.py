@@ -36,7 +36,10 @@ setup(
         'numpy>=1.22',
         'onnx>=1.14',
         'onnxruntime>=1.16',
-        'opencv-python-headless>=4.5.4',
+        # 4.13 and newer make black or stale frames of interlaced videos; 4.12 wants a NumPy
+        # without wheels for Python 3.14
+        'opencv-python-headless>=4.5.4,<4.13',
+        'opencv-python-headless<4.12; python_version >= "3.14"',
         'openvino>=2024.0',
         'pyyaml>=5.4',
         'rosbags>=0.11',

@@ -1,6 +1,8 @@
 # Copyright 2026 The ros_vseg authors
 # SPDX-License-Identifier: Apache-2.0
 """One image as a source, and what a folder leaves out: it is said."""
+import base64
+import gzip
 import logging
 import os
 
@@ -11,6 +13,7 @@ import pytest
 
 from ros_vseg.commands.cli import main
 from ros_vseg.errors import MediaError
+from ros_vseg.media import sources
 from ros_vseg.media.sources import open_source
 from ros_vseg.media.writers import VideoWriter, write_png
 
@@ -120,12 +123,37 @@ def test_an_animated_webp_is_refused(tmp_path):
         open_source(path)
 
 
-def test_a_black_video_of_opencv_5_is_told(tmp_path, monkeypatch, caplog):
+# 3 frames of MPEG-2 in AVI, 32x32, interlaced, all about (B, G, R) = (145, 2, 108)
+INTERLACED = (
+    'H4sICL/uCWsCA2MuYXZpAAvydHObIs7A4BjmqeDjGRwSIcTAkJFSlJNYlplhwcDA4DCHgWFFIgMYCHAyMDBDmAyMEB'
+    'EGBSCpwIAJQGYxCDIwFJcU5QAx2KyyzJTi3IJ0I2R1IHMkoWyQ2blA/B8IYPIKQAjUn6YBZGtA7VIA65NgAJvFg2m3'
+    'V6ift4QAAwMLlG9gkJLMMApGwSgYBaNgFIyCUTAKRsEoGAWjYBSMghEFygqKClKQ+KDxBwUG2LgCI5zNxAAa4YCwYT'
+    'Q6wCcPGtsAjUWwABn5Kbk5QJTxYwSHOygsfjCPpr9RMApGIgCNCX8A0rn5ZZmgMdlcSCm5mYlBQfj//wcSQPZWkSbI'
+    '0DLjDgYOBgdwGcr//wdIpv//5waQBOPhmkVTlv5ufXZ/0+zak/67tj9sCDaM+tvTftcAKMt0+M+ietXlv7+FpP965p'
+    '/79sbXT/71dovNrr/TfP8HPBJsAiubw///bgAZ3CgPNfhQfsMc9ismS/Of6ZxlAJvVKPjrpHPBKql7i+MyQHoNYXqn'
+    'Q/U26cP1Nlr8+bx4q10DWGPDBBXbyNSMpCyTGC2GzJQKQ6DbwLaD6gnQuHQuA2JcugqITZD424AYZBMAx+26g5wXAA'
+    'A=')
+
+
+def test_an_interlaced_video_is_decoded_or_told(tmp_path, caplog):
+    """As the OpenCV that is installed does: the wheels below 4.13 decode it."""
+    (tmp_path / 'v.avi').write_bytes(gzip.decompress(base64.b64decode(INTERLACED)))
+    frames = list(open_source(tmp_path / 'v.avi'))
+    assert len(frames) == 3
+    is_decoded = all(np.abs(frame.image.mean((0, 1)) - (108, 2, 145)).max() < 8
+                     for frame in frames)
+    assert is_decoded != ('interlaced' in caplog.text)
+
+
+@pytest.mark.parametrize('levels, told', [
+    ((0, 0, 0, 0), True), ((90, 90, 90, 90), True), ((40, 80, 120, 160), False)])
+def test_a_video_that_shows_nothing_new_is_told(tmp_path, monkeypatch, caplog, levels, told):
+    """As OpenCV 4.13 and newer give interlaced ones; older ones mean a video of a still."""
     with VideoWriter(tmp_path / 'v.mp4', 15) as video:
-        for _ in range(4):
-            video.write(np.zeros((64, 96, 3), np.uint8))
-    for version, told in (('4.12.0', False), ('5.0.0', True)):
-        monkeypatch.setattr(cv2, '__version__', version)
+        for level in levels:
+            video.write(np.full((64, 96, 3), level, np.uint8))
+    for is_new in (False, True):
+        monkeypatch.setattr(sources, '_LOSES_INTERLACED', is_new)
         caplog.clear()
         assert len(list(open_source(tmp_path / 'v.mp4'))) == 4
-        assert ('interlaced' in caplog.text) == told
+        assert ('interlaced' in caplog.text) == (told and is_new)

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import cv2
+import numpy as np
 
 from ros_vseg.errors import ImageError, MediaError
 from ros_vseg.files import for_opencv, natural_key
@@ -20,6 +21,8 @@ SLOWEST, FASTEST = 0.001, 1_000_000     # frames a second of folders
 _STILLS = ('.png', '.jpg', '.jpeg', '.jpe', '.bmp', '.tif', '.tiff', '.webp', '.jp2')
 _OTHERS = ('.gif', '.avif', '.heic', '.heif', '.jxl', '.exr', '.tga', '.ppm', '.pgm', '.pnm',
            '.mp4', '.avi', '.mkv', '.mov', '.webm', '.m4v', '.mpg', '.mcap', '.db3', '.bag')
+# whether this OpenCV makes black or stale frames of interlaced videos, and gives no error
+_LOSES_INTERLACED = tuple(map(int, cv2.__version__.split('.')[:2])) >= (4, 13)
 _MAGIC = (b'\xff\xd8\xff', b'\x89PNG', b'II*\0', b'MM\0*')  # of stills, whatever they are named
 
 log = logging.getLogger(__name__)
@@ -182,22 +185,26 @@ class VideoSource(Source):
     def __iter__(self) -> Iterator[Frame]:
         self.refused.clear()
         video = cv2.VideoCapture(for_opencv(self._path))
-        times, number, black = _Presentation(self._nominal), 0, 0
+        times, number = _Presentation(self._nominal), 0
+        last, lost = None, 0    # frames that show nothing new
         try:
             while True:
                 more, image = video.read()
                 if not more:
                     break
-                black += not image.any()
+                if _LOSES_INTERLACED:
+                    lost += not image.any() if last is None else np.array_equal(image, last)
+                    last = image
                 yield Frame(cv2.cvtColor(image, cv2.COLOR_BGR2RGB), times.stamp(video), 'camera',
                             f'{number:06d}')
                 number += 1
         finally:
             video.release()
-        if 2 * black > number and cv2.__version__.startswith('5.0'):
-            log.warning('%s: %d of %d frames are black, as OpenCV %s makes them of interlaced '
-                        'videos: convert (ffmpeg -vf yadif) or install opencv-python-headless<5',
-                        self._path, black, number, cv2.__version__)
+        if 2 * lost > number:
+            log.warning('%s: %d of %d frames are black or as the one before, as OpenCV %s makes '
+                        'them of interlaced videos: convert such a video (ffmpeg -vf yadif) or '
+                        "install 'opencv-python-headless<4.13'",
+                        self._path, lost, number, cv2.__version__)
         # Matroska and FLV tell their duration alone: of a variable rate the count means nothing
         is_counted = self._path.suffix.lower() not in ('.mkv', '.webm', '.flv')
         if is_counted and self.count and number < 0.98 * self.count:  # others may estimate it
