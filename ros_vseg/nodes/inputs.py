@@ -17,6 +17,7 @@ except ImportError:     # Humble
     from rclpy.qos_event import SubscriptionEventCallbacks
 
 SILENCE = 2.0       # seconds without a raw image after which compressed ones are taken too
+NEVER = 2**31 - 1   # see lost_images
 KINDS = {'raw': Image, 'compressed': CompressedImage, 'camera_info': CameraInfo}
 
 
@@ -117,7 +118,7 @@ class Inputs:
         if name != 'camera_info':
             callback = self._take_image
             events = SubscriptionEventCallbacks(
-                message_lost=lambda event: self._on_lost(event.total_count_change))
+                message_lost=lambda event: self._on_lost(lost_images(event.total_count_change)))
         try:
             return self._node.create_subscription(
                 KINDS[name], self._names[name], callback,
@@ -141,6 +142,18 @@ class Inputs:
         self._taken = stamp, transport
         if not is_twin:     # one image that came both ways
             self._on_image(message)
+
+
+def lost_images(change: int) -> int:
+    """
+    Return how many images a message_lost event means.
+
+    Args:
+        change: its ``total_count_change``. Fast DDS adds 2**31 - 1 where none was lost, when an
+            image in fragments is given up after a later one that came whole; it counts in 32 bits
+            with a sign, which rmw widens to 64.
+    """
+    return change % 2**32 % NEVER
 
 
 def not_made(topic: str, error: Exception) -> VsegError:
