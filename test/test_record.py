@@ -64,6 +64,17 @@ def test_rate_and_latency():
     assert result['latency_ms'] == pytest.approx({'p50': 5.1, 'p95': 9.6, 'p99': 10.0})
 
 
+def test_stamps_of_another_clock_give_no_latency():
+    summary, labels = Summary(), np.zeros((1, 1), np.uint8)
+    for number in range(3):     # of a bag of long ago, and of a clock that runs ahead
+        summary.add_label(labels, number, 10**18 + number * MS)
+        summary.add_label(labels, 10**18 + number * MS, number * MS)
+    result = summary.to_dict()
+    assert result['latency_ms'] is None and 'not of this clock' in result['latency']
+    summary.add_label(labels, 10**18, 10**18 + 5 * MS)
+    assert summary.to_dict()['latency_ms']['p99'] == 5.0
+
+
 def test_samples_are_evenly_spaced_over_a_run_of_unknown_length():
     samples = Samples()
     for number in range(100):

@@ -172,6 +172,15 @@ def test_a_recording_without_label_info_says_what_is_missing(tmp_path, capsys):
     assert 'no contact sheet and no IoU' in problem
 
 
+def test_an_old_bag_has_no_latency(tmp_path, capsys):
+    with recorder(tmp_path / 'out') as node:
+        fill(node)      # stamps of 1970
+        assert ended(node) == 0
+    summary = json.loads((tmp_path / 'out/summary.json').read_text())
+    assert summary['latency_ms'] is None and 'not of this clock' in summary['latency']
+    assert (tmp_path / 'out/contact_sheet.png').is_file()
+
+
 def test_an_empty_path_is_not_the_current_folder(tmp_path):
     done = subprocess.run([sys.executable, '-m', 'ros_vseg.nodes.record', ''], cwd=tmp_path,
                           capture_output=True, text=True, timeout=60)

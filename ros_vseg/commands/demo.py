@@ -185,6 +185,7 @@ def table(summary: dict[str, Any], more: Sequence[tuple[str, str]] = ()) -> list
         ('lost on the way in', max(0, summary['sent'] - received)),
         ('label images a second', f'{summary["fps"]:.1f}'),
         ('latency, now - stamp, ms',
+         summary['latency'] if latency is None else
          ', '.join(f'{name} {value:.1f}' for name, value in latency.items())),
         ('stages in the node, ms', ', '.join(stages)),
         ('earlier frames attended to', camera.get('context_frames', '?')),

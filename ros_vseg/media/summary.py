@@ -12,6 +12,8 @@ from ros_vseg.media.iou import ConfusionMatrix
 T = TypeVar('T')
 
 ANY_CLASSES = 255    # ids that may be a class; 255 is void
+LATENCY_LIMIT = 60.0    # seconds; an older or a future stamp is of another clock
+LATENCY_UNKNOWN = 'unknown: the stamps are not of this clock'
 PAIRS_KEPT = 64      # label images that wait for their exact ones, or the other way round
 
 
@@ -36,7 +38,8 @@ class Summary:
     def add_label(self, labels: npt.NDArray[np.uint8], stamp: int, now: int) -> None:
         """Count a label image uint8 [H,W] of time ``stamp`` that arrived at ``now``, both ns."""
         self._arrivals.append(now)
-        self._latencies.append(now - stamp)
+        if is_latency((now - stamp) / 1e9):
+            self._latencies.append(now - stamp)
         exact = self._exact.pop(stamp, None)
         if exact is None:
             self._wait(self._labels, stamp, labels)
@@ -79,6 +82,8 @@ class Summary:
         """
         Return everything as JSON-ready numbers; latency in ms.
 
+        Where no stamp is of this clock, as those of an old bag, ``latency_ms`` is None and
+        ``latency`` says so.
         ``iou`` as fractions, of the classes that occur (see ConfusionMatrix), and their mean
         ``miou``, where ``names`` of the classes are given and exact labels have pixels of them.
         """
@@ -88,6 +93,8 @@ class Summary:
         if self._latencies:
             percentiles = np.percentile(self._latencies, (50, 95, 99)) / 1e6
             result['latency_ms'] = dict(zip(('p50', 'p95', 'p99'), percentiles.round(2).tolist()))
+        elif self.labels:
+            result.update(latency_ms=None, latency=LATENCY_UNKNOWN)
         if self.compared and names:
             iou = {name: iou for name, iou in zip(names, self._confusion.iou().tolist())
                    if iou == iou}
@@ -120,6 +127,11 @@ class Summary:
     def _fps(self) -> float:
         seconds = (self._arrivals[-1] - self._arrivals[0]) / 1e9 if self._arrivals else 0.0
         return (len(self._arrivals) - 1) / seconds if seconds > 0 else 0.0
+
+
+def is_latency(seconds: float) -> bool:
+    """Return whether now - stamp can be a latency, and both are of one clock."""
+    return 0.0 <= seconds < LATENCY_LIMIT
 
 
 def _keep(waiting: dict[int, T], stamp: int, value: T) -> None:

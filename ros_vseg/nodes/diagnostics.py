@@ -2,6 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """What /diagnostics says of a camera: counts, rates, latency, stage times, and what is wrong."""
 from collections import Counter, defaultdict, deque
+import math
 import threading
 import time
 from typing import Mapping, Protocol
@@ -14,13 +15,13 @@ from sensor_msgs.msg import CompressedImage, Image
 
 from ros_vseg.backends.base import Backend
 from ros_vseg.gpu import failures
+from ros_vseg.media.summary import is_latency, LATENCY_UNKNOWN
 from ros_vseg.nodes.inputs import Inputs
 from ros_vseg.rmw import middleware
 from ros_vseg.stream import Result
 
 WINDOW = 300            # frames that times are taken over
 SILENCE = 2.0           # seconds without an image before it is reported
-LATENCY_LIMIT = 60.0    # seconds; an older or a future stamp is of another clock
 TRANSPORTS = (
     ('raw', Image, 'sensor_msgs/msg/Image'),
     ('compressed', CompressedImage, 'sensor_msgs/msg/CompressedImage'))
@@ -71,9 +72,9 @@ class Statistics:
 
         Args:
             result: what the stream made of the frame.
-            times: seconds: 'latency' (now - stamp), 'processing' (callback to published label)
-                and by stage ('wait' for its turn, 'image', 'resize', 'network', 'decode',
-                'publish').
+            times: seconds: 'latency' (now - stamp, unknown for stamps of another clock),
+                'processing' (callback to published label) and by stage ('wait' for its turn,
+                'image', 'resize', 'network', 'decode', 'publish').
             rate_problem: see FrameRate.
         """
         with self._lock:
@@ -82,8 +83,8 @@ class Statistics:
             self._context_frames, self._oldest = result.context_frames, result.oldest
             self._rate_problem = rate_problem
             for name, seconds in times.items():
-                if name != 'latency' or 0.0 <= seconds < LATENCY_LIMIT:
-                    self._times[name].append(seconds)
+                known = name != 'latency' or is_latency(seconds)
+                self._times[name].append(seconds if known else math.nan)
 
     def report(self) -> tuple[dict[str, str], Counter[str], str | None]:
         """
@@ -109,6 +110,10 @@ class Statistics:
         for name in ('latency', 'processing'):
             if name in times:
                 window = times.pop(name)
+                window = window[~np.isnan(window)]
+                if not window.size:
+                    values[name] = LATENCY_UNKNOWN
+                    continue
                 for q in (50, 95, 99):
                     values[f'{name}_p{q}_ms'] = f'{1e3 * np.percentile(window, q):.2f}'
         for name, window in times.items():

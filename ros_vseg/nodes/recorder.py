@@ -306,8 +306,9 @@ def _nanoseconds(msg: Image) -> int:
 
 def _subtitle(result: dict[str, Any]) -> str:
     latency = result['latency_ms']
-    text = (f'{result["labels"]} label images, {result["fps"]:.1f} a second, '
-            f'latency {latency["p50"]:.0f} ms (p99 {latency["p99"]:.0f} ms)')
+    text = f'{result["labels"]} label images, {result["fps"]:.1f} a second, latency '
+    text += (f'{latency["p50"]:.0f} ms (p99 {latency["p99"]:.0f} ms)' if latency else
+             result['latency'])
     if 'miou' in result:
         text += f', mIoU {100 * result["miou"]:.1f} % against exact labels'
     return text
