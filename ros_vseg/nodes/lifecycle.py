@@ -1,6 +1,7 @@
 # Copyright 2026 The ros_vseg authors
 # SPDX-License-Identifier: Apache-2.0
 """The lifecycle node ``vseg_node``: camera images in, label images out."""
+from contextlib import suppress
 import gc
 import json
 import logging
@@ -11,11 +12,13 @@ import traceback
 from typing import Any
 
 from diagnostic_msgs.msg import DiagnosticArray
+from rcl_interfaces.msg import SetParametersResult
 import rclpy
 from rclpy.clock import Clock, ClockType
 from rclpy.executors import Executor
 from rclpy.impl.rcutils_logger import RcutilsLogger
 from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
+from rclpy.parameter import Parameter
 from rclpy.publisher import Publisher
 from std_srvs.srv import Trigger
 
@@ -123,6 +126,16 @@ class VsegNode(LifecycleNode):
         return SUCCESS
 
     on_shutdown = on_error = on_cleanup
+
+    def set_parameters_atomically(self, parameter_list: list[Parameter[Any]]
+                                  ) -> SetParametersResult:
+        """See rclpy.node.Node; a camera that is added has its parameters at once."""
+        result = super().set_parameters_atomically(parameter_list)
+        # not by a callback after the change, which Humble has not
+        if result.successful and 'cameras' in [item.name for item in parameter_list]:
+            with suppress(parameters.ParameterError):   # told when it is configured
+                parameters.declare_cameras(self, self._value('cameras'), self._may_change)
+        return result
 
     def destroy_node(self) -> None:
         """End as a lifecycle node is cleaned up."""
