@@ -172,6 +172,21 @@ def test_a_recording_without_label_info_says_what_is_missing(tmp_path, capsys):
     assert 'no contact sheet and no IoU' in problem
 
 
+@pytest.mark.parametrize('images, reason', [
+    (0, 'no image came'), (3, 'none of 3 images came before the label')])
+def test_a_recording_without_a_contact_sheet_says_why(tmp_path, capfd, images, reason):
+    with recorder(tmp_path / 'out') as node:
+        node._on_label_info(String(data=json.dumps(CAMVID.to_dict())))
+        for stamp in range(1, 4):
+            node._on_label(image(np.zeros((48, 64), np.uint8), stamp, 'mono8'))
+            if stamp <= images:     # late
+                node._on_image(image(np.full((48, 64, 3), 100, np.uint8), stamp))
+        assert ended(node) == 0
+    assert f'no contact sheet: {reason}' in capfd.readouterr().err
+    summary = json.loads((tmp_path / 'out/summary.json').read_text())
+    assert reason in summary['no_contact_sheet']
+
+
 def test_an_old_bag_has_no_latency(tmp_path, capsys):
     with recorder(tmp_path / 'out') as node:
         fill(node)      # stamps of 1970

@@ -40,9 +40,11 @@ class Samples:
         self._kept: list[tuple[int, Row]] = []
         self._count, self._step = 0, 1
         self._first: int | None = None
+        self._images = 0
 
     def add_image(self, image: Pixels, stamp: int) -> None:
         """Take the image uint8 [H,W,3] RGB of time ``stamp``, ns."""
+        self._images += 1
         self._recent[stamp] = image
         if len(self._recent) > self.RECENT:
             del self._recent[next(iter(self._recent))]
@@ -58,6 +60,15 @@ class Samples:
         if len(self._kept) > self.LIMIT:
             self._step *= 2
             self._kept = [kept for kept in self._kept if kept[0] % self._step == 0]
+
+    def missing(self) -> str | None:
+        """Return in words why there are no rows, or None."""
+        if self._kept:
+            return None
+        if not self._images:
+            return "no image came: remap image to the camera's raw images"
+        return (f'none of {self._images} images came before the label image of the same stamp: is '
+                'image remapped to the images that are labelled, and does it come at once?')
 
     def rows(self, count: int = 4) -> list[Row]:
         """Return up to ``count`` rows from first to last."""

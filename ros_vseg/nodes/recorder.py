@@ -257,6 +257,9 @@ class Recorder(Node):
         result = self._summary.to_dict(names)
         result.update(overlays=self._overlays, damaged=dict(self._damaged),
                       diagnostics=self._diagnostics, problems=problems)
+        if names and (missing := self._samples.missing()):
+            result['no_contact_sheet'] = missing    # no problem: who wants none sends no images
+            self.get_logger().warning(f'no contact sheet: {missing}')
         self._video.close()
         if self._video.problem:
             problems.append(self._video.problem)
