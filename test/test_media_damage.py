@@ -341,6 +341,7 @@ class Video:
 
     def __init__(self, path, capture=cv2.VideoCapture):
         self.video = capture(path)
+        self.set = self.video.set
         self.read, self.grab, self.release = self.video.read, self.video.grab, self.video.release
 
 

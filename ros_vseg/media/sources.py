@@ -185,6 +185,7 @@ class VideoSource(Source):
     def __iter__(self) -> Iterator[Frame]:
         self.refused.clear()
         video = cv2.VideoCapture(for_opencv(self._path))
+        video.set(cv2.CAP_PROP_ORIENTATION_AUTO, 1)     # the default, but of OpenCV 4.11
         times, number = _Presentation(self._nominal), 0
         last, lost = None, 0    # frames that show nothing new
         try:
