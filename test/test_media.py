@@ -315,8 +315,8 @@ def test_video_that_ends_too_early(tmp_path, caplog):
     path, noise = tmp_path / 'drive.avi', np.random.default_rng(0).integers(
         0, 256, (48, 64, 3), np.uint8)
     video = cv2.VideoWriter(str(path), cv2.VideoWriter_fourcc(*'MJPG'), 10, (64, 48))
-    for _ in range(20):
-        video.write(noise)
+    for number in range(20):
+        video.write(np.roll(noise, number, 1))
     video.release()
     whole = path.read_bytes()
     assert len(list(open_source(path))) == 20 and not caplog.messages
