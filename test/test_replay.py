@@ -154,6 +154,15 @@ def test_a_jump_of_the_clock_is_no_wait(probe, tmp_path):
     assert 'the stamps go back by 1699999987.100 s: the next image is sent at once' in text
 
 
+def test_pauses_that_are_shortened_are_told_once_and_counted(probe, tmp_path):
+    path = stamped(tmp_path / 'fast.mcap', range(10**9, 10**9 + 5 * 10**8, 10**8))
+    child, images, _, _ = play(probe, tmp_path, path, 'fast', max_pause=0.0)
+    assert child.process.returncode == 0 and len(images) == 5
+    text = child.log.read_text()
+    assert text.count('is stamped 0.100 s later') == 1
+    assert 'sent 5 frames, shortened 4 pauses to max_pause' in text
+
+
 def test_a_pause_is_kept_and_announced(probe, tmp_path):
     path = stamped(tmp_path / 'pause.mcap', (10**9, 4 * 10**9))
     child, images, _, gap = play(probe, tmp_path, path, 'pause')

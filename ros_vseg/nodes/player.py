@@ -40,7 +40,8 @@ REPLAY = (
               minimum=0.0, maximum=3600.0),
     Parameter('max_pause', 10.0,
               'Longest pause between two images, in seconds of the recording; a longer one, or a '
-              'jump of the stamps, is shortened to it.', minimum=0.0, maximum=1e9),
+              'jump of the stamps, is shortened to it; 0: images as fast as they can be sent.',
+              minimum=0.0, maximum=1e9),
 )
 PERIOD = 1 / 15         # seconds from a single image to itself, played in a loop
 SETTLE = 0.5            # seconds from the first subscriber to the first image, for the others;
@@ -70,7 +71,7 @@ class Replay(Node):
             UInt32, 'camera/ended', QoSProfile(depth=1, durability=LATCHED))
         self._sim_clock = self._keep_stamps and self.create_publisher(
             Clock, '/clock', QoSProfile(depth=1))
-        self._sent = 0
+        self._sent = self._shortened = 0    # frames, pauses
 
     def run(self) -> str:
         """Play to the end, or for ever with ``loop``; VsegError if no frame could be sent."""
@@ -90,7 +91,8 @@ class Replay(Node):
                             f'(left out: {self._source.left_out() or "none"})')
         left_out = sum(self._source.refused.values())
         return f'sent {self._sent} frames' + (
-            f', left out {left_out} damaged' if left_out else '')
+            f', left out {left_out} damaged' if left_out else '') + (
+            f', shortened {self._shortened} pauses to max_pause' if self._shortened else '')
 
     def _value(self, name: str) -> Any:
         return self.get_parameter(name).value
@@ -134,9 +136,10 @@ class Replay(Node):
                 f'the stamps go back by {-seconds:.3f} s: the next image is sent at once')
             return 0.0
         if seconds > longest:
+            self._shortened += 1
             self.get_logger().warning(
                 f'the next image is stamped {seconds:.3f} s later: it is sent after {longest:g} s '
-                '(parameter max_pause)')
+                '(parameter max_pause); further ones are counted', once=True)
             return float(longest)
         if seconds > WORTH_TELLING:
             self.get_logger().info(f'no image for {seconds:.1f} s in the recording')
