@@ -144,6 +144,24 @@ def test_matcher_takes_the_nearest_within_the_slop():
     assert matcher.add('label', 200, 'l') is None
 
 
+@pytest.mark.parametrize('lost', ['label', 'depth'])
+@pytest.mark.parametrize('offset', [-5, 5])
+@pytest.mark.parametrize('late', [('label', 2), ('label', 20), ('depth', 2), ('depth', 20)])
+def test_a_message_that_is_lost_shifts_no_pair(lost, offset, late):
+    """Frames every 33, depth stamped a little apart; slop takes in the frame beside it too."""
+    matcher, sent = Matcher(['label', 'depth', 'image'], 40), []
+    for number in range(10):
+        for topic in ('label', 'depth', 'image'):
+            stamp = 100 + 33 * number + offset * (topic == 'depth')
+            if (topic, number) != (lost, 4):
+                arrival = 33 * number + (late[1] if topic == late[0] else 1)
+                sent.append((arrival, topic, stamp, number))
+    sets = [found for _, topic, stamp, number in sorted(sent)
+            if (found := matcher.add(topic, stamp, number))]
+    assert all(len(set(found.values())) == 1 for found in sets), sets
+    assert [found['label'] for found in sets] == [0, 1, 2, 3, 5, 6, 7, 8, 9]
+
+
 def test_confidence_is_of_the_labels_own_frame_and_depth_of_the_nearest():
     matcher, topics = Matcher(['label', 'depth', 'confidence'], 100), ('label', 'confidence')
     for number in range(4):     # depth comes late, and one label is lost

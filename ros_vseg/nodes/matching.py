@@ -1,6 +1,7 @@
 # Copyright 2026 The ros_vseg authors
 # SPDX-License-Identifier: Apache-2.0
 """Messages of several topics that belong to one time (message_filters has no wheel)."""
+import math
 from typing import Any
 
 KEPT = 60  # messages of a topic that wait for the others
@@ -15,10 +16,11 @@ class Matcher:
     Collects messages by topic and hands out sets whose stamps agree.
 
     A set has one message of every topic, with the stamp of the first topic's; depth may differ by
-    ``slop``, and the nearest pair is taken. What is older than a set that was handed out is
-    dropped, and everything when the stamps of a topic jump back: a bag has started again. A stamp
-    of 0 says nothing, so its message is in no set. ``unmatched`` counts, by topic, the messages
-    that were in no set.
+    ``slop``, and the nearest pair is taken: one that may still get a nearer half, by the smallest
+    gap between two stamps of a topic so far, waits for the next message. What is older than a set
+    that was handed out is dropped, and everything when the stamps of a topic jump back: a bag has
+    started again. A stamp of 0 says nothing, so its message is in no set. ``unmatched`` counts, by
+    topic, the messages that were in no set.
     """
 
     def __init__(self, topics: list[str], slop: int) -> None:
@@ -26,6 +28,7 @@ class Matcher:
         self._waiting: dict[str, dict[int, Any]] = {topic: {} for topic in topics}
         self._lead, self._slop = topics[0], slop
         self._newest: dict[str, int] = {}
+        self._gaps: dict[str, float] = {}   # least between two stamps, ns
         self.unmatched = dict.fromkeys(topics, 0)
 
     def add(self, topic: str, stamp: int, message: Any) -> dict[str, Any] | None:
@@ -35,7 +38,10 @@ class Matcher:
             return None
         if stamp < self._newest.get(topic, stamp) - JUMP:
             self.forget()
-        self._newest[topic] = max(stamp, self._newest.get(topic, stamp))
+        newest = self._newest.setdefault(topic, stamp)
+        if stamp > newest:
+            self._newest[topic] = stamp
+            self._gaps[topic] = min(stamp - newest, self._gaps.get(topic, math.inf))
         waiting = self._waiting[topic]
         if stamp in waiting:
             self._drop(topic, stamp)
@@ -47,7 +53,7 @@ class Matcher:
             stamps = {name: self._nearest(name, lead) for name in self._waiting}
             found = {name: at for name, at in stamps.items() if at is not None}
             apart = max((abs(at - lead) for at in found.values()), default=0)
-            if len(found) == len(stamps) and apart < least:
+            if len(found) == len(stamps) and apart < least and self._settled(found, lead):
                 best, least = found, apart
         return best and {name: self._take(name, at) for name, at in best.items()}
 
@@ -55,6 +61,13 @@ class Matcher:
         slop = self._slop if topic == LOOSE else 0
         near = [other for other in self._waiting[topic] if abs(other - stamp) <= slop]
         return min(near, key=lambda other: abs(other - stamp), default=None)
+
+    def _settled(self, found: dict[str, int], lead: int) -> bool:
+        """Return whether no message that is still to come fits one of a pair better."""
+        loose = found.get(LOOSE, lead)
+        return all(self._newest[topic] >= other
+                   or 2 * abs(lead - loose) <= self._gaps.get(topic, math.inf)
+                   for topic, other in ((self._lead, loose), (LOOSE, lead)))
 
     def _take(self, topic: str, stamp: int) -> Any:
         waiting = self._waiting[topic]
@@ -70,6 +83,7 @@ class Matcher:
     def forget(self) -> None:
         """Drop all that waits."""
         self._newest.clear()
+        self._gaps.clear()
         for topic, waiting in self._waiting.items():
             self.unmatched[topic] += len(waiting)
             waiting.clear()
