@@ -15,12 +15,13 @@ from rclpy.parameter import Parameter
 from ros_helpers import image
 from std_msgs.msg import String
 
-from ros_vseg.errors import MediaError
+from ros_vseg.errors import MediaError, VsegError
 from ros_vseg.files import to_json
 from ros_vseg.labels import load_label_set
 from ros_vseg.media.sources import open_source
 from ros_vseg.media.summary import Summary
-from ros_vseg.media.writers import BagWriter, VideoWriter
+from ros_vseg.media.writers import BagWriter, VideoWriter, write_png
+from ros_vseg.nodes.player import Replay
 from ros_vseg.nodes.recorder import _run, Recorder
 
 CAMVID = load_label_set('camvid')
@@ -74,19 +75,24 @@ def test_json_for_others_has_no_nan():
 
 
 @contextmanager
-def recorder(output, **more):
-    """Give a Recorder in this process; its messages come by calls."""
-    own = not rclpy.ok()
+def ros_node(make, **parameters):
+    """Give a node in this process."""
+    own, node = not rclpy.ok(), None
     if own:
         rclpy.init()
-    node = Recorder([Parameter('output', value=str(output)),
-                     *(Parameter(name, value=value) for name, value in more.items())])
     try:
+        node = make([Parameter(name, value=value) for name, value in parameters.items()])
         yield node
     finally:
-        node.destroy_node()
+        if node:
+            node.destroy_node()
         if own:
             rclpy.shutdown()
+
+
+def recorder(output, **more):
+    """Give a Recorder in this process; its messages come by calls."""
+    return ros_node(Recorder, output=str(output), **more)
 
 
 def fill(node, count=3, info=True):
@@ -194,6 +200,19 @@ def test_an_old_bag_has_no_latency(tmp_path, capsys):
     summary = json.loads((tmp_path / 'out/summary.json').read_text())
     assert summary['latency_ms'] is None and 'not of this clock' in summary['latency']
     assert (tmp_path / 'out/contact_sheet.png').is_file()
+
+
+@pytest.mark.parametrize('make, name', [(Recorder, 'output'), (Replay, 'path')])
+def test_a_tilde_is_the_home_folder(tmp_path, monkeypatch, make, name):
+    """ROS hands -p output:=~/drive on as it is written."""
+    monkeypatch.setenv('HOME', str(tmp_path))
+    (tmp_path / 'drive').mkdir()
+    write_png(tmp_path / 'drive/0.png', np.zeros((4, 6, 3), np.uint8))
+    with ros_node(make, **{name: '~/drive'}) as node:
+        found = node.output if name == 'output' else node._source.files[0].parent
+    assert found == tmp_path / 'drive'
+    with pytest.raises(VsegError, match='no such user'), ros_node(make, **{name: '~nobody_x/a'}):
+        pass
 
 
 def test_an_empty_path_is_not_the_current_folder(tmp_path):

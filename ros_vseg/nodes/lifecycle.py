@@ -5,7 +5,6 @@ from contextlib import suppress
 import gc
 import json
 import logging
-from pathlib import Path
 import sys
 import textwrap
 import traceback
@@ -166,12 +165,7 @@ class VsegNode(LifecycleNode):
         return parameters.value(self, name)
 
     def _path(self, name: str) -> str:
-        path: str = self._value(name)
-        try:
-            return str(Path(path).expanduser()) if path else ''
-        except RuntimeError:
-            raise VsegError(f"parameter {name} is '{path}': there is no such user; give the whole "
-                            'path') from None
+        return parameters.path(self, name)
 
     def _may_change(self, parameter: parameters.Parameter) -> str | None:
         if parameter.change == 'unconfigured' and self._backend is not None:

@@ -3,6 +3,7 @@
 """The nodes' parameters as tables: the one source of descriptors, checks and documentation."""
 from dataclasses import dataclass, replace
 import difflib
+from pathlib import Path
 import re
 from typing import Any, Callable, Iterable, Sequence
 
@@ -233,6 +234,16 @@ def value(node: Node, name: str) -> Any:
     """Return a parameter's value; an empty list as [], not as None."""
     found = node.get_parameter_or(name).value   # get_parameter refuses a list that is empty
     return [] if found is None else found
+
+
+def path(node: Node, name: str) -> str:
+    """Return a parameter that is a path, ~ as the home folder; VsegError: nobody's home."""
+    given: str = value(node, name)
+    try:
+        return str(Path(given).expanduser()) if given else ''
+    except RuntimeError:
+        raise VsegError(f"parameter {name} is '{given}': there is no such user; give the whole "
+                        'path') from None
 
 
 def masks(node: Node) -> dict[str, list[str]]:

@@ -25,7 +25,7 @@ from ros_vseg.errors import VsegError
 from ros_vseg.image import fill_image
 from ros_vseg.media.frames import Frame
 from ros_vseg.media.sources import open_source
-from ros_vseg.nodes.parameters import declare, Parameter
+from ros_vseg.nodes.parameters import declare, Parameter, path
 from ros_vseg.nodes.start import Program
 
 REPLAY = (
@@ -58,10 +58,10 @@ class Replay(Node):
     def __init__(self, overrides: list[Any] | None = None) -> None:
         super().__init__('replay', parameter_overrides=overrides)
         declare(self, REPLAY)
-        path = self._value('path')
-        if not path:
+        source = path(self, 'path')
+        if not source:
             raise VsegError('no path: name a bag, a video or a folder: replay PATH')
-        self._source = open_source(path, self._value('source_topic') or None)
+        self._source = open_source(source, self._value('source_topic') or None)
         self._keep_stamps = self._value('clock')
         self._image = self.create_publisher(Image, 'camera/image', QoSProfile(depth=5))
         # Latched: who compares may be discovered only after the first frames.

@@ -36,7 +36,7 @@ from ros_vseg.labels import LabelSet
 from ros_vseg.media.contact_sheet import contact_sheet, Samples
 from ros_vseg.media.summary import Summary
 from ros_vseg.media.writers import BagWriter, hold_folder, VideoWriter, write_png
-from ros_vseg.nodes.parameters import declare, Parameter
+from ros_vseg.nodes.parameters import declare, Parameter, path
 from ros_vseg.nodes.start import Program
 
 RECORD = (
@@ -127,7 +127,7 @@ class Recorder(Node):
     def __init__(self, overrides: list[Any] | None = None) -> None:
         super().__init__('record', parameter_overrides=overrides)
         declare(self, RECORD)
-        output = self.get_parameter('output').value
+        output = path(self, 'output')
         if not output:      # it would be the current folder
             raise MediaError('no output: name a folder to write to: record FOLDER')
         self.output = Path(output)
