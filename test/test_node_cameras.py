@@ -8,7 +8,7 @@ from diagnostic_msgs.msg import DiagnosticStatus
 import pytest
 import ros_helpers as ros
 from ros_helpers import FRAME, jpeg, pictures, stamps
-from sensor_msgs.msg import CompressedImage, Image
+from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 
 from ros_vseg.nodes import diagnostics
 from ros_vseg.stream import Stream
@@ -117,6 +117,15 @@ def test_auto_moves_to_the_transport_that_really_sends(inner, probe):
     seen.wait_for(begin + 3 * FRAME)
     assert int(camera.statistics.report()[0]['received']) == received + 1
     assert camera.inputs.transport() == 'raw'
+
+
+def test_camera_info_of_before_an_unsubscription_is_forgotten(inner, probe):
+    camera, seen = inner()
+    seen.info.publish(CameraInfo(width=160, height=120))
+    probe.wait(lambda: camera.inputs.camera_info, 'the camera_info')
+    seen.turn_away('label')
+    probe.wait(lambda: not camera.inputs.subscribed, 'the camera to unsubscribe')
+    assert camera.inputs.camera_info is None
 
 
 def test_raw_images_alone_can_be_chosen(inner, probe):

@@ -1,6 +1,9 @@
 # Copyright 2026 The ros_vseg authors
 # SPDX-License-Identifier: Apache-2.0
 """The lifecycle node in this process: what it declares, and what it lets go of."""
+import gc
+import weakref
+
 import pytest
 import rclpy
 from rclpy.lifecycle import TransitionCallbackReturn
@@ -47,3 +50,16 @@ def test_a_wrong_parameter_of_a_camera_that_is_added_is_told_when_it_is_configur
     assert node.set_parameters_atomically([add]).successful
     assert node.trigger_configure() != SUCCESS
     assert "parameter 'rear.priority' is 'high'" in capfd.readouterr().err
+
+
+def test_cleanup_lets_go_of_the_network_at_once(make):
+    """A GPU's memory is to be free for the next configure, not when Python comes round to it."""
+    node = make()
+    assert node.trigger_configure() == node.trigger_activate() == SUCCESS
+    backend = weakref.ref(node._backend)
+    gc.disable()
+    try:
+        assert node.trigger_deactivate() == node.trigger_cleanup() == SUCCESS
+        assert backend() is None
+    finally:
+        gc.enable()

@@ -19,6 +19,7 @@ from ros_vseg.image import compressed_to_label_array, to_label_array
 from ros_vseg.labels import LabelSet, load_label_set
 from ros_vseg.nodes import label_info
 from ros_vseg.nodes import outputs
+from ros_vseg.nodes.diagnostics import camera_status
 from ros_vseg.nodes.outputs import Extras, extras, Outputs, published_once
 from ros_vseg.nodes.parameters import VSEG_NODE
 from ros_vseg.probabilities import class_probabilities
@@ -190,6 +191,26 @@ def test_every_further_output(probe, backend):
     where = labels == own.names.index(road)     # there it is the largest: the confidence
     assert where.any()
     assert np.abs(255 * values - result.confidence)[where].max() < 2
+
+
+def test_an_output_that_fails_beside_the_label_is_counted_and_told(
+        probe, backend, monkeypatch, capfd):
+    def fail(*arguments):
+        raise ValueError('cannot be blended')
+    monkeypatch.setattr(outputs, 'overlay', fail)
+    own, topics = backend.bundle.info.label_set, ('label', 'overlay')
+    with ros.inner_camera(probe, Stream(backend), own) as camera, \
+            closing(ros.CameraProbe(probe, 'inner', 'inner', topics)) as seen:
+        for stamp in (7, 8):
+            seen.label(ros.image(GOOD, stamp))
+        probe.wait(lambda: camera.statistics.report()[0].get('failed_outputs') == '2', 'a count')
+        camera.statistics.count('failed_outputs')
+        status = camera_status(camera, camera._node, backend)
+    assert int.from_bytes(status.level, 'little') == 1 and 'beside the label' in status.message
+    counts = {pair.key: pair.value for pair in status.values}
+    assert counts['labelled'] == '2' and 'dropped_internal' not in counts
+    assert not seen.received['overlay']
+    assert capfd.readouterr().err.count('ValueError: cannot be blended') == 1
 
 
 def test_what_nobody_wants_is_not_computed(probe, backend, monkeypatch):

@@ -160,6 +160,7 @@ class Camera:
         try:
             self.outputs.publish_rest(message.header, image, result, self.inputs.camera_info)
         except Exception:   # the frame is labelled all the same
+            self.statistics.count('failed_outputs')
             self._complain('publish', f'{self.topic}: an output beside the label is not '
                            f'published: {traceback.format_exc()}')
 

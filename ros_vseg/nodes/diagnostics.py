@@ -47,6 +47,7 @@ class Statistics:
     ``received`` = ``labelled`` + all ``dropped_<cause>`` + the at most two frames on their way.
     Causes that are no fault: superseded (a newer frame came before the camera's turn), max_rate
     (the camera's parameter) and inactive; the others are kinds of bad images.
+    ``failed_outputs`` are labelled frames of which another output could not be published.
     ``lost_in_transport`` are images that the middleware knows of but did not deliver.
     """
 
@@ -168,6 +169,8 @@ def _health(camera: Labeller, node: Node, recent: Counter[str], rate: str,
                if key.startswith('dropped_') and key not in INTENDED]
     if refused:
         return DiagnosticStatus.WARN, f'images refused: {", ".join(refused)}; the log says why'
+    if recent['failed_outputs']:
+        return DiagnosticStatus.WARN, 'outputs beside the label failed; the log says why'
     if recent['depth_without_focal_length']:
         return DiagnosticStatus.WARN, 'depth is not published: no focal length; the log says why'
     if recent['camera_info_of_other_size']:

@@ -222,12 +222,15 @@ class VsegNode(LifecycleNode):
 
     def _clean_up(self) -> None:
         self._deactivate()
+        self._destroy_topics()      # its names of cameras are gone when it returns
+        self._cameras, self._label_info, self._backend = [], [], None
+        gc.collect()    # cameras refer to themselves, and hold the network
+
+    def _destroy_topics(self) -> None:
         for camera in self._cameras:
             camera.destroy()
         for publisher in self._label_info:
             self.destroy_publisher(publisher)
-        self._cameras, self._label_info, self._backend = [], [], None
-        gc.collect()    # cameras refer to themselves, and hold the network
 
     def _on_reset(self, request: Trigger.Request, response: Trigger.Response) -> Trigger.Response:
         for camera in self._cameras:
