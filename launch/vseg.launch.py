@@ -17,7 +17,7 @@ import yaml
 
 from ros_vseg.nodes.parameter_files import cameras_of
 from ros_vseg.nodes.parameters import Parameter, VSEG_NODE
-from ros_vseg.processes import PROFILE_VARIABLES
+from ros_vseg.processes import fast_dds_profile
 
 SHARE = get_package_share_directory('ros_vseg')
 REFUSED = 2     # exit code of a node whose arguments are wrong
@@ -42,22 +42,6 @@ ARGUMENTS = (
     *((name, '', f'{parameter.description} Not given: as in params_file.')
       for name, parameter in PARAMETERS.items()),
 )
-
-
-def fast_dds_profile() -> list[SetEnvironmentVariable]:
-    """
-    Return the actions that give image-sized shared memory to Fast DDS.
-
-    Empty if the environment names a profile already: the user's own is kept, and Fast DDS 2
-    loads it twice and complains when both variables are set.
-    """
-    if any(name in os.environ for name in PROFILE_VARIABLES):
-        return []
-    prefixes = os.environ['AMENT_PREFIX_PATH'].split(os.pathsep)
-    # Fast DDS 3 (Kilted and later) is installed by this name, 2 (Humble, Jazzy) as fastrtps.
-    fast_dds_3 = any(os.path.isdir(os.path.join(prefix, 'share/fastdds')) for prefix in prefixes)
-    variable = PROFILE_VARIABLES[0 if fast_dds_3 else 1]
-    return [SetEnvironmentVariable(variable, os.path.join(SHARE, 'config', 'fastdds.xml'))]
 
 
 def value_of(parameter: Parameter, text: str) -> Any:
@@ -134,5 +118,5 @@ def generate_launch_description() -> LaunchDescription:
     return LaunchDescription([
         *(DeclareLaunchArgument(name, default_value=default, description=description)
           for name, default, description in ARGUMENTS),
-        *fast_dds_profile(),
+        *(SetEnvironmentVariable(*item) for item in fast_dds_profile(os.environ).items()),
         OpaqueFunction(function=vseg_node)])

@@ -350,6 +350,12 @@ def _decode(data: bytes, name: str, flags: int, others: bool = False) -> Pixels:
     return image
 
 
+def stamp_of(message: Any) -> int:
+    """Return the stamp of a message's header in nanoseconds."""
+    stamp: int = message.header.stamp.sec * 10**9 + message.header.stamp.nanosec
+    return stamp
+
+
 def fill_image(message: Message, pixels: npt.NDArray[Any], encoding: str) -> Message:
     """
     Put pixels into a sensor_msgs/Image and return it; its header is left alone.

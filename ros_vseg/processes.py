@@ -10,7 +10,7 @@ import subprocess
 import sys
 import time
 from types import TracebackType
-from typing import Optional, Sequence, Union
+from typing import Mapping, Optional, Sequence, Union
 
 from ros_vseg.errors import VsegError
 
@@ -55,12 +55,22 @@ def ros_environment(profile: bool = True) -> dict[str, str]:
         environment['ROS_AUTOMATIC_DISCOVERY_RANGE'] = 'LOCALHOST'
     if not profile:
         return environment
+    return {**environment, **fast_dds_profile(environment)}
+
+
+def fast_dds_profile(environment: Mapping[str, str]) -> dict[str, str]:
+    """
+    Return the variable that gives image-sized shared memory to Fast DDS.
+
+    Empty if ``environment`` names a profile already: the user's own is kept, and Fast DDS 2 loads
+    it twice and complains when both variables are set.
+    """
+    if any(variable in environment for variable in PROFILE_VARIABLES):
+        return {}
     prefixes = [sys.prefix, *environment.get('AMENT_PREFIX_PATH', '').split(os.pathsep)]
     # Fast DDS 3 (ROS package fastdds, from Kilted on) renamed the variable.
     fastdds3 = any(prefix and Path(prefix, 'share/fastdds').is_dir() for prefix in prefixes)
-    if not any(variable in environment for variable in PROFILE_VARIABLES):
-        environment[PROFILE_VARIABLES[not fastdds3]] = str(share_path('config/fastdds.xml'))
-    return environment
+    return {PROFILE_VARIABLES[not fastdds3]: str(share_path('config/fastdds.xml'))}
 
 
 def free_domain_id() -> int:

@@ -22,6 +22,7 @@ from ros_vseg.nodes import outputs
 from ros_vseg.nodes.diagnostics import camera_status
 from ros_vseg.nodes.outputs import Extras, extras, Outputs, published_once
 from ros_vseg.nodes.parameters import VSEG_NODE
+from ros_vseg.nodes.qos import LATCHED
 from ros_vseg.probabilities import class_probabilities
 from ros_vseg.stream import Stream
 
@@ -249,10 +250,10 @@ def test_label_info_names_every_id(probe, monkeypatch):
 
 def test_label_info_of_the_real_type_is_latched(node, probe):
     vision = pytest.importorskip('vision_msgs.msg', reason='vision_msgs is not installed')
-    received = probe.collect('/vseg_node/label_info', vision.LabelInfo, label_info.LATCHED)
+    received = probe.collect('/vseg_node/label_info', vision.LabelInfo, LATCHED)
     message = probe.wait(lambda: received, 'label_info')[0]
     assert message.class_map[8].class_name == 'car' and message.threshold == 0.0
-    text = probe.collect('/vseg_node/label_info_json', String, label_info.LATCHED)
+    text = probe.collect('/vseg_node/label_info_json', String, LATCHED)
     assert probe.wait(lambda: text, 'label_info_json')
 
 

@@ -16,7 +16,8 @@ from ros_vseg.media.contact_sheet import contact_sheet, LINE, MARGIN, Row, Sampl
 from ros_vseg.media.sources import open_source
 from ros_vseg.media.summary import PAIRS_KEPT, Summary
 from ros_vseg.media.writers import BagWriter
-from ros_vseg.nodes.recorder import EXACT, LATCHED, OverlayVideo, READY
+from ros_vseg.nodes.qos import EXACT, LATCHED
+from ros_vseg.nodes.recorder import OverlayVideo, READY
 
 CAMVID = load_label_set('camvid')
 MS = 10**6

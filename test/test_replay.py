@@ -10,13 +10,13 @@ import time
 import bags
 import numpy as np
 import pytest
-from rclpy.qos import DurabilityPolicy, QoSProfile
 import ros_helpers as ros
 from rosgraph_msgs.msg import Clock
 from std_msgs.msg import UInt32
 
 from ros_vseg.image import to_label_array, to_rgb
 from ros_vseg.nodes.player import REPLAY
+from ros_vseg.nodes.qos import LATCHED
 
 
 FRAMES = 6
@@ -122,9 +122,6 @@ def test_a_damaged_frame_is_left_out_and_counted(tmp_path):
     text = child.log.read_text()
     assert 'damaged or cut short' in text
     assert text.splitlines()[-1] == 'replay: sent 2 frames, left out 1 damaged'
-
-
-LATCHED = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
 
 
 def test_it_says_that_it_has_ended(probe, drive, tmp_path):

@@ -17,7 +17,7 @@ import rclpy
 from rclpy.node import Node
 from sensor_msgs.msg import Image
 
-from ros_vseg.image import fill_image, to_label_array
+from ros_vseg.image import fill_image, stamp_of, to_label_array
 from ros_vseg.media.sources import open_source
 from ros_vseg.media.summary import Summary
 from ros_vseg.processes import demo_clip
@@ -66,8 +66,7 @@ class BenchCamera(Node):
 
     def _on_label(self, msg: Image) -> None:
         now = self.get_clock().now().nanoseconds
-        stamp = msg.header.stamp.sec * 10**9 + msg.header.stamp.nanosec
-        self.summary.add_label(to_label_array(msg), stamp, now)
+        self.summary.add_label(to_label_array(msg), stamp_of(msg), now)
 
     def _on_diagnostics(self, msg: DiagnosticArray) -> None:
         for status in msg.status:

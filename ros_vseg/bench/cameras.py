@@ -23,7 +23,7 @@ from rclpy.node import Node
 from sensor_msgs.msg import Image
 
 from ros_vseg.bench.tools import Context, Measurement
-from ros_vseg.image import fill_image
+from ros_vseg.image import fill_image, stamp_of
 from ros_vseg.media.sources import open_source
 from ros_vseg.processes import Child, demo_clip, ros_environment
 
@@ -73,7 +73,7 @@ class Cameras(Node):
 
     def _on_label(self, name: str, message: Image) -> None:
         if self._counting:
-            stamp = message.header.stamp.sec * 10**9 + message.header.stamp.nanosec
+            stamp = stamp_of(message)
             self.ages[name].append((self.get_clock().now().nanoseconds - stamp) / 1e6)
 
 

@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ros_vseg.errors import ImageError, MediaError
-from ros_vseg.image import compressed_to_label_array, ImageReader, to_label_array
+from ros_vseg.image import compressed_to_label_array, ImageReader, stamp_of, to_label_array
 from ros_vseg.media.bags import Bag, bag_name, Channel, ENCODINGS, Message
 from ros_vseg.media.frames import Frame, FRAMES_FOR_RATE, LATEST, rate, Source
 
@@ -75,7 +75,7 @@ class BagSource(Source):
         times: list[tuple[int, int]] = []
         for message in islice(self._recorded([self.topic], _ignore), FRAMES_FOR_RATE):
             try:
-                times.append((_stamp(message.read()), message.received))
+                times.append((stamp_of(message.read()), message.received))
             except Exception:   # damaged; it is counted when it is its turn
                 times.append((0, message.received))
         offsets = [stamp - received for stamp, received in times if 0 < stamp < LATEST]
@@ -123,7 +123,7 @@ class BagSource(Source):
             seen += topic == self.topic
             try:
                 content = message.read()
-                stamp = _stamp(content)
+                stamp = stamp_of(content)
             except Exception as error:  # the parsers' errors have no common base
                 self.refuse(f'{topic} recorded at {message.received} ns', 'message',
                             f'the message is damaged ({error})')
@@ -159,12 +159,6 @@ class BagSource(Source):
 
 def _is_image(channel: Channel) -> bool:
     return channel.encoding in ENCODINGS and channel.kind in (IMAGE, COMPRESSED)
-
-
-def _stamp(message: Any) -> int:
-    """Return the header's stamp in nanoseconds."""
-    stamp: int = message.header.stamp.sec * 10**9 + message.header.stamp.nanosec
-    return stamp
 
 
 def _ignore(what: str) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 from rclpy.node import Node
 
 from ros_vseg.errors import BackendError, ImageError
-from ros_vseg.image import ImageReader
+from ros_vseg.image import ImageReader, stamp_of
 from ros_vseg.labels import LabelSet
 from ros_vseg.nodes.diagnostics import Statistics
 from ros_vseg.nodes.inputs import Inputs
@@ -140,7 +140,7 @@ class Camera:
         if cause:
             self._stream.reset(cause)
         self._stream.max_gap = self._node.get_parameter('max_gap').value
-        stamp = message.header.stamp.sec * 10**9 + message.header.stamp.nanosec
+        stamp = stamp_of(message)
         result = self._stream.step(
             image, stamp, message.header.frame_id, confidence=self.outputs.wanted('confidence'))
         if result.reset:

@@ -24,7 +24,7 @@ from sensor_msgs.msg import CameraInfo, Image, PointCloud2, PointField
 from ros_vseg import interrupts
 from ros_vseg.cloud import back_project, depth_in_metres, FIELDS, labelled_points, POINT
 from ros_vseg.errors import ImageError
-from ros_vseg.image import to_label_array, to_rgb
+from ros_vseg.image import stamp_of, to_label_array, to_rgb
 from ros_vseg.nodes import start
 from ros_vseg.nodes.calibration import fits, intrinsics
 from ros_vseg.nodes.diagnostics import status
@@ -136,7 +136,7 @@ class Cloud(Node):
         self._info = message
 
     def _on_image(self, topic: str, message: Image) -> None:
-        stamp = message.header.stamp.sec * 10**9 + message.header.stamp.nanosec
+        stamp = stamp_of(message)
         self._heard[topic] = time.monotonic()
         self._unstamped.discard(topic)
         if stamp == 0:

@@ -11,6 +11,7 @@ from rclpy.subscription import Subscription
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 
 from ros_vseg.errors import VsegError
+from ros_vseg.image import stamp_of
 try:
     from rclpy.event_handler import SubscriptionEventCallbacks
 except ImportError:     # Humble
@@ -137,7 +138,7 @@ class Inputs:
                 'raw'] > max(self._since, time.monotonic() - SILENCE):
             return      # the same image came raw
         self._last[transport] = time.monotonic()
-        stamp = message.header.stamp.sec * 10**9 + message.header.stamp.nanosec
+        stamp = stamp_of(message)
         is_twin = stamp and stamp == self._taken[0] and transport != self._taken[1]
         self._taken = stamp, transport
         if not is_twin:     # one image that came both ways

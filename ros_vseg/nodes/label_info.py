@@ -5,18 +5,16 @@ from typing import Any
 
 from rclpy.node import Node
 from rclpy.publisher import Publisher
-from rclpy.qos import DurabilityPolicy, QoSProfile
 from std_msgs.msg import String
 
 from ros_vseg.files import to_json
 from ros_vseg.labels import LabelSet
+from ros_vseg.nodes.qos import LATCHED
 
 try:
     from vision_msgs.msg import LabelInfo, VisionClass
 except ImportError:     # an optional package
     LabelInfo = None
-
-LATCHED = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
 
 
 def publish_label_info(node: Node, label_set: LabelSet) -> list[Publisher]:

@@ -237,7 +237,7 @@ def value(node: Node, name: str) -> Any:
 
 
 def path(node: Node, name: str) -> str:
-    """Return a parameter that is a path, ~ as the home folder; VsegError: nobody's home."""
+    """Return a parameter that is a path, ~ as the home folder; VsegError: no such user."""
     given: str = value(node, name)
     try:
         return str(Path(given).expanduser()) if given else ''

@@ -14,7 +14,7 @@ from typing import Any
 import rclpy
 from rclpy.duration import Duration
 from rclpy.node import Node
-from rclpy.qos import DurabilityPolicy, QoSProfile
+from rclpy.qos import QoSProfile
 from rclpy.time import Time
 from rosgraph_msgs.msg import Clock
 from sensor_msgs.msg import Image
@@ -26,6 +26,7 @@ from ros_vseg.image import fill_image
 from ros_vseg.media.frames import Frame
 from ros_vseg.media.sources import open_source
 from ros_vseg.nodes.parameters import declare, Parameter, path
+from ros_vseg.nodes.qos import EXACT, LATCHED
 from ros_vseg.nodes.start import Program
 
 REPLAY = (
@@ -49,7 +50,6 @@ SETTLE = 0.5            # seconds from the first subscriber to the first image, 
 LATE = 2.0              # seconds; how late a recorder may be discovered
 CLOCK_PERIOD = 0.01     # seconds between two /clock messages
 WORTH_TELLING = 2.0     # seconds; a longer pause is announced
-LATCHED = DurabilityPolicy.TRANSIENT_LOCAL
 
 
 class Replay(Node):
@@ -65,10 +65,8 @@ class Replay(Node):
         self._keep_stamps = self._value('clock')
         self._image = self.create_publisher(Image, 'camera/image', QoSProfile(depth=5))
         # Latched: who compares may be discovered only after the first frames.
-        self._exact = self.create_publisher(
-            Image, 'camera/exact_label', QoSProfile(depth=50, durability=LATCHED))
-        self._ended = self.create_publisher(
-            UInt32, 'camera/ended', QoSProfile(depth=1, durability=LATCHED))
+        self._exact = self.create_publisher(Image, 'camera/exact_label', EXACT)
+        self._ended = self.create_publisher(UInt32, 'camera/ended', LATCHED)
         self._sim_clock = self._keep_stamps and self.create_publisher(
             Clock, '/clock', QoSProfile(depth=1))
         self._sent = self._shortened = 0    # frames, pauses

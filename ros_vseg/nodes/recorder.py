@@ -24,19 +24,20 @@ import numpy.typing as npt
 import rclpy
 from rclpy.clock import Clock, ClockType
 from rclpy.node import Node
-from rclpy.qos import DurabilityPolicy, qos_profile_sensor_data, QoSProfile
+from rclpy.qos import qos_profile_sensor_data
 from sensor_msgs.msg import Image
 from std_msgs.msg import String, UInt32
 
 from ros_vseg import interrupts
 from ros_vseg.errors import ImageError, LabelSetError, MediaError
 from ros_vseg.files import to_json, write_whole
-from ros_vseg.image import to_label_array, to_rgb
+from ros_vseg.image import stamp_of, to_label_array, to_rgb
 from ros_vseg.labels import LabelSet
 from ros_vseg.media.contact_sheet import contact_sheet, Samples
 from ros_vseg.media.summary import Summary
 from ros_vseg.media.writers import BagWriter, hold_folder, VideoWriter, write_png
 from ros_vseg.nodes.parameters import declare, Parameter, path
+from ros_vseg.nodes.qos import EXACT, LATCHED
 from ros_vseg.nodes.start import Program
 
 RECORD = (
@@ -50,8 +51,6 @@ RECORD = (
     Parameter('patience', 60.0, 'Give up when no first label has come for so many seconds.',
               minimum=0.1, maximum=86400.0),
 )
-LATCHED = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
-EXACT = QoSProfile(depth=50, durability=DurabilityPolicy.TRANSIENT_LOCAL)
 READY = 'recording to'      # logged once the camera's outputs are there
 LAST_LABELS = 3.0           # seconds without a label after the player has ended
 RESULTS = ('labels', 'overlay.mp4', 'contact_sheet.png', 'summary.json')
@@ -164,7 +163,7 @@ class Recorder(Node):
 
     def _on_label(self, msg: Image) -> None:
         now = self.get_clock().now().nanoseconds
-        stamp, labels = _nanoseconds(msg), self._read('label', to_label_array, msg)
+        stamp, labels = stamp_of(msg), self._read('label', to_label_array, msg)
         if labels is None:
             return
         self._last = time.monotonic()
@@ -179,17 +178,17 @@ class Recorder(Node):
         image = self._read('overlay', to_rgb, msg)
         if image is not None:
             self._overlays += 1
-            self._video.add(image, _nanoseconds(msg))
+            self._video.add(image, stamp_of(msg))
 
     def _on_image(self, msg: Image) -> None:
         image = self._read('image', to_rgb, msg)
         if image is not None:
-            self._samples.add_image(image, _nanoseconds(msg))
+            self._samples.add_image(image, stamp_of(msg))
 
     def _on_exact(self, msg: Image) -> None:
         labels = self._read('exact_label', to_label_array, msg)
         if labels is not None:
-            self._summary.add_exact(labels, _nanoseconds(msg))
+            self._summary.add_exact(labels, stamp_of(msg))
 
     def _on_label_info(self, msg: String) -> None:
         try:
@@ -300,11 +299,6 @@ def clear_results(output: Path, clear: bool) -> None:
             shutil.rmtree(output / name)
         else:
             (output / name).unlink()
-
-
-def _nanoseconds(msg: Image) -> int:
-    stamp: int = msg.header.stamp.sec * 10**9 + msg.header.stamp.nanosec
-    return stamp
 
 
 def _subtitle(result: dict[str, Any]) -> str:
