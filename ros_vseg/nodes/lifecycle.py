@@ -126,7 +126,8 @@ class VsegNode(LifecycleNode):
 
     on_shutdown = on_error = on_cleanup
 
-    def set_parameters_atomically(self, parameter_list: list[Parameter[Any]]
+    # as text: a Parameter is generic from Kilted on
+    def set_parameters_atomically(self, parameter_list: 'list[Parameter[Any]]'
                                   ) -> SetParametersResult:
         """See rclpy.node.Node; a camera that is added has its parameters at once."""
         result = super().set_parameters_atomically(parameter_list)
