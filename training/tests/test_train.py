@@ -136,7 +136,8 @@ def test_checkpoint_errors_are_one_line(tmp_path, trained):
 
 @pytest.mark.parametrize('override, message', [
     ('data.train.0.seeds=[0,1]', 'a list is given as a whole'),
-    ('optim.lr=fast', 'lr'), ('model.banana=1', 'banana'), ('data.crop=[1,2,3]', 'length 3'),
+    ('optim.lr=fast', 'lr'), ('model.banana=1', 'banana'),
+    ('data.crop=[1,2,3]', 'give a list of 2 whole'),
     ('terms.pair=3', 'key terms.pair: .*: write NAME: {weight: 3'),
     ('terms.channel={weight: 3, on: scores}', 'key terms.channel: .*of: scores.*of, not on'),
 ])
