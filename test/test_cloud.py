@@ -149,13 +149,15 @@ def test_matcher_takes_the_nearest_within_the_slop():
 @pytest.mark.parametrize('late', [('label', 2), ('label', 20), ('depth', 2), ('depth', 20)])
 def test_a_message_that_is_lost_shifts_no_pair(lost, offset, late):
     """Frames every 33, depth stamped a little apart; slop takes in the frame beside it too."""
-    matcher, sent = Matcher(['label', 'depth', 'image'], 40), []
+    topics = ['label', 'depth', 'image', 'confidence']
+    matcher, sent = Matcher(topics, 40), []
     for number in range(10):
-        for topic in ('label', 'depth', 'image'):
+        for topic in topics:
             stamp = 100 + 33 * number + offset * (topic == 'depth')
-            if (topic, number) != (lost, 4):
-                arrival = 33 * number + (late[1] if topic == late[0] else 1)
-                sent.append((arrival, topic, stamp, number))
+            maker = 'label' if topic == 'confidence' else topic     # published just after it
+            if (maker, number) != (lost, 4):
+                delay = (late[1] if maker == late[0] else 1) + (topic == 'confidence')
+                sent.append((33 * number + delay, topic, stamp, number))
     sets = [found for _, topic, stamp, number in sorted(sent)
             if (found := matcher.add(topic, stamp, number))]
     assert all(len(set(found.values())) == 1 for found in sets), sets

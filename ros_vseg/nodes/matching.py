@@ -48,14 +48,12 @@ class Matcher:
         waiting[stamp] = message
         if len(waiting) > (KEPT_LARGE if topic in LARGE else KEPT):
             self._drop(topic, next(iter(waiting)))  # came first: stamps may have gone back
-        best, least = None, self._slop + 1
         for lead in sorted(self._waiting[self._lead]):
             stamps = {name: self._nearest(name, lead) for name in self._waiting}
             found = {name: at for name, at in stamps.items() if at is not None}
-            apart = max((abs(at - lead) for at in found.values()), default=0)
-            if len(found) == len(stamps) and apart < least and self._settled(found, lead):
-                best, least = found, apart
-        return best and {name: self._take(name, at) for name, at in best.items()}
+            if len(found) == len(stamps) and self._settled(found, lead):
+                return {name: self._take(name, at) for name, at in found.items()}
+        return None
 
     def _nearest(self, topic: str, stamp: int) -> int | None:
         slop = self._slop if topic == LOOSE else 0
@@ -63,8 +61,10 @@ class Matcher:
         return min(near, key=lambda other: abs(other - stamp), default=None)
 
     def _settled(self, found: dict[str, int], lead: int) -> bool:
-        """Return whether no message that is still to come fits one of a pair better."""
+        """Return whether no other message, waiting or still to come, fits one of a pair better."""
         loose = found.get(LOOSE, lead)
+        if any(abs(other - loose) < abs(lead - loose) for other in self._waiting[self._lead]):
+            return False    # that one still waits for its image or confidence
         return all(self._newest[topic] >= other
                    or 2 * abs(lead - loose) <= self._gaps.get(topic, math.inf)
                    for topic, other in ((self._lead, loose), (LOOSE, lead)))
