@@ -77,10 +77,12 @@ def test_wrong_qos_overrides_are_told_when_the_node_configures(bundle, tmp_path,
     assert 'correct its qos_overrides' in text and 'Traceback' not in text
 
 
-def test_compressed_images_can_be_remapped_by_themselves(inner, probe):
+@pytest.mark.parametrize('name', ['inner/image/compressed', '/usb/image_raw/compressed'])
+def test_compressed_images_can_be_remapped_by_themselves(inner, probe, name):
+    """By their own name or by the one that follows from the raw images; no rule after it."""
     publisher = probe.node.create_publisher(CompressedImage, '/zip', ros.RELIABLE)
-    _, seen = inner('-r', 'inner/image:=/usb/image_raw', '-r', 'inner/image/compressed:=/zip',
-                    topic='/usb/image_raw')
+    _, seen = inner('-r', 'inner/image:=/usb/image_raw', '-r', f'{name}:=/zip',
+                    '-r', '/zip:=/elsewhere', topic='/usb/image_raw')
     probe.node.destroy_publisher(seen.images)
     probe.wait(publisher.get_subscription_count, 'the node to subscribe')
     publisher.publish(ros.compressed(DATA, 1))
