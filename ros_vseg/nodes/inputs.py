@@ -152,7 +152,8 @@ def lost_images(change: int) -> int:
     Args:
         change: its ``total_count_change``. Fast DDS adds 2**31 - 1 where none was lost, when an
             image in fragments is given up after a later one that came whole; it counts in 32 bits
-            with a sign, which rmw widens to 64.
+            with a sign, which rmw widens to 64. Of several such in one event, where the executor
+            stood still, the number is the least.
     """
     return change % 2**32 % NEVER
 

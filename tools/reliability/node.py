@@ -27,7 +27,7 @@ import rclpy
 from rclpy.node import Node
 from sensor_msgs.msg import CompressedImage, Image
 
-from ros_vseg.image import fill_image
+from ros_vseg.image import fill_image, stamp_of
 from ros_vseg.media.sources import open_source
 from ros_vseg.processes import Child, demo_clip, ros_environment
 
@@ -55,7 +55,7 @@ class Camera(Node):
         self.status: dict[str, str] = {}
 
     def _on_label(self, message: Image) -> None:
-        stamp = message.header.stamp.sec * 10**9 + message.header.stamp.nanosec
+        stamp = stamp_of(message)
         self.labels.append(stamp)
         if stamp not in self.sent:
             self.strange.append(stamp)
@@ -129,7 +129,7 @@ def damaged(camera: Camera, rng: np.random.Generator) -> Image | CompressedImage
             message.is_bigendian = int(rng.integers(0, 256))
         elif field == 6:
             message.header.stamp.sec = int(rng.choice([-2**31, -1, 0, 2**31 - 1]))
-            camera.sent.add(message.header.stamp.sec * 10**9 + message.header.stamp.nanosec)
+            camera.sent.add(stamp_of(message))
         else:
             message.header.frame_id = str(rng.choice(['', '\u00e4/\n', 'x' * 5000]))
     return message
